@@ -1,0 +1,135 @@
+"""Reading image files: one at a time, or all small ones at once with a cache beside them."""
+
+import hashlib
+import json
+import logging
+import os
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torchvision.transforms.v2 import functional as TF
+
+from data.folder import ClassFolders
+
+log = logging.getLogger(__name__)
+
+GREY_MODES = ("1", "L", "LA", "La")
+CACHE_VERSION = 1  # part of the cache's key: raise it when decoding changes
+FILES_PER_JOB = 256
+
+
+def read_image(path: str, channels: int) -> Image.Image:
+    """The decoded image, grey (channels 1) or RGB (3). Raises ValueError with the path where the file is broken."""
+    with _open(path) as image:
+        if image.mode.startswith(("I", "F")):
+            raise ValueError(
+                f"image '{path}' has more than 8 bits per channel (mode {image.mode}); convert it to 8 bits"
+            )
+        try:
+            return image.convert("L" if channels == 1 else "RGB")
+        except Exception as error:  # PIL raises OSError, SyntaxError, EOFError, struct.error, ... on broken files
+            raise ValueError(_broken(path, error)) from error
+
+
+def smaller_side(path: str) -> int:
+    """Width or height of the image in pixels, the smaller one; reads the header alone."""
+    with _open(path) as image:
+        return min(image.size)
+
+
+def count_channels(files: tuple[str, ...]) -> int:
+    """1 where all images are grey, else 3; reads headers up to the first coloured one."""
+    for path in files:
+        with _open(path) as image:
+            if image.mode not in GREY_MODES:
+                return 3
+    return 1
+
+
+def load_small_images(folders: ClassFolders, image_size: int, threads: int) -> tuple[np.ndarray, np.ndarray]:
+    """All training and validation images, uint8 [N, C, image_size, image_size] each.
+
+    The first call decodes them and writes a cache file into the data folder, where that is allowed.
+    """
+    cache = folders.root / f".resrep_cache_{_fingerprint(folders, image_size)}.npz"
+    if (cached := _read_cache(cache, folders, image_size)) is not None:
+        return cached
+    log.info("decoding %d images of '%s'", len(folders.train.files) + len(folders.val.files), folders.root)
+    channels = count_channels(folders.train.files + folders.val.files)
+    train = _decode(folders.train.files, channels, image_size, threads)
+    val = _decode(folders.val.files, channels, image_size, threads)
+    _write_cache(cache, train, val)
+    return train, val
+
+
+def _open(path: str) -> Image.Image:
+    try:
+        return Image.open(path)
+    except Exception as error:  # as in read_image
+        raise ValueError(_broken(path, error)) from error
+
+
+def _broken(path: str, error: Exception) -> str:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return f"broken image '{path}' ({reason}); replace or delete it"
+
+
+def _decode(files: tuple[str, ...], channels: int, image_size: int, threads: int) -> np.ndarray:
+    images = np.empty((len(files), channels, image_size, image_size), dtype=np.uint8)
+
+    def decode_from(first: int) -> None:
+        for place in range(first, min(first + FILES_PER_JOB, len(files))):
+            image = read_image(files[place], channels)
+            if image.size != (image_size, image_size):
+                image = TF.center_crop(TF.resize(image, [image_size], antialias=True), [image_size, image_size])
+            pixels = np.asarray(image)  # [H, W] or [H, W, 3]
+            images[place] = pixels if channels == 1 else pixels.transpose(2, 0, 1)
+
+    with ThreadPoolExecutor(threads) as pool:  # PIL decodes without holding Python's lock
+        for _ in pool.map(decode_from, range(0, len(files), FILES_PER_JOB)):
+            pass
+    return images
+
+
+def _fingerprint(folders: ClassFolders, image_size: int) -> str:
+    """Changes with any file's name, size or time of change, and with the image size."""
+    digest = hashlib.sha256(json.dumps([CACHE_VERSION, image_size]).encode())
+    for path in folders.train.files + folders.val.files:
+        stat = os.stat(path)
+        digest.update(json.dumps([os.path.relpath(path, folders.root), stat.st_size, stat.st_mtime_ns]).encode())
+    return digest.hexdigest()[:16]
+
+
+def _read_cache(cache: Path, folders: ClassFolders, image_size: int) -> tuple[np.ndarray, np.ndarray] | None:
+    if not cache.exists():
+        return None
+    try:
+        with np.load(cache, allow_pickle=False) as file:
+            train, val = file["train"], file["val"]
+    except Exception as error:  # a damaged file raises OSError, ValueError, KeyError, BadZipFile, zlib.error, ...
+        log.warning("can't read the cache '%s' (%s); decoding the images again", cache, error)
+        return None
+    channels = train.shape[1] if train.ndim == 4 else 0
+    for images, files in ((train, folders.train.files), (val, folders.val.files)):
+        if images.dtype != np.uint8 or images.shape != (len(files), channels, image_size, image_size):
+            log.warning("the cache '%s' does not fit its folder; decoding the images again", cache)
+            return None
+    return train, val
+
+
+def _write_cache(cache: Path, train: np.ndarray, val: np.ndarray) -> None:
+    """Under a name of its own first, then renamed: processes that race each leave a whole file."""
+    unfinished = cache.with_suffix(f".{uuid.uuid4().hex}.tmp")
+    try:
+        with open(unfinished, "xb") as file:
+            np.savez(file, train=train, val=val)
+        os.replace(unfinished, cache)
+    except OSError as error:  # a read-only or full disk
+        log.info("no cache in '%s' (%s); the images are decoded each time", cache.parent, error)
+        try:
+            unfinished.unlink(missing_ok=True)
+        except OSError:
+            log.warning("can't remove '%s'", unfinished)

@@ -1,0 +1,80 @@
+"""Large images: decoded and augmented in worker processes, in the way usual for ImageNet."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as TF
+
+from data.batches import Share, Stream, seed_sequence
+from data.folder import ClassFolders, Listing
+from data.images import read_image
+from data.source import Batch, Data, DataInfo, Normaliser
+
+
+class ImageFolderData(Data):
+    """Images on disk: RandomResizedCrop and flip to train; Resize to 256/224 of the size and CenterCrop to evaluate."""
+
+    def __init__(self, info: DataInfo, folders: ClassFolders, workers: int) -> None:
+        super().__init__(info, len(folders.train.files), len(folders.val.files))
+        size = info.image_size
+        self._folders = folders
+        self._workers = workers
+        self._train_transform = v2.Compose([v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip()])
+        self._val_transform = v2.Compose([v2.Resize(round(size * 256 / 224), antialias=True), v2.CenterCrop(size)])
+
+    def _train_batches(self, shares: list[Share], seed: int, epoch: int, device: torch.device) -> Iterator[Batch]:
+        source = _DecodedBatches(self._folders.train, self._train_transform, self.in_channels, (seed, epoch))
+        return self._load(source, shares, device)
+
+    def _val_batches(self, shares: list[Share], device: torch.device) -> Iterator[Batch]:
+        source = _DecodedBatches(self._folders.val, self._val_transform, self.in_channels, None)
+        return self._load(source, shares, device)
+
+    def _load(self, source: "_DecodedBatches", shares: list[Share], device: torch.device) -> Iterator[Batch]:
+        loader = DataLoader(
+            source,
+            batch_size=None,  # an item of the source is a whole batch
+            sampler=[share.indices for share in shares],
+            num_workers=min(self._workers, len(shares)),
+            pin_memory=device.type == "cuda",
+            generator=torch.Generator(),  # its own, as it would else draw from the training process's random numbers
+        )
+        normalise = Normaliser(self.mean, self.std, device)
+        for share, loaded in zip(shares, loader, strict=True):
+            if isinstance(loaded, str):
+                raise ValueError(loaded)
+            images, labels = (tensor.to(device, non_blocking=True) for tensor in loaded)
+            yield Batch(normalise(images), labels, share.global_size)
+
+
+class _DecodedBatches(Dataset):
+    """source[indices] -> (images uint8 [n, C, H, W], labels int64 [n]), or the message of what is wrong with a file.
+
+    A message and not an exception, because DataLoader would wrap that into a page of the worker's traceback.
+    """
+
+    def __init__(self, listing: Listing, transform: v2.Compose, channels: int, place: tuple[int, int] | None) -> None:
+        self._listing = listing
+        self._transform = transform
+        self._channels = channels
+        self._place = place  # (seed, epoch) of random transforms
+
+    def __getitem__(self, indices: np.ndarray) -> tuple[torch.Tensor, torch.Tensor] | str:
+        try:
+            images = torch.stack([self._read(int(index)) for index in indices])
+        except ValueError as error:
+            return str(error)
+        return images, torch.from_numpy(self._listing.labels[indices])
+
+    def _read(self, index: int) -> torch.Tensor:
+        image = read_image(self._listing.files[index], self._channels)
+        # Torchvision draws from torch's global random numbers. They are seeded per image, so that the crop depends on
+        # neither the worker nor the images before, and put back, as with no workers this is the training process.
+        with torch.random.fork_rng(devices=[]):
+            if self._place is not None:
+                seed = seed_sequence(Stream.SAMPLE, *self._place, index).generate_state(1)[0]
+                torch.default_generator.manual_seed(int(seed))
+            return TF.pil_to_tensor(self._transform(image))

@@ -1,0 +1,22 @@
+"""ResRep: lossless channel pruning of convolutional networks, in any training loop."""
+
+from rr.compactor import Compactor, find_compactors, insert_compactors, remove_compactors
+from rr.convert import ConversionError, ConversionReport, convert
+from rr.graph import ChannelGraph
+from rr.masks import select_forgotten
+from rr.pruner import ResRepConfig, ResRepPruner, param_groups
+
+__all__ = [
+    "ChannelGraph",
+    "Compactor",
+    "ConversionError",
+    "ConversionReport",
+    "ResRepConfig",
+    "ResRepPruner",
+    "convert",
+    "find_compactors",
+    "insert_compactors",
+    "param_groups",
+    "remove_compactors",
+    "select_forgotten",
+]

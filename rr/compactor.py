@@ -1,0 +1,120 @@
+"""The compactor layer (section 3.2 of the paper) and its place behind a convolution, its BN or a linear layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+CHILD = "compactor"  # a host module holds its compactor under this name, as in the original's weight files
+WEIGHT_SUFFIX = f".{CHILD}.pwc.weight"
+
+
+class Compactor(nn.Module):
+    """A 1x1 convolution without bias, the identity at the start: y = Q x over the channels.
+
+    pwc.weight: [D, D, 1, 1], the matrix Q; row i makes channel i
+    mask:       [D], 1 = keep the row, 0 = forget it (its task gradient is reset)
+
+    Takes [N, D, H, W] (behind a convolution) or [..., D] (behind a linear layer).
+    """
+
+    def __init__(self, channels: int, *, device: torch.device | None = None, dtype: torch.dtype | None = None) -> None:
+        super().__init__()
+        self.pwc = nn.Conv2d(channels, channels, 1, bias=False, device=device, dtype=dtype)
+        nn.init.dirac_(self.pwc.weight)
+        self.register_buffer("mask", torch.ones(channels, device=device, dtype=dtype))
+        self.bypassed = False
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.bypassed:
+            return x
+        if x.dim() == 4:
+            return self.pwc(x)  # [N, D, H, W]
+        return F.linear(x, self.matrix)  # [..., D]
+
+    @property
+    def matrix(self) -> torch.Tensor:
+        """Q as a [D, D] view of the parameter."""
+        return self.pwc.weight.flatten(1)
+
+
+def insert_compactors(model: nn.Module, hosts: Mapping[str, int]) -> dict[str, Compactor]:
+    """Put an identity compactor behind each host module, in place: host name -> number of channels.
+
+    No output changes, no name of the model's own parameters changes, and the model's own checkpoints load
+    (strictly) before and after. Returns the compactors by host name. Raises ValueError for a host that the
+    model lacks or that has a compactor already.
+    """
+    modules = dict(model.named_modules())
+    for name in hosts:
+        if name not in modules:
+            raise ValueError(f"no module {name!r} in the model to put a compactor behind")
+        if CHILD in dict(modules[name].named_children()):
+            raise ValueError(f"module {name!r} has a compactor already: insert once per model")
+    for name, channels in hosts.items():
+        host = modules[name]
+        anchor = next(host.parameters())
+        host.add_module(CHILD, Compactor(channels, device=anchor.device, dtype=anchor.dtype))
+        host.register_forward_hook(_through_compactor)
+    if hosts and not _load_hook_ids(model):
+        model.register_load_state_dict_pre_hook(_identity_for_plain_checkpoints)
+    return {name: getattr(modules[name], CHILD) for name in hosts}
+
+
+def find_compactors(model: nn.Module) -> dict[str, Compactor]:
+    """The compactors in `model`, by the name of the host module behind which they sit."""
+    return {
+        name.removesuffix(CHILD).removesuffix("."): module
+        for name, module in model.named_modules()
+        if isinstance(module, Compactor)
+    }
+
+
+def remove_compactors(model: nn.Module) -> None:
+    """Take every compactor, and the hooks that came with it, out of `model`; what they computed goes with them."""
+    modules = dict(model.named_modules())
+    for name in find_compactors(model):
+        host = modules[name]
+        delattr(host, CHILD)
+        for key in [key for key, hook in host._forward_hooks.items() if hook is _through_compactor]:
+            del host._forward_hooks[key]
+    for key in _load_hook_ids(model):
+        del model._load_state_dict_pre_hooks[key]
+
+
+@contextmanager
+def compactors_bypassed(model: nn.Module) -> Iterator[None]:
+    """Within the context the model computes what it would without compactors."""
+    compactors = find_compactors(model).values()
+    for compactor in compactors:
+        compactor.bypassed = True
+    try:
+        yield
+    finally:
+        for compactor in compactors:
+            compactor.bypassed = False
+
+
+def _through_compactor(host: nn.Module, _: object, output: torch.Tensor) -> torch.Tensor:
+    return getattr(host, CHILD)(output)
+
+
+def _identity_for_plain_checkpoints(
+    model: nn.Module, state_dict: dict[str, torch.Tensor], prefix: str, *_: object
+) -> None:
+    """A checkpoint without a single compactor is the plain model's: the compactors become the identity again."""
+    if any(name.endswith(WEIGHT_SUFFIX) for name in state_dict):
+        return
+    for name, compactor in find_compactors(model).items():
+        channels = compactor.mask.numel()
+        state_dict[f"{prefix}{name}{WEIGHT_SUFFIX}"] = torch.eye(channels).view(channels, channels, 1, 1)
+        state_dict[f"{prefix}{name}.{CHILD}.mask"] = torch.ones(channels)
+
+
+def _load_hook_ids(model: nn.Module) -> list[int]:
+    hooks = model._load_state_dict_pre_hooks
+    return [key for key, hook in hooks.items() if getattr(hook, "hook", None) is _identity_for_plain_checkpoints]

@@ -1,0 +1,162 @@
+"""What a dead channel becomes behind its compactor, and what that adds to the layers that read it.
+
+A dead channel is exactly 0 behind its compactor, but a depthwise conv-BN-ReLU behind it makes it the constant
+relu(beta - mean gamma / sqrt(var + eps)), which belongs into the next layer's bias. The traced network is run in float64 with
+NaN wherever a value depends on the network's input, so every operation treats constants as it really does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import fx, nn
+
+from rr.flow import shape_of
+from rr.trace import argument, operation
+
+if TYPE_CHECKING:
+    from rr.graph import ChannelGraph, Layer
+
+UNKNOWN = float("nan")
+
+
+@dataclass
+class _Findings:
+    """bias: layer -> [out_channels], what its dead inputs add; inexact: unit -> why its constant can't be folded"""
+
+    bias: dict[str, torch.Tensor] = field(default_factory=dict)
+    inexact: dict[int, str] = field(default_factory=dict)
+
+
+def inexact_consumers(graph: ChannelGraph, model: nn.Module) -> dict[int, str]:
+    """The units whose dead channels could leave something that no bias can hold, with the reason.
+
+    Decided for all values of the parameters at once: a probe gives every constant a value that no ReLU hides.
+    """
+    shapes = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+    def probe(name: str) -> torch.Tensor:
+        value = torch.full(shapes[name].shape, 0.5, dtype=torch.float64)
+        return -value if name.endswith("running_mean") else value
+
+    found: dict[int, str] = {}
+    while True:
+        dead = graph.prunable
+        dead[list(found)] = False
+        fresh = _run(graph, ~dead, probe).inexact
+        if not fresh:
+            return found
+        found.update(fresh)
+
+
+def dead_constants(graph: ChannelGraph, model: nn.Module, alive: np.ndarray) -> dict[str, torch.Tensor]:
+    """What the dead channels add to each layer's output before its BN: layer name -> [out_channels] in float64.
+
+    Layers that get nothing are left out. alive: [num_units] of bool; dead units must be prunable.
+    """
+    values: Mapping[str, torch.Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    findings = _run(graph, alive, lambda name: values[name].detach().to("cpu", torch.float64))
+    assert not findings.inexact, findings.inexact  # such units are unprunable
+    return findings.bias
+
+
+def _run(graph: ChannelGraph, alive: np.ndarray, parameter: Callable[[str], torch.Tensor]) -> _Findings:
+    layers = {layer.node: layer for layer in graph.layers.values()}
+    sites = {site.node: site for site in graph.sites.values()}
+    last_use = {source: node for node in graph.trace.nodes for source in node.all_input_nodes}
+    findings = _Findings()
+    values: dict[fx.Node, object] = {}
+
+    def value_of(source: fx.Node) -> object:
+        name = graph.trace.parameter(source)
+        return values[source] if name is None else parameter(name)
+
+    with torch.no_grad():
+        for node in graph.trace.nodes:
+            if node.op == "placeholder":
+                if node.name in graph.trace.user_inputs:
+                    values[node] = _unknown(node)
+                continue
+            if node.op == "output":
+                continue
+            layer = layers.get(node.name)
+            if layer is not None and layer.kind in ("conv", "linear", "grouped"):
+                _read(layer, node, values[node.args[0]], alive, parameter, findings)
+                values[node] = _unknown(node)
+            elif node.name in sites:
+                values[node] = _unknown(node)
+            else:
+                values[node] = _execute(node, value_of)
+                if operation(node) + "_" in str(node.target):  # in place: later readers of the source see it too
+                    values[node.args[0]] = values[node]
+            if node.name in sites:
+                dead = torch.from_numpy(~alive[sites[node.name].units])
+                channel_dim = 1 if values[node].dim() == 4 else -1
+                values[node] = _silence(values[node], dead, channel_dim)
+            for source in node.all_input_nodes:
+                if last_use[source] is node:
+                    values.pop(source, None)
+    return findings
+
+
+def _read(
+    layer: Layer,
+    node: fx.Node,
+    x: torch.Tensor,
+    alive: np.ndarray,
+    parameter: Callable[[str], torch.Tensor],
+    findings: _Findings,
+) -> None:
+    """Add up what the dead columns of a layer receive."""
+    dead = torch.from_numpy(np.flatnonzero(~alive[layer.in_units]))
+    if not len(dead):
+        return
+    channel_dim = x.dim() - 1 if layer.kind == "linear" else 1
+    received = x.transpose(0, channel_dim)[dead].flatten(1)  # [dead, positions]
+    constant = received[:, 0]
+    padded = layer.kind != "linear" and any(_padding(node))
+    for column, values in zip(dead.tolist(), received, strict=True):
+        unit = int(layer.in_units[column])
+        if values.isnan().any():
+            findings.inexact[unit] = f"when dead, what it gives to {layer.name} still varies with the input"
+        elif (values != values[0]).any() or (padded and values[0] != 0):
+            findings.inexact[unit] = f"when dead, it is a constant that the padding of {layer.name} cuts at the border"
+    if findings.inexact or not constant.any():
+        return
+    weight = parameter(f"{layer.name}.weight")
+    if layer.kind != "linear":
+        weight = weight.flatten(2).sum(2)  # a constant without padding meets every tap of the kernel
+    findings.bias[layer.name] = weight[:, dead] @ constant
+
+
+def _padding(node: fx.Node) -> tuple[int, ...]:
+    padding = argument(node, 4, "padding", 0)
+    if isinstance(padding, str):
+        return (0,) if padding == "valid" else (1,)
+    return (padding,) if isinstance(padding, int) else tuple(padding)
+
+
+def _execute(node: fx.Node, value_of: Callable[[fx.Node], object]) -> object:
+    args, kwargs = fx.map_arg((node.args, node.kwargs), value_of)
+    if operation(node) in ("view", "_unsafe_view"):
+        return args[0].reshape(args[1])
+    if operation(node) + "_" in str(node.target):
+        args = (args[0].clone(), *args[1:])
+    return node.target(*args, **kwargs)
+
+
+def _unknown(node: fx.Node) -> object:
+    value = node.meta["val"]
+    if isinstance(value, (list, tuple)):
+        return [torch.full(part.shape, UNKNOWN, dtype=torch.float64) for part in value]
+    return torch.full((), UNKNOWN, dtype=torch.float64).expand(shape_of(node))
+
+
+def _silence(x: torch.Tensor, dead: torch.Tensor, channel_dim: int) -> torch.Tensor:
+    view = [1] * x.dim()
+    view[channel_dim] = len(dead)
+    return torch.where(dead.view(view), torch.zeros((), dtype=x.dtype), x)

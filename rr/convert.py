@@ -1,0 +1,307 @@
+"""Fold conv-BN-compactor into narrow plain convs, and prove the result equal (section 3.2, equations 4 to 8)."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from rr.compactor import Compactor, find_compactors, remove_compactors
+from rr.constants import dead_constants
+from rr.graph import ChannelGraph, Layer
+from rr.trace import Inputs, as_inputs, eval_mode
+
+FLOAT64_TOLERANCE = 1e-10
+FLOAT32_TOLERANCE = 1e-6  # or 4 times the unconverted model's own float32 error, where that is more
+CUT_TOLERANCE = 1e-3
+
+
+class ConversionError(RuntimeError):
+    """The converted model doesn't compute what the model in training computes."""
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What a conversion did and how equal the result is. Differences: largest |a - b| over largest |a|.
+
+    widths:          width of every conv (then hidden linears) in building order, as `ChannelGraph.widths`
+    largest_dropped: largest norm among the dropped rows, 0 where none was dropped
+    cut_difference:  float64, the model with its dropped rows at exactly zero against the model as trained
+    float64_difference: float64, the converted model against the one with zeroed rows; at most 1e-10
+    float32_difference: the converted model in float32 against the one with zeroed rows in float64
+    float32_own_error:  the unconverted model in float32 against itself in float64
+    Differences are None where the proof was not asked for.
+    """
+
+    macs_before: int
+    macs_after: int
+    parameters_before: int
+    parameters_after: int
+    widths: tuple[int, ...]
+    dropped: int
+    largest_dropped: float
+    fold_seconds: float
+    cut_difference: float | None = None
+    float64_difference: float | None = None
+    float32_difference: float | None = None
+    float32_own_error: float | None = None
+
+    @property
+    def macs_ratio(self) -> float:
+        """MACs after over MACs before."""
+        return self.macs_after / self.macs_before
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain values, for a run's file."""
+        return {**asdict(self), "widths": list(self.widths), "macs_ratio": self.macs_ratio}
+
+
+def unit_norms(graph: ChannelGraph, compactors: dict[str, Compactor]) -> np.ndarray:
+    """[num_units]: root mean square over a unit's rows of their L2 norms; infinite where a row has no compactor.
+
+    For a unit of one row, as in the paper's layers, this is the row's norm.
+    """
+    squares = np.zeros(graph.num_units)
+    rows = np.zeros(graph.num_units)
+    for site in graph.sites.values():
+        if site.host in compactors:
+            matrix = compactors[site.host].matrix.detach().to("cpu", torch.float64).numpy()
+            np.add.at(squares, site.units, (matrix**2).sum(axis=1))
+            np.add.at(rows, site.units, 1)
+        else:
+            squares[site.units] = np.inf
+    with np.errstate(invalid="ignore"):
+        return np.where(rows > 0, np.sqrt(squares / np.maximum(rows, 1)), np.inf)
+
+
+def alive_units(
+    graph: ChannelGraph, compactors: dict[str, Compactor], threshold: float, min_width: int = 1
+) -> np.ndarray:
+    """[num_units] of bool: units that stay, those with a norm of at least `threshold`, and `min_width` per group."""
+    norms = unit_norms(graph, compactors)
+    alive = (norms >= threshold) | ~graph.prunable
+    for group in graph.groups:
+        missing = min_width - int(alive[group.units].sum())
+        if missing > 0:
+            alive[group.units[np.argsort(-norms[group.units], kind="stable")[:min_width]]] = True
+    return alive
+
+
+def convert(
+    model: nn.Module,
+    graph: ChannelGraph,
+    example_inputs: Inputs,
+    *,
+    threshold: float = 1e-5,
+    prove: bool = True,
+) -> tuple[nn.Module, ConversionReport]:
+    """A plain, narrow copy of `model`: compactors and BN folded, dead channels gone. `model` stays as it is.
+
+    threshold: rows (units) with a smaller norm are dropped; section 3.3 has 1e-5
+    prove: compare both models on random inputs shaped like `example_inputs`, in float64 and float32
+
+    Raises ConversionError when they differ by more than the tolerances above.
+    """
+    compactors = find_compactors(model)
+    alive = alive_units(graph, compactors, threshold)
+    norms = unit_norms(graph, compactors)
+    zeroed = copy.deepcopy(model).to("cpu", torch.float64)
+    zero_dead_rows(zeroed, graph, alive)
+    start = time.perf_counter()
+    folded = fold(zeroed, graph, alive)
+    seconds = time.perf_counter() - start
+    dtype = next(model.parameters()).dtype
+    slim = copy.deepcopy(folded).to(dtype) if prove else folded.to(dtype)
+    report = ConversionReport(
+        macs_before=graph.macs(np.ones(graph.num_units, dtype=bool)),
+        macs_after=graph.macs(alive),
+        parameters_before=_plain_parameters(model),
+        parameters_after=sum(parameter.numel() for parameter in slim.parameters()),
+        widths=tuple(graph.widths(alive)),
+        dropped=int((~alive).sum()),
+        largest_dropped=float(norms[~alive].max(initial=0.0)),
+        fold_seconds=seconds,
+    )
+    if prove:
+        report = _prove(model, zeroed, folded, slim, as_inputs(example_inputs), report)
+    return slim.to(next(model.parameters()).device), report
+
+
+def zero_dead_rows(model: nn.Module, graph: ChannelGraph, alive: np.ndarray) -> None:
+    """Set the compactor rows of dead units to exactly zero, in place."""
+    compactors = find_compactors(model)
+    for site in graph.sites.values():
+        dead = torch.from_numpy(np.flatnonzero(~alive[site.units]))
+        if len(dead):
+            with torch.no_grad():
+                compactors[site.host].pwc.weight[dead] = 0.0
+
+
+def fold(model: nn.Module, graph: ChannelGraph, alive: np.ndarray) -> nn.Module:
+    """A copy of `model` (eval mode, its own dtype, no compactors) with the channels of `alive` units only."""
+    bias_from_dead = dead_constants(graph, model, alive) if not alive.all() else {}
+    compactors = find_compactors(model)
+    modules = dict(model.named_modules())
+    replaced: dict[str, nn.Module] = {}
+    with torch.no_grad():
+        for layer in graph.layers.values():
+            if layer.kind != "norm":
+                site = graph.sites.get(layer.name)
+                compactor = compactors.get(site.host) if site else None
+                replaced[layer.name] = _fold_layer(layer, modules, compactor, alive, bias_from_dead.get(layer.name))
+                if layer.norm is not None:
+                    replaced[layer.norm] = nn.Identity()
+        for layer in graph.layers.values():
+            if layer.name not in replaced:
+                replaced[layer.name] = _narrow_norm(modules[layer.name], _kept(alive, layer.out_units))
+    # What is replaced needs no copy: standing in for itself in the memo keeps the copy small and fast.
+    stand_ins = {id(modules[name]): module for name, module in replaced.items() if name in modules}
+    folded = copy.deepcopy(model, stand_ins)
+    remove_compactors(folded)
+    return folded.eval()
+
+
+def _fold_layer(
+    layer: Layer,
+    modules: dict[str, nn.Module],
+    compactor: Compactor | None,
+    alive: np.ndarray,
+    from_dead: torch.Tensor | None,
+) -> nn.Module:
+    """K' = K gamma / sqrt(var + eps), b' = beta + (b - mean) gamma / sqrt(var + eps), K'' = Q K', b'' = Q b'."""
+    module = modules[layer.name]
+    weight = module.weight
+    bias = module.bias
+    out_kept = _kept(alive, layer.out_units)
+    if from_dead is not None:
+        bias = from_dead.to(weight) if bias is None else bias + from_dead.to(weight)
+    if layer.kind == "depthwise":
+        pass  # one input channel per group: a group goes with its channel
+    elif layer.kind != "grouped":
+        weight = weight[:, _kept(alive, layer.in_units)]
+    if layer.norm is not None:
+        scale, shift = _norm_as_affine(modules[layer.norm])
+        weight = weight * scale.view(-1, *[1] * (weight.dim() - 1))
+        bias = shift if bias is None else shift + bias * scale
+    if compactor is not None:
+        rows = compactor.matrix[out_kept].to(weight)  # [live, D]
+        weight = (rows @ weight.flatten(1)).view(-1, *weight.shape[1:])
+        bias = None if bias is None else rows @ bias
+    else:
+        weight = weight[out_kept]
+        bias = None if bias is None else bias[out_kept]
+    return _plain_layer(layer, module, weight, bias)
+
+
+def _plain_layer(layer: Layer, module: nn.Module, weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Module:
+    options = {"bias": bias is not None, "device": weight.device, "dtype": weight.dtype}
+    if layer.kind == "linear":
+        plain = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0], **options)
+    else:
+        groups = {"conv": 1, "grouped": module.groups, "depthwise": 0}[layer.kind]
+        if layer.kind == "depthwise":
+            groups = weight.shape[0] * module.groups // module.out_channels
+        plain = nn.utils.skip_init(
+            type(module),
+            weight.shape[1] * groups,
+            weight.shape[0],
+            module.kernel_size,
+            stride=module.stride,
+            padding=module.padding,
+            dilation=module.dilation,
+            groups=groups,
+            padding_mode=module.padding_mode,
+            **options,
+        )
+    plain.weight.copy_(weight)
+    if bias is not None:
+        plain.bias.copy_(bias)
+    return plain
+
+
+def _norm_as_affine(norm: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+    """BN in eval mode as y = scale x + shift."""
+    inverse = torch.rsqrt(norm.running_var + norm.eps)
+    scale = inverse if norm.weight is None else norm.weight * inverse
+    shift = -norm.running_mean * scale
+    return scale, shift if norm.bias is None else shift + norm.bias
+
+
+def _narrow_norm(norm: nn.Module, kept: torch.Tensor) -> nn.Module:
+    """A BN that stands alone, with the kept channels."""
+    narrow = copy.deepcopy(norm)
+    narrow.num_features = len(kept)
+    for name in ("weight", "bias"):
+        if getattr(norm, name) is not None:
+            setattr(narrow, name, nn.Parameter(getattr(norm, name).detach()[kept].clone()))
+    for name in ("running_mean", "running_var"):
+        setattr(narrow, name, getattr(norm, name)[kept].clone())
+    return narrow
+
+
+def _kept(alive: np.ndarray, units: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.flatnonzero(alive[units]))
+
+
+def _plain_parameters(model: nn.Module) -> int:
+    compactors = sum(compactor.pwc.weight.numel() for compactor in find_compactors(model).values())
+    return sum(parameter.numel() for parameter in model.parameters()) - compactors
+
+
+def _prove(
+    model: nn.Module,
+    zeroed: nn.Module,
+    folded: nn.Module,
+    slim: nn.Module,
+    example_inputs: Sequence[torch.Tensor],
+    report: ConversionReport,
+) -> ConversionReport:
+    generator = torch.Generator().manual_seed(0)
+    inputs = [
+        torch.randn(item.shape, generator=generator, dtype=torch.float64) if item.is_floating_point() else item.cpu()
+        for item in example_inputs
+    ]
+    trained = copy.deepcopy(model).to("cpu")
+    reference = _outputs(zeroed, inputs, torch.float64)
+    differences = {
+        "float64_difference": _difference(reference, _outputs(folded, inputs, torch.float64)),
+        "float32_difference": _difference(reference, _outputs(copy.deepcopy(slim), inputs, torch.float32)),
+        "float32_own_error": _difference(reference, _outputs(copy.deepcopy(zeroed).float(), inputs, torch.float32)),
+        "cut_difference": _difference(_outputs(trained, inputs, torch.float64), reference),
+    }
+    limits = {
+        "float64_difference": FLOAT64_TOLERANCE,
+        "float32_difference": max(FLOAT32_TOLERANCE, 4 * differences["float32_own_error"]),
+        "cut_difference": CUT_TOLERANCE,
+    }
+    for name, limit in limits.items():
+        if not differences[name] <= limit:  # NaN fails as well
+            raise ConversionError(
+                f"the converted model is not equal to the trained one: {name} is {differences[name]:.2e}, at most "
+                f"{limit:.2e} is allowed. Nothing was written; please report the model."
+            )
+    return ConversionReport(**{**asdict(report), **differences})
+
+
+def _outputs(model: nn.Module, inputs: Sequence[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
+    cast = [item.to(dtype) if item.is_floating_point() else item for item in inputs]
+    with torch.no_grad(), eval_mode(model):
+        return _tensors(model.to(dtype)(*cast))
+
+
+def _tensors(output: object) -> list[torch.Tensor]:
+    if isinstance(output, torch.Tensor):
+        return [output]
+    values = output.values() if isinstance(output, dict) else output
+    return [tensor for value in values if value is not None for tensor in _tensors(value)]
+
+
+def _difference(reference: list[torch.Tensor], others: list[torch.Tensor]) -> float:
+    largest = max(float(a.abs().max()) for a in reference)
+    gap = max(float((a - b.to(a.dtype)).abs().max()) for a, b in zip(reference, others, strict=True))
+    return gap / largest if largest > 0 else gap

@@ -1,0 +1,308 @@
+"""Channel ids flowing through a traced network: which channels must live and die together.
+
+Every element of an activation holds the id of the channel that it belongs to, in a tensor of the activation's real
+shape. Then views, permutations, slices and concatenations are torch's own operations, and only convolutions, linear
+layers, elementwise operations and reductions need a rule. What an elementwise operation joins is united.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import fx, nn
+
+from rr.trace import Trace, argument, operation
+
+# One input in, the same shape out, each element from its own element alone.
+UNARY = frozenset(
+    "relu relu6 hardtanh silu gelu sigmoid tanh hardswish hardsigmoid leaky_relu elu selu celu mish softplus "
+    "clamp clamp_min clamp_max exp sqrt rsqrt abs neg pow square dropout feature_dropout alpha_dropout clone "
+    "contiguous detach alias to _to_copy identity lift_fresh_copy".split()
+)
+BINARY = frozenset("add sub mul div maximum minimum".split())
+POOLING = frozenset("max_pool2d avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d upsample_nearest2d upsample_bilinear2d".split())
+REDUCTION = frozenset("mean sum amax amin".split())
+# Moves elements without changing them: run as it is, on the ids.
+MOVES = frozenset(
+    "view reshape _unsafe_view flatten unflatten permute transpose t numpy_T movedim slice select cat concat stack "
+    "chunk split split_with_sizes unbind unsqueeze squeeze expand narrow channel_shuffle pixel_shuffle".split()
+)
+CONVOLUTIONS = frozenset("conv1d conv2d conv3d".split())
+
+
+@dataclass
+class LayerFlow:
+    """A module that makes, uses or passes on channels, with its channel ids.
+
+    name:         the module's name in the model
+    kind:         'conv', 'depthwise', 'grouped', 'linear' or 'norm'
+    node:         the name of its operation in the trace
+    out_ids:      [out_channels], the id of each output channel
+    in_ids:       [in_channels or in_features], the id of each input column; None for a norm layer
+    macs_each:    multiply-accumulates per example and live (input, output) pair (depthwise: per output channel)
+    """
+
+    name: str
+    kind: str
+    node: str
+    out_ids: np.ndarray
+    in_ids: np.ndarray | None
+    macs_each: int
+
+
+@dataclass
+class ChannelFlow:
+    """What the ids found: the layers in order of execution, the united ids, and why some may not be pruned."""
+
+    layers: list[LayerFlow] = field(default_factory=list)
+    parent: list[int] = field(default_factory=list)
+    reasons: dict[int, str] = field(default_factory=dict)
+
+    def fresh(self, count: int) -> np.ndarray:
+        """`count` new ids, each a unit of its own."""
+        start = len(self.parent)
+        self.parent.extend(range(start, start + count))
+        return np.arange(start, start + count)
+
+    def find(self, channel: int) -> int:
+        """The id that stands for the unit of `channel`."""
+        root = channel
+        while self.parent[root] != root:
+            root = self.parent[root]
+        while self.parent[channel] != root:  # shorten the path for the next time
+            self.parent[channel], channel = root, self.parent[channel]
+        return root
+
+    def unite(self, first: np.ndarray, second: np.ndarray) -> None:
+        """Ids at the same position live and die together."""
+        for a, b in np.unique(np.stack([first, second]), axis=1).T:
+            root_a, root_b = self.find(int(a)), self.find(int(b))
+            if root_a != root_b:
+                self.parent[max(root_a, root_b)] = min(root_a, root_b)
+
+    def protect(self, ids: np.ndarray, reason: str) -> None:
+        """The units of these ids can't be pruned, for `reason` (the first one given stays)."""
+        for channel in np.unique(ids):
+            self.reasons.setdefault(int(channel), reason)
+
+
+def channel_flow(trace: Trace, model: nn.Module) -> ChannelFlow:
+    """Let channel ids flow through the traced network (design: channel units)."""
+    return _Interpreter(trace, model).run()
+
+
+class _Interpreter:
+    def __init__(self, trace: Trace, model: nn.Module) -> None:
+        self.trace = trace
+        self.modules = dict(model.named_modules())
+        self.flow = ChannelFlow()
+        self.ids: dict[fx.Node, torch.Tensor | list[torch.Tensor]] = {}
+        self.calls = Counter(
+            self.trace.parameter(argument(node, 1, "weight"))
+            for node in trace.nodes
+            if node.op == "call_function" and operation(node) in CONVOLUTIONS | {"linear"}
+        )
+
+    def run(self) -> ChannelFlow:
+        last_use = {source: node for node in self.trace.nodes for source in node.all_input_nodes}
+        for node in self.trace.nodes:
+            if node.op == "placeholder":
+                if node.name in self.trace.user_inputs:
+                    self.ids[node] = self.protected(node, "a channel of the network's input")
+            elif node.op == "output":
+                for source in node.all_input_nodes:
+                    if source in self.ids:
+                        self.protect(source, "a channel of the network's output")
+            else:
+                self.ids[node] = self.call(node)
+            for source in node.all_input_nodes:
+                if last_use[source] is node:
+                    self.ids.pop(source, None)
+        return self.flow
+
+    def call(self, node: fx.Node) -> torch.Tensor | list[torch.Tensor]:
+        name = operation(node)
+        rule = self.rule(name)
+        ids = rule(node) if rule is not None else None
+        return ids if ids is not None else self.unknown(node, name)
+
+    def rule(self, name: str) -> Callable[[fx.Node], torch.Tensor | list[torch.Tensor] | None] | None:
+        for names, rule in (
+            (UNARY, self.unary),
+            (BINARY, self.binary),
+            (POOLING, self.pooling),
+            (REDUCTION, self.reduction),
+            (MOVES, self.move),
+            (CONVOLUTIONS, self.convolution),
+            ({"linear"}, self.linear),
+            ({"batch_norm"}, self.batch_norm),
+            ({"getitem"}, self.getitem),
+        ):
+            if name in names:
+                return rule
+        return None
+
+    # Each rule returns the ids of the node's output, or None where it doesn't understand the node.
+
+    def unary(self, node: fx.Node) -> torch.Tensor | None:
+        return self.ids.get(node.args[0]) if len(self.activations(node)) == 1 else None
+
+    def binary(self, node: fx.Node) -> torch.Tensor | None:
+        activations = self.activations(node)
+        if any(self.trace.parameter(source) for source in node.all_input_nodes):
+            return None
+        if len(activations) == 1:  # with a number
+            return self.ids[activations[0]]
+        first, second = (compact(ids) for ids in torch.broadcast_tensors(*(self.ids[source] for source in activations)))
+        first, second = torch.broadcast_tensors(first, second)
+        self.flow.unite(first.flatten().numpy(), second.flatten().numpy())
+        return first.expand(shape_of(node))
+
+    def pooling(self, node: fx.Node) -> torch.Tensor | None:
+        ids = compact(self.ids[node.args[0]])
+        if ids.dim() != 4 or not uniform(ids, (2, 3)):
+            return None
+        return ids[:, :, :1, :1].expand(shape_of(node))
+
+    def reduction(self, node: fx.Node) -> torch.Tensor | None:
+        ids = compact(self.ids[node.args[0]])
+        dims = argument(node, 1, "dim")
+        if dims is None:
+            return None
+        dims = [dim % ids.dim() for dim in ([dims] if isinstance(dims, int) else dims)]
+        if not uniform(ids, dims):
+            return None
+        for dim in sorted(dims, reverse=True):
+            ids = ids.narrow(dim, 0, 1) if argument(node, 2, "keepdim", False) else ids.select(dim, 0)
+        return ids.expand(shape_of(node))
+
+    def move(self, node: fx.Node) -> torch.Tensor | list[torch.Tensor] | None:
+        if any(self.trace.parameter(source) for source in node.all_input_nodes):
+            return None
+        args, kwargs = fx.map_arg((node.args, node.kwargs), lambda source: self.ids[source])
+        if operation(node) in ("view", "_unsafe_view"):  # an expanded tensor has no view of every shape
+            return args[0].reshape(args[1])
+        moved = node.target(*args, **kwargs)
+        return list(moved) if isinstance(moved, (list, tuple)) else moved
+
+    def getitem(self, node: fx.Node) -> torch.Tensor | None:
+        source = self.ids.get(node.args[0])
+        return operator.getitem(source, node.args[1]) if isinstance(source, list) else None
+
+    def batch_norm(self, node: fx.Node) -> torch.Tensor | None:
+        ids = self.ids[node.args[0]]
+        channels = channel_vector(ids, 1)
+        name = self.module_of(node.args[3], "running_mean", nn.modules.batchnorm._BatchNorm)
+        if channels is None or name is None:
+            return None
+        self.flow.layers.append(LayerFlow(name, "norm", node.name, channels, None, 0))
+        return ids
+
+    def convolution(self, node: fx.Node) -> torch.Tensor | None:
+        weight = argument(node, 1, "weight")
+        name = self.module_of(weight, "weight", nn.modules.conv._ConvNd)
+        columns = channel_vector(self.ids[node.args[0]], 1)
+        if name is None or columns is None or self.calls[self.trace.parameter(weight)] > 1:
+            return None
+        module = self.modules[name]
+        _, out_channels, *pixels = shape_of(node)
+        per_pixel = int(np.prod(module.kernel_size)) * int(np.prod(pixels))
+        if module.groups == 1:
+            kind, out_ids = "conv", self.flow.fresh(out_channels)
+        elif module.groups == module.in_channels:
+            kind, out_ids = "depthwise", np.repeat(columns, out_channels // module.in_channels)
+        else:
+            kind, out_ids = "grouped", self.flow.fresh(out_channels)
+            self.flow.protect(np.concatenate([columns, out_ids]), f"{name} is a grouped convolution")
+            per_pixel = per_pixel // module.groups
+        self.flow.layers.append(LayerFlow(name, kind, node.name, out_ids, columns, per_pixel))
+        return spread(out_ids, 1, shape_of(node))
+
+    def linear(self, node: fx.Node) -> torch.Tensor | None:
+        weight = argument(node, 1, "weight")
+        name = self.module_of(weight, "weight", nn.Linear)
+        columns = channel_vector(self.ids[node.args[0]], -1)
+        if name is None or columns is None or self.calls[self.trace.parameter(weight)] > 1:
+            return None
+        shape = shape_of(node)
+        out_ids = self.flow.fresh(shape[-1])
+        positions = int(np.prod(shape[:-1])) // self.trace.batch
+        self.flow.layers.append(LayerFlow(name, "linear", node.name, out_ids, columns, positions))
+        return spread(out_ids, -1, shape)
+
+    def unknown(self, node: fx.Node, name: str) -> torch.Tensor | list[torch.Tensor]:
+        """Nothing that passes through an operation without a rule is pruned."""
+        module = next(reversed((node.meta.get("nn_module_stack") or {"": ("", "")}).values()))[0]
+        reason = f"passes through {name} in {module or 'the model'}, which has no rule here"
+        for source in self.activations(node):
+            self.protect(source, reason)
+        return self.protected(node, reason)
+
+    def activations(self, node: fx.Node) -> list[fx.Node]:
+        return [source for source in node.all_input_nodes if source in self.ids]
+
+    def protect(self, node: fx.Node, reason: str) -> None:
+        ids = self.ids[node]
+        for part in ids if isinstance(ids, list) else [ids]:
+            self.flow.protect(compact(part).flatten().numpy(), reason)
+
+    def protected(self, node: fx.Node, reason: str) -> torch.Tensor | list[torch.Tensor]:
+        """One protected id all over the node's output."""
+        channel = self.flow.fresh(1)
+        self.flow.protect(channel, reason)
+        value = node.meta["val"]
+        if isinstance(value, (list, tuple)):
+            return [torch.full((), int(channel[0])).expand(part.shape) for part in value]
+        return torch.full((), int(channel[0])).expand(getattr(value, "shape", ()))
+
+    def module_of(self, parameter: object, leaf: str, kind: type[nn.Module]) -> str | None:
+        """The module that owns `parameter` under the name `leaf`, where it is one of `kind`."""
+        name = self.trace.parameter(parameter)
+        if name is None or name.rpartition(".")[2] != leaf:
+            return None
+        owner = name.rpartition(".")[0]
+        return owner if isinstance(self.modules.get(owner), kind) else None
+
+
+def shape_of(node: fx.Node) -> torch.Size:
+    """The shape of a node's output, as exported."""
+    return node.meta["val"].shape
+
+
+def compact(ids: torch.Tensor) -> torch.Tensor:
+    """The same ids with every expanded dimension cut to one: what is equal by construction is looked at once."""
+    for dim, stride in enumerate(ids.stride()):
+        if stride == 0 and ids.shape[dim] > 1:
+            ids = ids.narrow(dim, 0, 1)
+    return ids
+
+
+def uniform(ids: torch.Tensor, dims: tuple[int, ...] | list[int]) -> bool:
+    """Whether the ids are the same all along `dims`."""
+    first = ids
+    for dim in dims:
+        first = first.narrow(dim, 0, 1)
+    return bool((ids == first).all())
+
+
+def channel_vector(ids: torch.Tensor, channel_dim: int) -> np.ndarray | None:
+    """The id of each channel, [C], where every position along the other dimensions has the same; else None."""
+    channels = ids.shape[channel_dim]
+    ids = compact(ids)
+    channel_dim %= ids.dim()
+    if not uniform(ids, [dim for dim in range(ids.dim()) if dim != channel_dim]):
+        return None
+    vector = ids.transpose(0, channel_dim).flatten(1)[:, 0]
+    return vector.expand(channels).numpy().copy()
+
+
+def spread(channels: np.ndarray, channel_dim: int, shape: torch.Size) -> torch.Tensor:
+    """Channel ids [C] as an expanded tensor of `shape`."""
+    view = [1] * len(shape)
+    view[channel_dim] = len(channels)
+    return torch.from_numpy(np.ascontiguousarray(channels)).view(view).expand(shape)

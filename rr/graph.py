@@ -1,0 +1,326 @@
+"""The channel graph: which channels live and die together, where compactors go, and MACs as a function of widths.
+
+A *unit* is a set of channels, across all layers, that live and die together. A *group* is a set of units that look
+alike to every layer (all rows of one convolution, say): its width is the number of its units that are alive, and
+MACs depend on the widths alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+
+import numpy as np
+from torch import fx, nn
+
+from rr.constants import inexact_consumers
+from rr.flow import CONVOLUTIONS, ChannelFlow, LayerFlow, channel_flow
+from rr.trace import Inputs, Trace, argument, operation, trace_model
+
+PRODUCERS = ("conv", "linear")  # layers whose outputs are new channels
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of the network with the unit of each of its channels.
+
+    kind:      'conv', 'depthwise', 'grouped', 'linear' or 'norm'
+    out_units: [out_channels]; in_units: [in_channels], for a linear layer [in_features]; None for a norm layer
+    norm:      the BN that directly follows (and nothing else does), None where there is none
+    """
+
+    name: str
+    kind: str
+    node: str
+    out_units: np.ndarray
+    in_units: np.ndarray | None
+    macs_each: int
+    norm: str | None = None
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place for a compactor: behind `layer`, and behind its BN where one directly follows.
+
+    host: the module behind which the compactor acts; node: that place in the trace; units: [D], one per row
+    """
+
+    host: str
+    layer: str
+    node: str
+    units: np.ndarray
+
+
+@dataclass(frozen=True)
+class Group:
+    """Units that look alike to every layer: `units` in the order of their channels, made by `producers`."""
+
+    units: np.ndarray
+    producers: tuple[str, ...]
+
+
+class ChannelGraph:
+    """Units, groups, sites and MACs of one network; `model` is only read, and may hold compactors or not.
+
+    layers: by name, in building order (that of `named_modules`, which is that of "deps")
+    reasons: unit -> why it can't be pruned; a unit that isn't in it is prunable
+    """
+
+    def __init__(self, model: nn.Module, example_inputs: Inputs) -> None:
+        trace = trace_model(model, example_inputs)
+        self._build(trace, model, channel_flow(trace, model))
+
+    def _build(self, trace: Trace, model: nn.Module, flow: ChannelFlow) -> None:
+        self.trace = trace
+        order = {name: position for position, (name, _) in enumerate(model.named_modules())}
+        flows = sorted(flow.layers, key=lambda layer: order[layer.name])
+        unit_of_root, reasons = _number_units(flow, flows)
+        norms = _direct_norms(trace, flow.layers)
+        self.num_units = len(unit_of_root)
+        self.reasons: dict[int, str] = {}
+        for channel, reason in reasons.items():
+            self.reasons.setdefault(unit_of_root[channel], reason)
+
+        def units(ids: np.ndarray) -> np.ndarray:
+            return np.array([unit_of_root[flow.find(int(channel))] for channel in ids], dtype=np.int64)
+
+        self.layers: dict[str, Layer] = {}
+        for item in flows:
+            in_units = None if item.in_ids is None else units(item.in_ids)
+            norm = norms.get(item.node)
+            self.layers[item.name] = Layer(
+                item.name, item.kind, item.node, units(item.out_ids), in_units, item.macs_each, norm and norm.name
+            )
+        self._node_of_norm = {norm.name: norm.node for norm in norms.values()}
+        self.sites = self._find_sites(model)
+        self._protect_units_without_compactors()
+        for unit, reason in inexact_consumers(self, model).items():
+            self.reasons.setdefault(unit, reason)
+        self._finish()
+
+    def _finish(self) -> None:
+        self.groups = self._find_groups()
+        self.macs = MacsOfWidths(self)
+
+    # Views ---------------------------------------------------------------------------------------------------
+
+    @property
+    def prunable(self) -> np.ndarray:
+        """[num_units] of bool: the units that may be pruned at all."""
+        prunable = np.ones(self.num_units, dtype=bool)
+        prunable[list(self.reasons)] = False
+        return prunable
+
+    def select(self, layers: str = "internal", include: Sequence[str] = (), exclude: Sequence[str] = ()) -> np.ndarray:
+        """The units to prune, [num_units] of bool.
+
+        layers: 'internal', those made by one layer alone (the paper's choice), or 'all', residual streams too
+        include, exclude: name patterns (`stage1.*`) of producing layers; a unit is taken when every producer is
+        included (no pattern: all are) and none is excluded
+
+        Raises ValueError for an unknown choice, a pattern that fits no layer, and when nothing is left.
+        """
+        if layers not in ("internal", "all"):
+            raise ValueError(f"layers must be 'internal' or 'all', not {layers!r}")
+        producers = [layer.name for layer in self.layers.values() if layer.kind in PRODUCERS]
+        for pattern in (*include, *exclude):
+            if not any(fnmatchcase(name, pattern) for name in producers):
+                raise ValueError(f"no layer fits the pattern {pattern!r}; layers are {', '.join(producers)}")
+        selected = np.zeros(self.num_units, dtype=bool)
+        for group in self.groups:
+            included = all(any(fnmatchcase(name, p) for p in include) for name in group.producers) or not include
+            excluded = any(fnmatchcase(name, p) for name in group.producers for p in exclude)
+            if included and not excluded and (layers == "all" or len(group.producers) == 1):
+                selected[group.units] = True
+        selected &= self.prunable
+        if not selected.any():
+            raise ValueError("no prunable channels are left: see ChannelGraph.explain() for what is unprunable and why")
+        return selected
+
+    def widths(self, alive: np.ndarray) -> list[int]:
+        """The flat list of widths ("deps") with `alive` ([num_units] of bool): every conv, then hidden linears.
+
+        In building order; the network's classifiers (linear layers whose outputs leave it) are not in it.
+        """
+        return [int(alive[layer.out_units].sum()) for layer in self._width_layers()]
+
+    def width_names(self) -> list[str]:
+        """The layer behind each entry of `widths`."""
+        return [layer.name for layer in self._width_layers()]
+
+    def _width_layers(self) -> list[Layer]:
+        with_width = [layer for layer in self.layers.values() if layer.kind != "norm"]
+        convs = [layer for layer in with_width if layer.kind != "linear"]
+        return convs + [layer for layer in with_width if layer.kind == "linear" and not self._is_output(layer)]
+
+    def _is_output(self, layer: Layer) -> bool:
+        return all("network's output" in self.reasons.get(int(unit), "") for unit in layer.out_units)
+
+    def indexed_layers(self) -> list[str]:
+        """Layer names by index as in the original's tables: the convs, then the linear layers, classifier last."""
+        names = self.width_names()
+        return names + [layer.name for layer in self.layers.values() if layer.kind == "linear" and self._is_output(layer)]
+
+    def succeeding_strategy(self) -> dict[int, list[int]]:
+        """Layer index -> the layers that read its output before another layer adds into it (`succeeding_strategy`)."""
+        index = {self.layers[name].node: position for position, name in enumerate(self.indexed_layers())}
+        latest: dict[fx.Node, int | None] = {}
+        table: dict[int, list[int]] = {}
+        for node in self.trace.nodes:
+            if node.op != "call_function":
+                continue
+            known = [latest[source] for source in node.all_input_nodes if latest.get(source) is not None]
+            if node.name in index:
+                for source in known:
+                    table.setdefault(source, []).append(index[node.name])
+                latest[node] = index[node.name]
+            else:
+                latest[node] = max(known, default=None)
+        return {layer: sorted(followers) for layer, followers in sorted(table.items())}
+
+    def follow_dict(self) -> dict[int, int]:
+        """Layer index -> the first layer with which it shares its units; leaders and layers of their own are not in it."""
+        leaders: dict[tuple[int, ...], int] = {}
+        table = {}
+        for position, name in enumerate(self.indexed_layers()):
+            leader = leaders.setdefault(tuple(self.layers[name].out_units), position)
+            if leader != position:
+                table[position] = leader
+        return table
+
+    def explain(self) -> str:
+        """A line per layer: width, units, MACs, prunable or why not."""
+        total = self.macs(np.ones(self.num_units, dtype=bool))
+        rows = [("layer", "kind", "in", "out", "MACs", "share", "prunable")]
+        for layer in self.layers.values():
+            if layer.kind == "norm":
+                continue
+            macs = self.macs.of_layer(layer, np.ones(self.num_units, dtype=bool))
+            causes = {self.reasons[int(unit)] for unit in layer.out_units if int(unit) in self.reasons}
+            group = next(group for group in self.groups if layer.out_units[0] in group.units)
+            partners = [name for name in group.producers if name != layer.name]
+            why = "; ".join(sorted(causes)) or ("yes" + (f", with {', '.join(partners)}" if partners else ""))
+            row = (layer.name, layer.kind, str(len(layer.in_units)), str(len(layer.out_units)), f"{macs:,}")
+            rows.append((*row, f"{macs / total:.1%}", why))
+        spans = [max(len(row[column]) for row in rows) for column in range(6)]
+        return "\n".join(
+            "  ".join([*(cell.ljust(span) for cell, span in zip(row[:6], spans, strict=True)), row[6]]) for row in rows
+        )
+
+    # Construction --------------------------------------------------------------------------------------------
+
+    def _find_sites(self, model: nn.Module) -> dict[str, Site]:
+        modules = dict(model.named_modules())
+        sites = {}
+        for layer in self.layers.values():
+            if layer.kind not in PRODUCERS:
+                continue
+            host, node = (layer.norm, self._node_of_norm[layer.norm]) if layer.norm else (layer.name, layer.node)
+            host = _container(modules, layer, host)
+            sites[layer.name] = Site(host, layer.name, node, layer.out_units)
+        return sites
+
+    def _protect_units_without_compactors(self) -> None:
+        """A unit some of whose channels no compactor can silence stays (its producer has no site)."""
+        covered = np.zeros(self.num_units, dtype=bool)
+        for site in self.sites.values():
+            covered[site.units] = True
+        for unit in np.flatnonzero(~covered):
+            self.reasons.setdefault(int(unit), "made by a layer that takes no compactor")
+
+    def _find_groups(self) -> list[Group]:
+        signatures: list[list[tuple[str, str, int]]] = [[] for _ in range(self.num_units)]
+        producers: list[list[str]] = [[] for _ in range(self.num_units)]
+        for layer in self.layers.values():
+            for role, units in (("out", layer.out_units), ("in", layer.in_units)):
+                if units is None:
+                    continue
+                for unit, count in zip(*np.unique(units, return_counts=True), strict=True):
+                    signatures[unit].append((layer.name, role, int(count)))
+                    if role == "out" and layer.kind in (*PRODUCERS, "grouped"):
+                        producers[unit].append(layer.name)
+        groups: dict[tuple, list[int]] = {}
+        for unit in range(self.num_units):
+            groups.setdefault((*signatures[unit], unit in self.reasons), []).append(unit)
+        return [Group(np.array(units), tuple(producers[units[0]])) for units in groups.values()]
+
+
+class MacsOfWidths:
+    """MACs per example as a function of which units are alive, or of how many units of each group are.
+
+    Equal to half of what `torch.utils.flop_counter` counts for the real narrow network.
+    """
+
+    def __init__(self, graph: ChannelGraph) -> None:
+        self.group_of_unit = np.zeros(graph.num_units, dtype=np.int64)
+        for position, group in enumerate(graph.groups):
+            self.group_of_unit[group.units] = position
+        self.group_sizes = np.array([len(group.units) for group in graph.groups])
+        counted = [layer for layer in graph.layers.values() if layer.kind != "norm"]
+        self._each = np.array([layer.macs_each for layer in counted], dtype=np.float64)
+        self._dense = np.array([layer.kind != "depthwise" for layer in counted])
+        self._out = np.stack([self._per_group(layer.out_units) for layer in counted])  # [layers, groups]
+        self._in = np.stack([self._per_group(layer.in_units) for layer in counted])
+
+    def _per_group(self, units: np.ndarray) -> np.ndarray:
+        """A layer's channels in each group, per unit of it."""
+        return np.bincount(self.group_of_unit[units], minlength=len(self.group_sizes)) / self.group_sizes
+
+    def of_group_widths(self, widths: np.ndarray) -> float:
+        """MACs with `widths` ([groups]) live units in each group."""
+        inputs = np.where(self._dense, self._in @ widths, 1.0)
+        return float(np.sum(self._each * inputs * (self._out @ widths)))
+
+    def group_widths(self, alive: np.ndarray) -> np.ndarray:
+        """[groups], the number of live units of each."""
+        return np.bincount(self.group_of_unit[alive], minlength=len(self.group_sizes))
+
+    def __call__(self, alive: np.ndarray) -> int:
+        """MACs with the units of `alive` ([num_units] of bool)."""
+        return round(self.of_group_widths(self.group_widths(alive)))
+
+    @staticmethod
+    def of_layer(layer: Layer, alive: np.ndarray) -> int:
+        """MACs of one layer."""
+        inputs = 1 if layer.kind == "depthwise" else int(alive[layer.in_units].sum())
+        return layer.macs_each * inputs * int(alive[layer.out_units].sum())
+
+
+def _number_units(flow: ChannelFlow, layers: Sequence[LayerFlow]) -> tuple[dict[int, int], dict[int, str]]:
+    """Number the units by building order of their first producer, then by row; reasons by representative id."""
+    reasons: dict[int, str] = {}
+    for channel, reason in flow.reasons.items():
+        reasons.setdefault(flow.find(channel), reason)
+    numbers: dict[int, int] = {}
+    producing = [layer.out_ids for layer in layers if layer.kind != "norm"]
+    passing = [ids for layer in layers for ids in (layer.in_ids, layer.out_ids) if ids is not None]
+    for ids in (*producing, *passing, np.array(list(reasons), dtype=np.int64)):
+        for channel in ids:
+            numbers.setdefault(flow.find(int(channel)), len(numbers))
+    return numbers, reasons
+
+
+def _direct_norms(trace: Trace, layers: Sequence[LayerFlow]) -> dict[str, LayerFlow]:
+    """Node of a convolution or linear layer -> the BN that alone reads its output."""
+    norm_at = {layer.node: layer for layer in layers if layer.kind == "norm"}
+    calls = [layer.name for layer in layers]
+    makers = {layer.node for layer in layers if layer.kind != "norm"}
+    found = {}
+    for node in trace.nodes:
+        if node.name in makers and len(node.users) == 1:
+            user = next(iter(node.users))
+            if user.name in norm_at and calls.count(norm_at[user.name].name) == 1:
+                found[node.name] = norm_at[user.name]
+    return found
+
+
+def _container(modules: dict[str, nn.Module], layer: Layer, host: str) -> str:
+    """The conv-BN module around a conv and its BN, where it is just that: there the original has its compactor."""
+    parent = layer.name.rpartition(".")[0]
+    leaf = layer.name.rpartition(".")[2]
+    if layer.norm is None or not parent or isinstance(modules[parent], (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
+        return host
+    children = {name for name, _ in modules[parent].named_children() if name != "compactor"}
+    norm_leaf = layer.norm.removeprefix(parent + ".")
+    return parent if children == {leaf, norm_leaf} else host

@@ -1,0 +1,304 @@
+"""ResRep as hooks on the user's own optimiser: gradient reset and penalty before each step, masks after it.
+
+    pruner = ResRepPruner(model, example_inputs, ResRepConfig(flops_target=0.455))
+    optimizer = torch.optim.SGD(pruner.param_groups(lr=0.01, momentum=0.9, weight_decay=1e-4), lr=0.01)
+    pruner.attach(optimizer)
+    ...                               # the training loop, as it was
+    slim = pruner.convert()           # a plain, narrow nn.Module, proven equal
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from rr.compactor import Compactor, find_compactors, insert_compactors
+from rr.convert import alive_units, convert, unit_norms
+from rr.graph import ChannelGraph, Site
+from rr.masks import least_macs, select_forgotten
+from rr.trace import Inputs
+
+logger = logging.getLogger(__name__)
+
+# Rows are scaled by this power of two (exactly) before they are squared: norms from 1e-30 to 1e3 neither
+# underflow nor overflow in float32.
+_NORM_SCALE = 2.0**50
+
+
+@dataclass(frozen=True)
+class ResRepConfig:
+    """What the method does, with the paper's values as defaults (section 4.1). Invalid values raise ValueError."""
+
+    flops_target: float = field(default=0.471, metadata={"help": "MACs to keep, as a share of the full network's"})
+    penalty: float = field(default=1e-4, metadata={"help": "lambda of the group-lasso penalty on compactor rows"})
+    before_mask_iters: int = field(default=0, metadata={"help": "steps before the first mask update"})
+    mask_interval: int = field(default=200, metadata={"help": "steps between mask updates"})
+    begin_granularity: int = field(default=4, metadata={"help": "how many more rows may be forgotten at each update"})
+    num_at_least: int = field(default=1, metadata={"help": "rows that a layer keeps at least"})
+    threshold: float = field(default=1e-5, metadata={"help": "rows with a smaller norm are dropped at conversion"})
+    compactor_momentum: float = field(default=0.99, metadata={"help": "momentum of the compactors"})
+    layers: str = field(
+        default="internal",
+        metadata={"help": "'internal' layers, as in the paper, or 'all': residual streams too", "choices": ("internal", "all")},
+    )
+    include: tuple[str, ...] = field(default=(), metadata={"help": "prune only layers that fit these name patterns"})
+    exclude: tuple[str, ...] = field(default=(), metadata={"help": "do not prune layers that fit these name patterns"})
+
+    def __post_init__(self) -> None:
+        checks = {
+            "flops_target must be more than 0 and at most 1": 0 < self.flops_target <= 1,
+            "penalty must be at least 0": self.penalty >= 0,
+            "before_mask_iters must be at least 0": self.before_mask_iters >= 0,
+            "mask_interval must be at least 1": self.mask_interval >= 1,
+            "begin_granularity must be at least 1": self.begin_granularity >= 1,
+            "num_at_least must be at least 1": self.num_at_least >= 1,
+            "threshold must be at least 0": self.threshold >= 0,
+            "compactor_momentum must be at least 0 and less than 1": 0 <= self.compactor_momentum < 1,
+            "layers must be 'internal' or 'all'": self.layers in ("internal", "all"),
+        }
+        for message, holds in checks.items():
+            if not holds:
+                name = message.split()[0]
+                raise ValueError(f"{message}, not {getattr(self, name)!r}")
+
+
+def param_groups(
+    model: nn.Module, *, lr: float, momentum: float, weight_decay: float, bias_lr_factor: float = 2.0
+) -> list[dict[str, object]]:
+    """Parameters of a model without its compactors by kind: weights, BN weights, biases (paper's settings).
+
+    Weight decay is for conv and linear weights alone; biases learn at `bias_lr_factor` times the rate.
+    """
+    of_compactors = {id(compactor.pwc.weight) for compactor in find_compactors(model).values()}
+    kinds: dict[str, list[nn.Parameter]] = {"weights": [], "norms": [], "biases": []}
+    seen = set(of_compactors)
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if id(parameter) in seen or not parameter.requires_grad:
+                continue
+            seen.add(id(parameter))
+            if name.endswith("bias"):
+                kinds["biases"].append(parameter)
+            else:
+                kinds["norms" if isinstance(module, _BatchNorm) else "weights"].append(parameter)
+    settings = {
+        "weights": {"lr": lr, "weight_decay": weight_decay},
+        "norms": {"lr": lr, "weight_decay": 0.0},
+        "biases": {"lr": lr * bias_lr_factor, "weight_decay": 0.0},
+    }
+    return [
+        {"params": parameters, "momentum": momentum, "name": kind, **settings[kind]}
+        for kind, parameters in kinds.items()
+        if parameters
+    ]
+
+
+class ResRepPruner:
+    """Compactors in `model` (put there in place), the masks' schedule, and the gradients' reset and penalty.
+
+    Raises ValueError, before any training, when the model can't be traced, nothing is prunable, or the target can't be
+    reached (saying what can).
+
+    steps: optimiser steps so far; graph: the ChannelGraph; target_met: the masked widths reach the target
+    """
+
+    def __init__(self, model: nn.Module, example_inputs: Inputs, config: ResRepConfig | None = None) -> None:
+        self.model = model
+        self.example_inputs = example_inputs
+        self.config = config or ResRepConfig()
+        self.graph = ChannelGraph(model, example_inputs)
+        self.selected = self.graph.select(self.config.layers, self.config.include, self.config.exclude)
+        self.steps = 0
+        self._prepare_selection()
+        self._check_target()
+        self.sites: list[Site] = [s for s in self.graph.sites.values() if self.selected[s.units].any()]
+        hosts = {site.host: len(site.units) for site in self.sites}
+        present = find_compactors(model)
+        if present and set(present) != set(hosts):
+            raise ValueError("the model has compactors at other places: build the pruner on a model without any")
+        self.compactors: dict[str, Compactor] = present or insert_compactors(model, hosts)
+        self._weights = [self.compactors[site.host].pwc.weight for site in self.sites]
+        self._prepare_rows()
+
+    # The user's loop ------------------------------------------------------------------------------------------
+
+    def param_groups(
+        self, lr: float, momentum: float = 0.9, weight_decay: float = 1e-4, bias_lr_factor: float = 2.0
+    ) -> list[dict[str, object]]:
+        """Groups for torch.optim.SGD: weights, BN weights, biases and compactors, each with the paper's settings."""
+        compactors = {
+            "params": list(self._weights),
+            "lr": lr,
+            "momentum": self.config.compactor_momentum,
+            "weight_decay": 0.0,
+            "name": "compactors",
+        }
+        plain = param_groups(
+            self.model, lr=lr, momentum=momentum, weight_decay=weight_decay, bias_lr_factor=bias_lr_factor
+        )
+        return [*plain, compactors]
+
+    def attach(self, optimizer: torch.optim.Optimizer) -> None:
+        """Hook `optimizer.step`: reset and penalise gradients before it, count and update masks after it.
+
+        Raises ValueError when the optimiser doesn't hold the compactors' parameters.
+        """
+        held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        if not all(id(weight) in held for weight in self._weights):
+            raise ValueError("the optimizer lacks the compactors: build it from pruner.param_groups(...)")
+        optimizer.register_step_pre_hook(lambda optimizer, *_: self.adjust_gradients(_amp_scale(optimizer)))
+        optimizer.register_step_post_hook(lambda *_: self.after_step())
+
+    @torch.no_grad()
+    def adjust_gradients(self, scale: torch.Tensor | float = 1.0) -> None:
+        """grad(q_i) = m_i dL/dq_i + lambda q_i / |q_i|, in place (equation 12; 0 for a row that is 0).
+
+        A unit made by several layers has p rows, one mask bit and one norm: |q_i| is then the root mean square over
+        its p rows, so that p = 1 is the paper's rule. scale: what the gradients are multiplied by at present.
+        """
+        weights = self._weights
+        for weight in weights:
+            if weight.grad is None:  # not reached by this step's loss
+                weight.grad = torch.zeros_like(weight)
+        scaled = torch._foreach_mul(weights, _NORM_SCALE)
+        squares = torch.cat([part.flatten(1).square().sum(1) for part in scaled])  # [rows]
+        if self._rows_share_units:
+            per_unit = squares.new_zeros(self._unit_rows.numel()).index_add_(0, self._row_units, squares)
+            squares = (per_unit / self._unit_rows)[self._row_units]
+        factor = self.config.penalty * scale / squares.sqrt().clamp_min(torch.finfo(squares.dtype).tiny)
+        factors = (factor * self._penalised).split(self._sizes)
+        masks = [self.compactors[site.host].mask.view(-1, 1, 1, 1) for site in self.sites]
+        gradients = [weight.grad for weight in weights]
+        torch._foreach_mul_(gradients, masks)
+        torch._foreach_mul_(scaled, [part.view(-1, 1, 1, 1) for part in factors])
+        torch._foreach_add_(gradients, scaled)
+
+    def after_step(self) -> None:
+        """Count an optimiser step; update the masks when that is due."""
+        self.steps += 1
+        since = self.steps - self.config.before_mask_iters
+        if since >= 0 and since % self.config.mask_interval == 0:
+            self.update_masks()
+
+    def update_masks(self) -> None:
+        """Choose the units to forget from the rows' norms, afresh for all (section 3.3); the same on every rank."""
+        norms = unit_norms(self.graph, self.compactors)[self._candidates]
+        already = int((~self.masked_alive()[self._candidates]).sum())
+        forgotten = select_forgotten(
+            norms,
+            self._candidate_groups,
+            self.graph.macs.group_sizes,
+            self.graph.macs.of_group_widths,
+            self.target_macs,
+            min_width=self.config.num_at_least,
+            limit=already + self.config.begin_granularity,
+        )
+        alive = np.ones(self.graph.num_units, dtype=bool)
+        alive[self._candidates[forgotten]] = False
+        self._set_masks(alive)
+        if not _distributed() or dist.get_rank() == 0:
+            ratio = self.masked_macs_ratio
+            logger.info("step %d: %d of %d rows forgotten, %.4f of the MACs", self.steps, forgotten.sum(), len(norms), ratio)
+
+    # Where it stands ------------------------------------------------------------------------------------------
+
+    def masked_alive(self) -> np.ndarray:
+        """[num_units] of bool: units whose mask says keep, and all that are not pruned."""
+        alive = np.ones(self.graph.num_units, dtype=bool)
+        for site in self.sites:
+            alive[site.units[self.compactors[site.host].mask.detach().cpu().numpy() == 0]] = False
+        return alive
+
+    def remaining_alive(self) -> np.ndarray:
+        """[num_units] of bool: units that a conversion would keep now (norm at or over the threshold)."""
+        return alive_units(self.graph, self.compactors, self.config.threshold, self.config.num_at_least)
+
+    @property
+    def masked_macs_ratio(self) -> float:
+        """MACs of the masked widths over the full network's."""
+        return self.graph.macs(self.masked_alive()) / self.full_macs
+
+    @property
+    def remaining_macs_ratio(self) -> float:
+        """MACs that a conversion would leave now, over the full network's."""
+        return self.graph.macs(self.remaining_alive()) / self.full_macs
+
+    @property
+    def target_met(self) -> bool:
+        """Whether the masked widths reach the target."""
+        return self.graph.macs(self.masked_alive()) <= self.target_macs
+
+    # The end, and across a restart ----------------------------------------------------------------------------
+
+    def convert(self, *, prove: bool = True) -> nn.Module:
+        """The plain, narrow model, proven equal; what was done and shown stands in `self.report`."""
+        slim, self.report = convert(
+            self.model, self.graph, self.example_inputs, threshold=self.config.threshold, prove=prove
+        )
+        return slim
+
+    def state_dict(self) -> dict[str, int]:
+        """What the model's own state dict doesn't hold (masks and compactors are in that)."""
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on from `state_dict()`; load the model's own state as well."""
+        self.steps = int(state["steps"])
+
+    # Preparation ----------------------------------------------------------------------------------------------
+
+    def _prepare_selection(self) -> None:
+        self._candidates = np.flatnonzero(self.selected)
+        self._candidate_groups = self.graph.macs.group_of_unit[self._candidates]
+        self.full_macs = self.graph.macs(np.ones(self.graph.num_units, dtype=bool))
+        self.target_macs = self.config.flops_target * self.full_macs
+
+    def _check_target(self) -> None:
+        least = least_macs(
+            self._candidate_groups,
+            self.graph.macs.group_sizes,
+            self.graph.macs.of_group_widths,
+            min_width=self.config.num_at_least,
+        )
+        if least > self.target_macs:
+            raise ValueError(
+                f"flops_target {self.config.flops_target:g} can't be reached: with every chosen layer at "
+                f"num_at_least = {self.config.num_at_least}, {least / self.full_macs:.4f} of the MACs remain. "
+                "Raise the target, or let more layers be pruned (layers='all')."
+            )
+
+    def _prepare_rows(self) -> None:
+        """Where each compactor row's unit is, on the compactors' device."""
+        device = self._weights[0].device
+        units = np.concatenate([site.units for site in self.sites])
+        distinct, positions, counts = np.unique(units, return_inverse=True, return_counts=True)
+        self._sizes: Sequence[int] = [len(site.units) for site in self.sites]
+        self._rows_share_units = len(distinct) < len(units)
+        self._row_units = torch.from_numpy(positions).to(device)
+        self._unit_rows = torch.from_numpy(counts).to(device, self._weights[0].dtype)
+        self._penalised = torch.from_numpy(self.selected[units]).to(device, self._weights[0].dtype)
+
+    def _set_masks(self, alive: np.ndarray) -> None:
+        bits = torch.from_numpy(np.concatenate([alive[site.units] for site in self.sites]))
+        bits = bits.to(self._weights[0].device, self._weights[0].dtype)
+        if _distributed():
+            dist.broadcast(bits, src=0)  # rank 0 decides, so the ranks can never part
+        for site, part in zip(self.sites, bits.split(list(self._sizes)), strict=True):
+            self.compactors[site.host].mask.copy_(part)
+
+
+def _distributed() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def _amp_scale(optimizer: torch.optim.Optimizer) -> torch.Tensor | float:
+    """The factor on the gradients while a fused optimiser unscales within its own step (GradScaler), else 1."""
+    scale = getattr(optimizer, "grad_scale", None)
+    return 1.0 if scale is None else scale

@@ -1,0 +1,161 @@
+"""Files of weights and of training state: what comes back, what is refused, and that nothing is half written."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from rr.files import load_strict, read_hdf5, read_pth, save_hdf5, save_pth
+
+
+def small_model() -> nn.Sequential:
+    """A conv, a batch norm with generic statistics and a linear layer."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+    model(torch.randn(5, 3, 3, 3))
+    return model
+
+
+def test_hdf5_gives_back_what_was_saved(tmp_path: Path) -> None:
+    state = small_model().state_dict()
+    attributes = {"arch": "src20", "note": "Ä " * 100, "epochs": 480, "lr": 0.01, **{f"x{i}": i for i in range(20)}}
+    save_hdf5(tmp_path / "new" / "a.hdf5", state, attributes)
+    file = read_hdf5(tmp_path / "new" / "a.hdf5")
+    assert file.kind == "base"
+    assert file.deps is None
+    assert file.attributes == attributes
+    assert {type(value) for value in file.attributes.values()} == {str, int, float}
+    assert list(file.arrays) == [name for name in state if not name.endswith("num_batches_tracked")]
+    for name, array in file.arrays.items():
+        assert array.dtype == np.float32
+        np.testing.assert_array_equal(array, state[name].numpy())
+
+
+def test_hdf5_keeps_types_and_scalars(tmp_path: Path) -> None:
+    arrays = {"a": np.float64(1.5), "b": torch.arange(3), "c": np.array([True, False]), "d": torch.zeros(0, 2)}
+    save_hdf5(tmp_path / "a.hdf5", arrays, {})
+    read = read_hdf5(tmp_path / "a.hdf5").arrays
+    assert {name: (str(array.dtype), array.shape) for name, array in read.items()} == {
+        "a": ("float64", ()),
+        "b": ("int64", (3,)),
+        "c": ("bool", (2,)),
+        "d": ("float32", (0, 2)),
+    }
+
+
+def test_kinds_and_deps(tmp_path: Path) -> None:
+    array = np.ones(2)
+    save_hdf5(tmp_path / "training.hdf5", {"conv1.compactor.pwc.weight": array}, {})
+    save_hdf5(tmp_path / "converted.hdf5", {"conv1.conv.weight": array}, {}, deps=[64, 3, 2])
+    assert read_hdf5(tmp_path / "training.hdf5").kind == "training"
+    file = read_hdf5(tmp_path / "converted.hdf5")
+    assert (file.kind, file.deps, list(file.arrays)) == ("converted", [64, 3, 2], ["conv1.conv.weight"])
+    with h5py.File(tmp_path / "converted.hdf5") as raw:
+        assert raw["deps"].dtype == np.int64
+        assert all(isinstance(raw[name], h5py.Dataset) for name in raw)
+
+
+@pytest.mark.parametrize("name", ["a/b", "deps"])
+def test_hdf5_refuses_names_of_its_own(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=name):
+        save_hdf5(tmp_path / "a.hdf5", {name: np.ones(2)}, {})
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    hdf5, pth = tmp_path / "a.hdf5", tmp_path / "a.pth"
+    save_hdf5(hdf5, {"a": np.ones(2)}, {})
+    save_pth(pth, {"a": 1})
+    with pytest.raises(TypeError):
+        save_hdf5(hdf5, {"a": np.zeros(2), "b": np.array([object()])}, {})
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        save_pth(pth, {"a": lambda: 0})
+    assert read_hdf5(hdf5).arrays["a"].tolist() == [1, 1]
+    assert read_pth(pth) == {"a": 1}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.hdf5", "a.pth"]
+
+
+def test_missing_and_truncated_files(tmp_path: Path) -> None:
+    for read in (read_hdf5, read_pth):
+        with pytest.raises(ValueError, match="there is no file"):
+            read(tmp_path / "none")
+        with pytest.raises(ValueError, match="there is no file"):
+            read(tmp_path)
+    save_hdf5(tmp_path / "whole.hdf5", small_model().state_dict(), {"arch": "src20"})
+    save_pth(tmp_path / "whole.pth", small_model().state_dict())
+    broken = tmp_path / "broken"
+    for name, read in (("whole.hdf5", read_hdf5), ("whole.pth", read_pth)):
+        whole = (tmp_path / name).read_bytes()
+        for size in (0, 1, 7, 100, *range(200, len(whole), 331), len(whole) - 1):
+            broken.write_bytes(whole[:size])
+            with pytest.raises(ValueError, match="isn't a whole"):
+                read(broken)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("group/array", np.ones(2), "isn't an array of numbers"),
+        ("text", "hello", "isn't an array of numbers"),
+        ("deps", np.ones(2), "whole numbers"),
+        ("deps", 3, "whole numbers"),
+    ],
+)
+def test_other_hdf5_files_are_refused(name: str, value: object, message: str, tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.hdf5", "w") as file:
+        file[name] = value
+    with pytest.raises(ValueError, match=message):
+        read_hdf5(tmp_path / "a.hdf5")
+
+
+def test_pth_gives_back_what_was_saved(tmp_path: Path) -> None:
+    payload = {"epoch": 3, "state": {"a": torch.arange(3.0)}, "losses": [0.5, None], "name": "src20"}
+    save_pth(tmp_path / "new" / "a.pth", payload)
+    read = read_pth(tmp_path / "new" / "a.pth")
+    assert read.pop("state")["a"].tolist() == [0, 1, 2]
+    assert read == {"epoch": 3, "losses": [0.5, None], "name": "src20"}
+
+
+def test_pth_executes_nothing(tmp_path: Path) -> None:
+    class Call:
+        def __reduce__(self) -> tuple:
+            return Path.touch, (tmp_path / "executed",)
+
+    torch.save({"a": Call()}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match="plain values"):
+        read_pth(tmp_path / "a.pth")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_load_strict_loads_all(tmp_path: Path) -> None:
+    source, target = small_model(), small_model().double()
+    save_hdf5(tmp_path / "a.hdf5", source.state_dict(), {})
+    target[1].num_batches_tracked.fill_(7)
+    load_strict(target, read_hdf5(tmp_path / "a.hdf5").arrays, "a.hdf5")
+    for name, tensor in target.state_dict().items():
+        expected = torch.tensor(7) if name.endswith("num_batches_tracked") else source.state_dict()[name]
+        torch.testing.assert_close(tensor, expected, rtol=0, atol=0, check_dtype=False)
+    assert target[0].weight.dtype == torch.float64
+    load_strict(target, source.state_dict(), "a state dict")
+    assert target[1].num_batches_tracked == 7
+
+
+def test_load_strict_loads_nothing_if_anything_does_not_fit() -> None:
+    model = small_model()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    arrays = {name: np.zeros(tensor.shape, np.float32) for name, tensor in before.items()}
+    del arrays["1.running_var"]
+    arrays["3.weight"] = np.zeros((2, 5), np.float32)
+    arrays |= {f"extra{index}": np.zeros(1) for index in range(8)}
+    with pytest.raises(ValueError, match=r"^my\.hdf5 ") as error:
+        load_strict(model, arrays, "my.hdf5")
+    message = str(error.value)
+    assert "1 missing (1.running_var)" in message
+    assert "8 unknown to the model (extra0, extra1, extra2, extra3, extra4, ...)" in message
+    assert "1 of another shape (3.weight [2, 5] for [2, 4])" in message
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name])

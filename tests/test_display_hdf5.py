@@ -1,0 +1,96 @@
+"""The script end to end: what it says of each kind of file."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from base_model import build_model, full_widths
+from rr.files import save_hdf5
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+
+def display(path: Path) -> subprocess.CompletedProcess[str]:
+    """Run the script from the file's folder."""
+    command = [sys.executable, str(CHECKOUT / "display_hdf5.py"), path.name]
+    return subprocess.run(command, cwd=path.parent, capture_output=True, text=True)
+
+
+def cells(output: str, name: str) -> list[str]:
+    """The line of an array or a total, split into cells."""
+    (line,) = [line for line in output.splitlines() if line.split(" ")[0] == name]
+    return [cell.strip() for cell in line.split("  ") if cell.strip()]
+
+
+def test_base_model(tmp_path: Path) -> None:
+    state = build_model("lenet5bn").state_dict()
+    state["conv1.bn.bias"] = torch.tensor([1.0] * 10 + [3.0] * 10)
+    state["conv2.bn.bias"][7] = torch.inf
+    save_hdf5(tmp_path / "a.hdf5", state, {"arch": "lenet5bn"})
+    done = display(tmp_path / "a.hdf5")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("a.hdf5: a base model")
+    assert "arch: lenet5bn" in done.stdout
+    assert cells(done.stdout, "conv1.bn.bias") == ["conv1.bn.bias", "20", "2", "1", "1", "3"]
+    assert cells(done.stdout, "conv2.bn.bias")[-1] == "1 values not finite"
+    assert cells(done.stdout, "conv2.conv.weight")[1] == "50 x 20 x 5 x 5"
+    assert cells(done.stdout, "conv") == ["conv", "2", "25,500", "102,000"]
+    assert cells(done.stdout, "bn") == ["bn", "8", "280", "1,120"]
+    values = 500 * 800 + 500 + 10 * 500 + 10
+    assert cells(done.stdout, "classifier") == ["classifier", "4", f"{values:,}", f"{4 * values:,}"]
+    assert cells(done.stdout, "all")[2] == f"{25_500 + 280 + values:,}"
+
+
+def test_model_in_training(tmp_path: Path) -> None:
+    compactor = np.eye(6, dtype=np.float32).reshape(6, 6, 1, 1)
+    compactor[1] *= 9e-6
+    compactor[2] *= 1.1e-5
+    compactor[4] = 0
+    arrays = {
+        "conv1.conv.weight": np.ones((6, 1, 5, 5), np.float32),
+        "conv1.compactor.pwc.weight": compactor,
+        "conv1.compactor.mask": np.array([1, 0, 0, 1, 0, 1], np.float32),
+        "extra": np.float64(2.5),
+        "empty": np.zeros((0, 3)),
+    }
+    save_hdf5(tmp_path / "a.hdf5", arrays, {})
+    done = display(tmp_path / "a.hdf5")
+    assert done.returncode == 0, done.stderr
+    assert "a model in training" in done.stdout
+    assert cells(done.stdout, "conv1.compactor.pwc.weight")[-1] == "2 of 6 rows dead (norm < 1e-05)"
+    assert cells(done.stdout, "conv1.compactor.mask")[-1] == "3 of 6 ones"
+    assert cells(done.stdout, "extra")[1:3] == ["scalar", "2.5"]
+    assert cells(done.stdout, "compactor") == ["compactor", "1", "36", "144"]
+    assert cells(done.stdout, "mask") == ["mask", "1", "6", "24"]
+    assert cells(done.stdout, "other")[1] == "2"
+
+
+def test_converted_model(tmp_path: Path) -> None:
+    save_hdf5(tmp_path / "a.hdf5", build_model("src20", folded=True).state_dict(), {}, deps=full_widths("src20"))
+    done = display(tmp_path / "a.hdf5")
+    assert "a converted model" in done.stdout
+    assert "deps (21 widths): 16, 16, 16," in done.stdout
+    # Aligned: every shape of the table starts in the same column.
+    lines = done.stdout.splitlines()
+    start = next(line.index("shape") for line in lines if line.startswith("name"))
+    table = [line for line in lines if line.startswith(("stage", "linear"))]
+    assert len(table) == 44
+    assert all(line[start - 1] == " " and line[start].isdigit() for line in table)
+
+
+@pytest.mark.parametrize("content", [None, "truncated"])
+def test_bad_file_is_one_line(content: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "a.hdf5"
+    if content == "truncated":
+        save_hdf5(path, {"conv1.conv.weight": np.ones((20, 3, 5, 5))}, {})
+        path.write_bytes(path.read_bytes()[:-500])
+    done = display(path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.splitlines()) == 1

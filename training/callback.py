@@ -1,0 +1,82 @@
+"""What the training loop shows to others, and where they come in."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from data import Data
+from training.distributed import World
+from training.log import RunLog
+from training.recipe import Recipe
+
+
+@dataclass
+class TrainState:
+    """Where a run stands. `step` and `epoch` count what is done.
+
+    model is the plain network, `network` what a step calls (wrapped for several processes, compiled).
+    """
+
+    recipe: Recipe
+    world: World
+    log: RunLog
+    data: Data
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LambdaLR
+    write_weights: Callable[[Path, nn.Module], None]
+    steps_per_epoch: int
+    total_steps: int
+    epoch: int = 0
+    step: int = 0
+    network: nn.Module = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.network = self.model
+
+    def rewrap(self) -> None:
+        """Make `network` from `model`, on all processes. A callback that changes the model's parameters calls this."""
+        network = self.model
+        if self.world.size > 1:
+            ids = [self.world.device.index] if self.world.device.type == "cuda" else None
+            network = DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
+        self.network = torch.compile(network) if self.recipe.compile else network
+
+    def save_weights(self, name: str) -> None:
+        """Write the model's weights to `name` in the run's folder, on rank 0."""
+        if self.world.is_first:
+            self.write_weights(self.log.folder / name, self.model)
+
+
+class Callback:
+    """What may happen besides training: override what is needed. Called on all processes alike."""
+
+    def on_start(self, state: TrainState) -> None:
+        """The optimiser is there; nothing is evaluated, loaded from a checkpoint, or trained yet."""
+
+    def after_step(self, state: TrainState) -> None:
+        """After the optimiser's step; `state.step` counts it already."""
+
+    def after_epoch(self, state: TrainState) -> None:
+        """After the epoch's training and evaluation, before its files are written; `state.epoch` counts it already."""
+
+    def scalars(self) -> dict[str, float]:
+        """Named values for TensorBoard (every log_interval steps) and metrics.jsonl (every epoch)."""
+        return {}
+
+    def progress(self) -> dict[str, str]:
+        """What the progress bar shows, and the lines that take its place in log.txt."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must hold: plain values and tensors."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint, after `on_start`. The model's and the optimiser's own states are loaded after this,
+        so that a callback can first give both the structure that they had."""

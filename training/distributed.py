@@ -1,0 +1,135 @@
+"""The processes of a run: who am I, on which device, and the few things that are done together."""
+
+import argparse
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import distributed, nn
+
+
+@dataclass(frozen=True)
+class World:
+    """The place of this process among all. `with init_world(...) as world:` leaves the process group at the end."""
+
+    rank: int
+    local_rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is rank 0, the one that writes files and logs."""
+        return self.rank == 0
+
+    def __enter__(self) -> "World":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+
+
+def add_local_rank(parser: argparse.ArgumentParser) -> None:
+    """Accept `--local-rank` and `--local_rank`, which launchers older than torchrun hand to each process."""
+    parser.add_argument("--local-rank", "--local_rank", type=int, default=None, help=argparse.SUPPRESS)
+
+
+def init_world(device: str = "auto", local_rank: int | None = None) -> World:
+    """Join the processes that torchrun started (NCCL on CUDA, else Gloo), or be the only one.
+
+    Reads RANK, WORLD_SIZE and LOCAL_RANK; `local_rank` serves where LOCAL_RANK isn't set. Raises ValueError if the
+    device isn't there.
+    """
+    rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    local_rank = int(os.environ.get("LOCAL_RANK", local_rank or 0))
+    chosen = choose_device(device, local_rank if size > 1 else None)
+    if size > 1:
+        if chosen.type == "cuda":
+            torch.cuda.set_device(chosen)
+        distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo", rank=rank, world_size=size)
+    return World(rank, local_rank, size, chosen)
+
+
+def choose_device(name: str = "auto", local_rank: int | None = None) -> torch.device:
+    """'auto': cuda, else mps, else cpu; among several processes each takes the GPU of its local rank.
+
+    Raises ValueError for a name that isn't a device or a device that this machine lacks.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device '{name}' isn't known: choose auto, cpu, cuda, cuda:N or mps") from None
+    if device.type == "cuda":
+        index = device.index if local_rank is None else local_rank
+        if not torch.cuda.is_available() or (index or 0) >= torch.cuda.device_count():
+            wanted = "cuda" if index is None else f"cuda:{index}"
+            raise ValueError(
+                f"device {wanted} isn't available, {torch.cuda.device_count()} CUDA devices are: "
+                "choose --device auto or cpu, or start fewer processes"
+            )
+        return torch.device("cuda", torch.cuda.current_device() if index is None else index)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("device mps isn't available here: choose --device auto or cpu")
+    if device.type not in ("cpu", "mps"):
+        raise ValueError(f"device '{name}' isn't supported: choose auto, cpu, cuda, cuda:N or mps")
+    return device
+
+
+def barrier(world: World) -> None:
+    """Wait until every process is here."""
+    if world.size > 1:
+        distributed.barrier(device_ids=[world.local_rank] if world.device.type == "cuda" else None)
+
+
+@contextmanager
+def first_rank_first(world: World) -> Iterator[None]:
+    """Rank 0 goes through the block alone, then all others: for what the first one prepares on disk.
+
+    An error in rank 0 lets the others go too, into the same error.
+    """
+    if not world.is_first:
+        barrier(world)
+    try:
+        yield
+    finally:
+        if world.is_first:
+            barrier(world)
+
+
+def all_reduce_sum(world: World, tensor: torch.Tensor) -> torch.Tensor:
+    """The sum over all processes, as a new tensor (one process: the tensor itself)."""
+    return _all_reduce(world, tensor, distributed.ReduceOp.SUM)
+
+
+def all_reduce_min(world: World, tensor: torch.Tensor) -> torch.Tensor:
+    """The least value over all processes, as a new tensor (one process: the tensor itself)."""
+    return _all_reduce(world, tensor, distributed.ReduceOp.MIN)
+
+
+def _all_reduce(world: World, tensor: torch.Tensor, operation: Any) -> torch.Tensor:
+    if world.size > 1:
+        tensor = tensor.clone()
+        distributed.all_reduce(tensor, operation)
+    return tensor
+
+
+def broadcast_buffers(world: World, model: nn.Module) -> None:
+    """Give every process rank 0's buffers (BN statistics, masks): each has seen only its own part of the data."""
+    if world.size > 1:
+        for buffer in model.buffers():
+            distributed.broadcast(buffer, src=0)
+
+
+def broadcast_object(world: World, value: Any) -> Any:
+    """Rank 0's value, on every process."""
+    if world.size == 1:
+        return value
+    box = [value]
+    distributed.broadcast_object_list(box, src=0, device=world.device)
+    return box[0]

@@ -1,0 +1,323 @@
+"""The training loop: one for base training and for pruning, which comes in through callbacks."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from data import Batch, Data
+from training import checkpoint, run_folder
+from training.callback import Callback, TrainState
+from training.distributed import World, barrier, broadcast_object
+from training.evaluation import Evaluation, batch_sums, evaluate, sum_dtype
+from training.log import RunLog
+from training.meter import Meter
+from training.recipe import Recipe
+from training.schedule import lr_factor
+
+logger = logging.getLogger(__name__)
+
+
+class NonFiniteLoss(ValueError):
+    """A loss or a weight was infinite or not a number; latest.pth is from before it."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a run ended: the last evaluation, and the last epoch's training means (None if nothing was left to train)."""
+
+    val: Evaluation
+    train: Evaluation | None
+    epochs: int
+    steps: int
+    seconds: float
+
+
+def train(
+    recipe: Recipe,
+    model: nn.Module,
+    data: Data,
+    world: World,
+    log: RunLog,
+    *,
+    param_groups: Callable[[nn.Module], list[dict[str, Any]]],
+    write_weights: Callable[[Path, nn.Module], None],
+    callbacks: Sequence[Callback] = (),
+    resume: bool = False,
+) -> TrainResult:
+    """Train `model` in place as the recipe says; writes init.hdf5, latest.pth, epoch-{e}.hdf5, finish.pth, finish.hdf5.
+
+    param_groups(model) gives the groups for torch.optim.SGD; write_weights(path, model) writes a weight file; resume
+    goes on from latest.pth in the log's folder. Raises NonFiniteLoss at the next look (every log_interval steps).
+    """
+    began = time.perf_counter()
+    state = _start(recipe, model, data, world, log, param_groups, write_weights)
+    meter = Meter(world)
+    val = trained = None
+    for callback in callbacks:
+        callback.on_start(state)
+    if resume:
+        _load(state, meter, callbacks)
+        log.rewind(state.epoch)
+    state.rewrap()
+    if not resume:
+        state.save_weights(run_folder.INIT_WEIGHTS)
+        val = _validate(state)
+        log.epoch({"epoch": 0, "step": 0, "val": val.to_dict(), **_scalars(callbacks)})
+
+    with log.progress_bar(state.total_steps, state.step) as bar:
+        while state.step < state.total_steps:
+            epoch_began = time.perf_counter()
+            model.train()
+            meter.start_clock()
+            for batch in _rest_of_epoch(state):
+                torch.manual_seed(_step_seed(recipe.seed, state.step, world.rank))
+                sums = _forward_backward(state, batch)
+                state.optimizer.step()
+                state.scheduler.step()
+                state.optimizer.zero_grad(set_to_none=True)
+                state.step += 1
+                meter.add(sums, state.step)
+                for callback in callbacks:
+                    callback.after_step(state)
+                bar.update()
+                if state.step % recipe.log_interval == 0:
+                    _look(state, meter, callbacks, bar)
+                if _is_due(recipe.checkpoint_interval, state.step):
+                    _save(run_folder.LATEST, state, meter, callbacks)
+
+            _look(state, meter, callbacks, bar)
+            trained = meter.epoch()
+            meter.new_epoch()
+            state.epoch += 1
+            seconds = time.perf_counter() - epoch_began
+            val = _validate(state) if _evaluation_is_due(state) else None
+            for callback in callbacks:
+                callback.after_epoch(state)
+            log.epoch(_record(state, trained, val, callbacks, seconds))
+            if _is_due(recipe.save_interval, state.epoch):
+                state.save_weights(f"epoch-{state.epoch}.hdf5")
+            _save(run_folder.LATEST, state, meter, callbacks)
+
+    val = val or _validate(state)  # resumed behind the last epoch
+    _save(run_folder.FINISH, state, meter, callbacks)
+    state.save_weights(run_folder.FINISH_WEIGHTS)  # last of all: this file says that the run is complete
+    barrier(world)
+    return TrainResult(val, trained, state.epoch, state.step, time.perf_counter() - began)
+
+
+def _start(
+    recipe: Recipe,
+    model: nn.Module,
+    data: Data,
+    world: World,
+    log: RunLog,
+    param_groups: Callable[[nn.Module], list[dict[str, Any]]],
+    write_weights: Callable[[Path, nn.Module], None],
+) -> TrainState:
+    if world.device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+    model.to(world.device, memory_format=_memory_format(recipe))
+    groups = param_groups(model)
+    optimizer = torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
+    steps_per_epoch = data.steps_per_epoch(recipe.batch_size)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lr_factor(recipe, steps_per_epoch))
+    full_length = recipe.epochs * steps_per_epoch
+    total_steps = min(full_length, recipe.max_steps or full_length)
+    return TrainState(
+        recipe, world, log, data, model, optimizer, scheduler, write_weights, steps_per_epoch, total_steps
+    )
+
+
+def _rest_of_epoch(state: TrainState) -> Iterator[Batch]:
+    """The batches from where the run stands to the end of the epoch, or of the run."""
+    start = state.step - state.epoch * state.steps_per_epoch
+    batches = state.data.train_batches(
+        state.epoch,
+        batch_size=state.recipe.batch_size,
+        seed=state.recipe.seed,
+        device=state.world.device,
+        start_step=start,
+        rank=state.world.rank,
+        world_size=state.world.size,
+    )
+    left = min(state.steps_per_epoch - start, state.total_steps - state.step)
+    for _, batch in zip(range(left), batches, strict=False):
+        yield batch
+
+
+def _step_seed(seed: int, step: int, rank: int) -> int:
+    """The seed of everything random in the model (dropout) at a step, on a process: so a resumed run goes on the same.
+
+    The finaliser of SplitMix64 over each number in turn; in [0, 2^63).
+    """
+    mask = 2**64 - 1
+    mixed = 0
+    for number in (seed, step, rank):
+        mixed = (mixed + number + 0x9E3779B97F4A7C15) & mask
+        mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & mask
+        mixed ^= mixed >> 31
+    return mixed >> 1
+
+
+def _forward_backward(state: TrainState, batch: Batch) -> torch.Tensor:
+    """Add the gradient of the whole batch's mean loss to the parameters; returns this process's `batch_sums`.
+
+    DDP takes the mean over the processes, so each example counts size / global_size here, also where the processes'
+    parts are of unequal size.
+    """
+    recipe, world = state.recipe, state.world
+    total = torch.zeros(4, dtype=sum_dtype(world.device), device=world.device)
+    pieces = list(zip(batch.images.chunk(recipe.accumulate), batch.labels.chunk(recipe.accumulate), strict=True))
+    for index, (images, labels) in enumerate(pieces):
+        images = images.contiguous(memory_format=_memory_format(recipe))
+        is_last = index == len(pieces) - 1
+        with nullcontext() if is_last or world.size == 1 else _no_sync(state.network):
+            with torch.autocast(world.device.type, torch.bfloat16, enabled=recipe.amp):
+                logits = state.network(images)
+            logits = logits.float() if recipe.amp else logits
+            loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+            (loss * (len(labels) * world.size / batch.global_size)).backward()
+        total += batch_sums(logits.detach(), labels, loss.detach() * len(labels))
+    return total
+
+
+def _no_sync(network: nn.Module) -> Any:
+    """Leave the exchange of gradients out; torch.compile keeps what it compiled as `_orig_mod`."""
+    wrapped = getattr(network, "_orig_mod", network)
+    assert isinstance(wrapped, DistributedDataParallel)
+    return wrapped.no_sync()
+
+
+def _memory_format(recipe: Recipe) -> torch.memory_format:
+    return torch.channels_last if recipe.channels_last else torch.contiguous_format
+
+
+def _look(state: TrainState, meter: Meter, callbacks: Sequence[Callback], bar: tqdm) -> None:
+    """Read what the device has added up since the last look, and tell it."""
+    _check_finite(state, meter)
+    look = meter.look()
+    if look is None:
+        return
+    progress = {name: text for callback in callbacks for name, text in callback.progress().items()}
+    state.log.curves("Train", look.train, state.step)
+    state.log.scalars(_scalars(callbacks).get("scalars", {}), state.step)
+    bar.set_description(
+        f"epoch {min(state.step // state.steps_per_epoch + 1, state.recipe.epochs)}/{state.recipe.epochs}"
+    )
+    bar.set_postfix({"loss": f"{look.train.loss:.4f}", "top1": f"{look.train.top1:.2f}", **progress})
+    logger.info(
+        "step %d of %d, lr=%.6g, loss=%.5f, top1=%.3f%s, TRAIN speed: %.1f examples/sec",
+        state.step,
+        state.total_steps,
+        _lr_of_step(state, state.step),
+        look.train.loss,
+        look.train.top1,
+        "".join(f", {name}={text}" for name, text in progress.items()),
+        look.speed,
+        extra={"progress": True},
+    )
+
+
+def _check_finite(state: TrainState, meter: Meter) -> None:
+    step = meter.first_bad_step()
+    if step is not None:
+        raise NonFiniteLoss(
+            f"the loss isn't finite at step {step} (learning rate {_lr_of_step(state, step):g}): lower --lr or add "
+            f"--warmup-epochs; {run_folder.LATEST}, if there is one, is from before"
+        )
+
+
+def _lr_of_step(state: TrainState, step: int) -> float:
+    """The recipe's learning rate in the step-th step, counted from 1."""
+    return state.recipe.lr * state.scheduler.lr_lambdas[0](step - 1)
+
+
+def _is_due(interval: int, count: int) -> bool:
+    return interval > 0 and count % interval == 0
+
+
+def _evaluation_is_due(state: TrainState) -> bool:
+    recipe = state.recipe
+    is_last = state.epoch > recipe.epochs - recipe.val_last or state.step == state.total_steps
+    return is_last or _is_due(recipe.val_interval, state.epoch)
+
+
+def _validate(state: TrainState) -> Evaluation:
+    recipe = state.recipe
+    val = evaluate(
+        state.model,
+        state.data,
+        state.world,
+        batch_size=recipe.batch_size,
+        amp=recipe.amp,
+        channels_last=recipe.channels_last,
+    )
+    logger.info("val at epoch %d, top1=%.4f, top5=%.4f, loss=%.6f", state.epoch, val.top1, val.top5, val.loss)
+    state.log.curves("Val", val, state.step)
+    return val
+
+
+def _scalars(callbacks: Sequence[Callback]) -> dict[str, dict[str, float]]:
+    values = {name: value for callback in callbacks for name, value in callback.scalars().items()}
+    return {"scalars": values} if values else {}
+
+
+def _record(
+    state: TrainState, trained: Evaluation, val: Evaluation | None, callbacks: Sequence[Callback], seconds: float
+) -> dict[str, Any]:
+    """One line of metrics.jsonl. All that depends on the machine is under `time`."""
+    record: dict[str, Any] = {"epoch": state.epoch, "step": state.step, "lr": _lr_of_step(state, state.step)}
+    record["train"] = trained.to_dict()
+    if val is not None:
+        record["val"] = val.to_dict()
+    return {**record, **_scalars(callbacks), "time": {"seconds": round(seconds, 3)}}
+
+
+def _save(name: str, state: TrainState, meter: Meter, callbacks: Sequence[Callback]) -> None:
+    """Write a checkpoint; if something in it isn't finite, leave the one before and raise NonFiniteLoss."""
+    _check_finite(state, meter)
+    if not all(bool(parameter.isfinite().all()) for parameter in state.model.parameters()):
+        raise NonFiniteLoss(
+            f"a weight isn't finite after step {state.step} (learning rate {_lr_of_step(state, state.step):g}): "
+            f"lower --lr; {run_folder.LATEST}, if there is one, is from before"
+        )
+    sums = meter.state_dict()
+    if state.world.is_first:
+        contents = {
+            "recipe": state.log.recipe,
+            "epoch": state.epoch,
+            "step": state.step,
+            "step_in_epoch": state.step - state.epoch * state.steps_per_epoch,
+            "meter": sums,
+            "model": state.model.state_dict(),
+            "optimizer": state.optimizer.state_dict(),
+            "scheduler": state.scheduler.state_dict(),
+            "callbacks": [callback.state_dict() for callback in callbacks],
+        }
+        checkpoint.save(state.log.folder / name, contents)
+    barrier(state.world)
+
+
+def _load(state: TrainState, meter: Meter, callbacks: Sequence[Callback]) -> None:
+    """Take up latest.pth, which rank 0 reads for all."""
+    path = state.log.folder / run_folder.LATEST
+    saved = broadcast_object(state.world, checkpoint.load(path) if state.world.is_first else None)
+    for callback, callback_state in zip(callbacks, saved["callbacks"], strict=True):
+        callback.load_state_dict(callback_state)
+    state.model.load_state_dict(saved["model"])
+    state.optimizer.load_state_dict(saved["optimizer"])
+    state.scheduler.load_state_dict(saved["scheduler"])
+    meter.load_state_dict(saved["meter"])
+    state.epoch, state.step = saved["epoch"], saved["step"]
+    logger.info("going on after epoch %d, step %d of %d", state.epoch, state.step, state.total_steps)

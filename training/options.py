@@ -1,0 +1,130 @@
+"""Frozen dataclasses as command lines: each field is an option, its value on a ready instance the default.
+
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    add_options(parser, recipe)                       # any number of instances, of any dataclasses
+    recipe = from_options(parser.parse_args(), recipe)
+
+A field's metadata may hold `help`, `choices`, `flags` (short names, ('-a',)) and `option` (False: no option).
+"""
+
+import argparse
+import dataclasses
+import types
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def add_options(parser: argparse.ArgumentParser, *recipes: Any) -> None:
+    """Add one option per field of each dataclass instance; `batch_size` becomes `--batch-size`, default its value.
+
+    bool: `--amp` and `--no-amp`. tuple: any number of values. Optional: the word `none` stands for None.
+    Raises ValueError if two instances share a field, since one option couldn't serve both.
+    """
+    taken: dict[str, str] = {}
+    for recipe in recipes:
+        name = type(recipe).__name__
+        group = parser.add_argument_group(name)
+        for field, kind in _option_fields(recipe):
+            if field.name in taken:
+                raise ValueError(
+                    f"{taken[field.name]} and {name} both have a field '{field.name}': rename one, "
+                    "or give one metadata={'option': False}"
+                )
+            taken[field.name] = name
+            flags = (*field.metadata.get("flags", ()), "--" + field.name.replace("_", "-"))
+            default = getattr(recipe, field.name)
+            group.add_argument(
+                *flags,
+                dest=field.name,
+                default=default,
+                help=_help(field, default),
+                **_argument_settings(field, kind),
+            )
+
+
+def from_options(options: argparse.Namespace, recipe: T) -> T:
+    """The recipe with the options' values in place of its own; fields without an option keep theirs."""
+    values = {}
+    for field, _ in _option_fields(recipe):
+        value = getattr(options, field.name)
+        values[field.name] = tuple(value) if isinstance(value, list) else value
+    return dataclasses.replace(recipe, **values)
+
+
+def to_plain(recipe: Any) -> dict[str, Any]:
+    """The fields as a dict of plain values, equal to what JSON gives back (tuples become lists)."""
+    fields = dataclasses.asdict(recipe)
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
+
+
+def parse_choice(arguments: Sequence[str], *flags: str, choices: Sequence[str], help: str) -> str:
+    """Read one required option ahead of all others: the one that decides what the others' defaults are.
+
+    Exits with 2 where it is missing or not among the choices; a plain `--help` gets the first choice.
+    """
+    parser = argparse.ArgumentParser(
+        add_help=False, allow_abbrev=False, usage="%(prog)s " + f"{flags[0]} NAME [options]"
+    )
+    parser.add_argument(*flags, dest="choice", help=help)
+    choice = parser.parse_known_args(arguments)[0].choice
+    if choice is None:
+        if not {"-h", "--help"} & set(arguments):
+            parser.error(f"{'/'.join(flags)} is required: {', '.join(choices)}")
+        choice = choices[0]
+    if choice not in choices:
+        parser.error(f"{'/'.join(flags)} '{choice}' isn't known: choose from {', '.join(choices)}")
+    return choice
+
+
+def check_choices(recipe: Any) -> None:
+    """Raise ValueError for a field whose value isn't among its metadata's `choices`."""
+    for field in dataclasses.fields(recipe):
+        choices, value = field.metadata.get("choices"), getattr(recipe, field.name)
+        if choices and value not in choices:
+            raise ValueError(f"{field.name} is '{value}': choose from {', '.join(map(str, choices))}")
+
+
+def _option_fields(recipe: Any) -> list[tuple[dataclasses.Field, Any]]:
+    hints = typing.get_type_hints(type(recipe))
+    fields = [field for field in dataclasses.fields(recipe) if field.metadata.get("option", True)]
+    return [(field, hints[field.name]) for field in fields]
+
+
+def _argument_settings(field: dataclasses.Field, kind: Any) -> dict[str, Any]:
+    if kind is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    if typing.get_origin(kind) is tuple:
+        return {"nargs": "*", "type": typing.get_args(kind)[0]}
+    settings: dict[str, Any] = {"type": _reader(kind)}
+    if choices := field.metadata.get("choices"):
+        settings["choices"] = choices
+    return settings
+
+
+def _reader(kind: Any) -> Callable[[str], Any]:
+    """What turns an option's text into a value of this type: int, float, str, or one of them `| None`."""
+    if typing.get_origin(kind) not in (types.UnionType, typing.Union):
+        assert kind in (int, float, str), f"no option can be made for a field of type {kind}"
+        return kind
+    (inner,) = (part for part in typing.get_args(kind) if part is not type(None))
+
+    def read(text: str) -> Any:
+        return None if text == "none" else inner(text)
+
+    read.__name__ = inner.__name__  # argparse names the type in its messages
+    return read
+
+
+def _help(field: dataclasses.Field, default: Any) -> str:
+    text = str(field.metadata.get("help", ""))
+    shown = (
+        " ".join(map(str, default)) or "none"
+        if isinstance(default, tuple)
+        else str(default).lower()
+        if default is None
+        else default
+    )
+    return f"{text} (default: {shown})".replace("%", "%%").strip()

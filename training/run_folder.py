@@ -1,0 +1,99 @@
+"""What a run's folder holds, and what to do with the run that is already in it."""
+
+import argparse
+import json
+import shutil
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+RUN, LOG, METRICS, TENSORBOARD = "run.json", "log.txt", "metrics.jsonl", "tensorboard"
+LATEST, INIT_WEIGHTS, FINISH, FINISH_WEIGHTS = "latest.pth", "init.hdf5", "finish.pth", "finish.hdf5"
+
+# Fields that may change between two parts of one run: they don't alter what is computed.
+FREE_FIELDS = frozenset({"output_dir", "device", "workers", "log_interval", "checkpoint_interval", "compile"})
+
+
+class RunState(Enum):
+    """What is to be done in the folder."""
+
+    START = "start"
+    RESUME = "resume"
+    FINISHED = "finished"
+
+
+def add_continue(parser: argparse.ArgumentParser) -> None:
+    """Add `-c fs` (from scratch) and `-c continue`, as `options.conti_or_fs`."""
+    parser.add_argument(
+        "-c",
+        "--conti_or_fs",
+        "--conti-or-fs",
+        choices=("fs", "continue"),
+        default=None,
+        help="a folder that holds a run: fs deletes the run and starts from scratch, continue goes on with it",
+    )
+
+
+def prepare(folder: str | Path, recipe: dict[str, Any], conti_or_fs: str | None = None) -> RunState:
+    """Decide what to do in `folder` with this recipe (all fields, plain values); start from scratch in a clean one.
+
+    Nothing but a run's own files is ever deleted, and only for 'fs' or where the run had no checkpoint yet. Call it on
+    rank 0 alone. Raises ValueError where the folder holds an unfinished run and `conti_or_fs` doesn't say what to do
+    with it, or a run of another recipe.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: choose another --output-dir")
+    stored = _stored_recipe(folder)
+    finished = (folder / FINISH_WEIGHTS).exists()
+    if conti_or_fs == "fs":
+        if finished and stored is None:
+            raise ValueError(
+                f"{folder} holds {FINISH_WEIGHTS} but no {RUN}: move that file away, or choose another folder"
+            )
+        _clear(folder)
+        return RunState.START
+    if not finished and not (folder / LATEST).exists():  # new, or stopped before there was anything to keep
+        _clear(folder)
+        return RunState.START
+    differing = _differences(stored, recipe) if stored is not None else []
+    if differing:
+        raise ValueError(
+            f"{folder} holds a run of another recipe ({'; '.join(differing)}): "
+            "choose another --output-dir, or add '-c fs' to delete it and start from scratch"
+        )
+    if finished:
+        return RunState.FINISHED
+    if conti_or_fs is None:
+        raise ValueError(
+            f"{folder} holds an unfinished run: add '-c continue' to go on with it, "
+            "or '-c fs' to delete it and start from scratch"
+        )
+    return RunState.RESUME
+
+
+def _stored_recipe(folder: Path) -> dict[str, Any] | None:
+    path = folder / RUN
+    return json.loads(path.read_text())["recipe"] if path.exists() else None
+
+
+def _differences(stored: dict[str, Any], recipe: dict[str, Any]) -> list[str]:
+    def shown(fields: dict[str, Any], name: str) -> str:
+        return json.dumps(fields[name]) if name in fields else "unset"
+
+    names = [name for name in {**stored, **recipe} if name not in FREE_FIELDS]
+    return [
+        f"{name}: there {shown(stored, name)}, now {shown(recipe, name)}"
+        for name in names
+        if shown(stored, name) != shown(recipe, name)
+    ]
+
+
+def _clear(folder: Path) -> None:
+    if not (folder / RUN).exists():  # no run of ours, so none of our files
+        return
+    for pattern in (LOG, METRICS, "*.hdf5", "*.pth", "*.new"):
+        for path in folder.glob(pattern):
+            path.unlink()
+    shutil.rmtree(folder / TENSORBOARD, ignore_errors=True)
+    (folder / RUN).unlink()  # last, so that an interrupted clearing is taken up again

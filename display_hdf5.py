@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rr.files import COMPACTOR_SUFFIX, WeightFile, read_hdf5
+from rr.compactor import WEIGHT_SUFFIX
+from rr.files import WeightFile, read_hdf5
 from training.bad_input import exit_on_bad_input
 
 DEAD_NORM = 1e-5
@@ -48,7 +49,7 @@ def describe(file: WeightFile) -> str:
 
 def kind_of(name: str) -> str:
     """One of KINDS, from the names of the file format."""
-    if name.endswith(COMPACTOR_SUFFIX):
+    if name.endswith(WEIGHT_SUFFIX):
         return "compactor"
     if name.endswith(".compactor.mask"):
         return "mask"

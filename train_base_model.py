@@ -51,7 +51,10 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[Recipe, argparse.Namespac
     arch = parse_choice(arguments, "-a", "--arch", choices=model_names(), help="network")
     recipe = base_recipe(arch)
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        usage="%(prog)s -a NAME [options]",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     add_continue(parser)
     add_local_rank(parser)

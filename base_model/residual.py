@@ -38,7 +38,7 @@ class ResidualStage(nn.Module):
             x = F.relu(self.conv1(x))
         shortcut = x if self.projection is None else self.projection(x)
         for name in self.block_names:
-            x = F.relu(self.get_submodule(name)(x) + shortcut)
+            x = shortcut = F.relu(self.get_submodule(name)(x) + shortcut)
         return x
 
 

@@ -105,4 +105,4 @@ class Normaliser:
         self._std = 255 * torch.tensor(std, device=device).view(-1, 1, 1)
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        return images.float().sub_(self._mean).div_(self._std)
+        return images.sub(self._mean).div_(self._std)  # subtracting a float tensor converts

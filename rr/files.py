@@ -8,7 +8,7 @@ stored: nothing here reads it. Every file is written under another name first, s
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rr.compactor import WEIGHT_SUFFIX, insert_compactors
+
 DEPS = "deps"
-COMPACTOR_SUFFIX = ".compactor.pwc.weight"
 _COUNTER_SUFFIX = "num_batches_tracked"
 _MAX_LISTED = 5
 
@@ -44,7 +45,7 @@ class WeightFile:
         """A network as it was built, one with compactors in it, or one that is folded and narrow."""
         if self.deps is not None:
             return "converted"
-        return "training" if any(name.endswith(COMPACTOR_SUFFIX) for name in self.arrays) else "base"
+        return "training" if any(name.endswith(WEIGHT_SUFFIX) for name in self.arrays) else "base"
 
 
 def save_hdf5(
@@ -191,3 +192,53 @@ def _replacing(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def load_network(path: str | Path, build: Callable[..., nn.Module]) -> tuple[nn.Module, WeightFile]:
+    """The network in any weight file of this project: base, in training (with its compactors) or converted.
+
+    Args:
+        path: an HDF5 file, or a converted network's `.pth` (`save_converted`).
+        build: `build(widths=None | deps, folded=False | True)` makes the network that the file's weights go into.
+
+    Raises:
+        ValueError: if the file is missing or broken, or isn't of the network that `build` makes.
+    """
+    file = read_weights(path)
+    if file.kind == "converted":
+        model = build(widths=file.deps, folded=True)
+    else:
+        model = build(widths=None, folded=False)
+    hosts = {
+        name.removesuffix(WEIGHT_SUFFIX): array.shape[0]
+        for name, array in file.arrays.items()
+        if name.endswith(WEIGHT_SUFFIX)
+    }
+    insert_compactors(model, hosts)
+    load_strict(model, file.arrays, str(path))
+    return model, file
+
+
+def save_converted(
+    path: str | Path, model: nn.Module, deps: Sequence[int], attributes: Mapping[str, str | int | float]
+) -> None:
+    """Write a converted network as HDF5, and as `.pth` (tensors and plain values) beside it."""
+    state = model.state_dict()
+    save_hdf5(path, state, attributes, deps)
+    state = {name: tensor.detach().cpu() for name, tensor in state.items()}
+    save_pth(Path(path).with_suffix(".pth"), {"state_dict": state, "deps": list(deps), "attributes": dict(attributes)})
+
+
+def read_weights(path: str | Path) -> WeightFile:
+    """Read a weight file in either format: HDF5, or a `.pth` that `save_converted` wrote.
+
+    Raises:
+        ValueError: if the file is missing, broken or of another kind.
+    """
+    if Path(path).suffix != ".pth":
+        return read_hdf5(path)
+    payload = read_pth(path)
+    if not isinstance(payload, dict) or "state_dict" not in payload:
+        raise ValueError(f"{path} holds no converted network: give an .hdf5 file, or the .pth beside a converted one")
+    arrays = {name: tensor.numpy() for name, tensor in payload["state_dict"].items()}
+    return WeightFile(arrays, payload["attributes"], payload["deps"])

@@ -38,7 +38,7 @@ class ResRepConfig:
 
     flops_target: float = field(default=0.471, metadata={"help": "MACs to keep, as a share of the full network's"})
     penalty: float = field(default=1e-4, metadata={"help": "lambda of the group-lasso penalty on compactor rows"})
-    before_mask_iters: int = field(default=0, metadata={"help": "steps before the first mask update"})
+    before_mask_iters: int = field(default=0, metadata={"option": False})
     mask_interval: int = field(default=200, metadata={"help": "steps between mask updates"})
     begin_granularity: int = field(default=4, metadata={"help": "how many more rows may be forgotten at each update"})
     num_at_least: int = field(default=1, metadata={"help": "rows that a layer keeps at least"})
@@ -183,13 +183,17 @@ class ResRepPruner:
     def after_step(self) -> None:
         """Count an optimiser step; update the masks when that is due."""
         self.steps += 1
-        since = self.steps - self.config.before_mask_iters
-        if since >= 0 and since % self.config.mask_interval == 0:
+        if self.masks_are_due():
             self.update_masks()
+
+    def masks_are_due(self) -> bool:
+        """Whether the masks are updated after the step that was counted last: every mask_interval steps of the phase."""
+        since = self.steps - self.config.before_mask_iters
+        return since > 0 and since % self.config.mask_interval == 0
 
     def update_masks(self) -> None:
         """Choose the units to forget from the rows' norms, afresh for all (section 3.3); the same on every rank."""
-        norms = unit_norms(self.graph, self.compactors)[self._candidates]
+        norms = self.candidate_norms()
         already = int((~self.masked_alive()[self._candidates]).sum())
         forgotten = select_forgotten(
             norms,
@@ -219,6 +223,10 @@ class ResRepPruner:
     def remaining_alive(self) -> np.ndarray:
         """[num_units] of bool: units that a conversion would keep now (norm at or over the threshold)."""
         return alive_units(self.graph, self.compactors, self.config.threshold, self.config.num_at_least)
+
+    def candidate_norms(self) -> np.ndarray:
+        """[candidates], the norm of every unit that may be forgotten, as mask selection sees it."""
+        return unit_norms(self.graph, self.compactors)[self._candidates]
 
     @property
     def masked_macs_ratio(self) -> float:

@@ -59,8 +59,10 @@ class RunLog:
                 root.addHandler(handler)
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         root = logging.getLogger()
+        if error is not None and self._handlers:  # for log.txt alone: on the terminal it's whoever catches it who tells
+            self._handlers[0].emit(logging.makeLogRecord({"msg": f"stopped by {kind.__name__}: {error}"}))
         for handler in self._handlers:
             root.removeHandler(handler)
             handler.close()

@@ -97,6 +97,10 @@ def images(name: str, size: int | None = None) -> Tensor:
         ("src110", 253_149_824),
         ("sres50", 4_089_184_256),
         ("smi1", 568_740_352),
+        # By hand: stem 884,736; depthwise 1,585,152; pointwise 62,914,560; classifier 10,240.
+        ("smi1_cifar", 65_394_688),
+        # By hand: 20*25*24*24 + 50*20*25*8*8 + 800*500 + 500*10.
+        ("lenet5bn", 2_293_000),
     ],
 )
 def test_macs_of_full_networks(name: str, expected: int) -> None:

@@ -1,0 +1,180 @@
+"""The loop against a plain one written out with torch, and what it writes, evaluates and refuses."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import tiny_run
+import torch
+import torch.nn.functional as F
+from tiny_run import PlainNet, StepSum, run, tiny_data, tiny_recipe
+
+from training import Callback, NonFiniteLoss, TrainState, checkpoint, plain_param_groups
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def metrics(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def largest_difference(a: torch.nn.Module, b: torch.nn.Module) -> float:
+    pairs = zip(a.parameters(), b.parameters(), strict=True)
+    return max(float((p - q).detach().abs().max()) for p, q in pairs)
+
+
+def test_takes_the_steps_of_a_plain_loop(tmp_path: Path) -> None:
+    model, result = run(tiny_recipe(tmp_path, epochs=2, label_smoothing=0.1, nesterov=True))
+
+    torch.manual_seed(0)
+    reference, data, losses = PlainNet(), tiny_data(), []
+    weights = [p for name, p in reference.named_parameters() if name.endswith("weight")]
+    biases = [p for name, p in reference.named_parameters() if name.endswith("bias")]
+    groups = [{"params": weights, "weight_decay": 1e-4}, {"params": biases, "lr": 0.2}]
+    optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9, nesterov=True)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 14)
+    for epoch in range(2):
+        for batch in data.train_batches(epoch, batch_size=8, seed=0, device="cpu"):
+            loss = F.cross_entropy(reference(batch.images), batch.labels, label_smoothing=0.1)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            scheduler.step()
+            losses += [loss.item()] * len(batch.labels) if epoch == 1 else []
+
+    assert largest_difference(model, reference) < 1e-12
+    assert result.train is not None
+    assert result.train.loss == pytest.approx(sum(losses) / 50, abs=1e-12)
+    assert (result.steps, result.epochs, result.train.num, result.val.num) == (14, 2, 50, 21)
+
+
+@pytest.mark.parametrize("accumulate", [2, 3, 8])
+def test_accumulation_equals_the_whole_batch(tmp_path: Path, accumulate: int) -> None:
+    whole, _ = run(tiny_recipe(tmp_path / "whole"))
+    cut, _ = run(tiny_recipe(tmp_path / "cut", accumulate=accumulate))
+    assert largest_difference(whole, cut) < 1e-12
+
+
+def test_param_groups_are_three() -> None:
+    network = tiny_run.DropoutNet()
+    names = {parameter: name for name, parameter in network.named_parameters()}
+    groups = plain_param_groups(network, lr=0.1, momentum=0.9, weight_decay=1e-4, bias_lr_factor=3)
+    found = [({names[p] for p in g["params"]}, g["lr"], g["weight_decay"]) for g in groups]
+    assert found == [
+        ({"conv.weight", "fc.weight"}, 0.1, 1e-4),
+        ({"bn.weight"}, 0.1, 0.0),
+        ({"conv.bias", "bn.bias", "fc.bias"}, pytest.approx(0.3), 0.0),
+    ]
+
+
+def test_files_and_evaluations(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        run(tiny_recipe(tmp_path, epochs=7, val_interval=2, val_last=2, save_interval=3), callbacks=[StepSum()])
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written == {
+        *("log.txt", "metrics.jsonl", "run.json", "tensorboard", "init.hdf5", "latest.pth", "finish.hdf5"),
+        *("finish.pth", "epoch-3.hdf5", "epoch-6.hdf5"),
+    }
+    lines = metrics(tmp_path)
+    assert [line["epoch"] for line in lines] == list(range(8))
+    assert [line["epoch"] for line in lines if "val" in line] == [0, 2, 4, 6, 7]
+    assert lines[-1]["scalars"] == {"step_sum": sum(range(50))}
+    text = (tmp_path / "log.txt").read_text()
+    assert "val at epoch 0, top1=" in text
+    assert f"val at epoch 7, top1={lines[-1]['val']['top1']:.4f}, top5=" in text
+    assert "sum=1225, TRAIN speed: " in text
+    assert text.count("TRAIN speed") == 7 * 7 // 3 + 7 - 2  # every third step, and at ends of epochs that aren't one
+    assert caplog.text.count("val at epoch") == 5
+
+
+def test_rate_of_learning_that_is_told_is_the_one_of_the_step(tmp_path: Path) -> None:
+    run(tiny_recipe(tmp_path, epochs=2))
+    factors = torch.cos(torch.pi * torch.tensor([6, 13], dtype=torch.float64) / 14)
+    assert [line["lr"] for line in metrics(tmp_path)[1:]] == pytest.approx((0.05 * (1 + factors)).tolist())
+
+
+def test_max_steps_stops_in_mid_epoch(tmp_path: Path) -> None:
+    _, result = run(tiny_recipe(tmp_path, max_steps=10))
+    assert (result.steps, result.epochs) == (10, 2)
+    assert "val" in metrics(tmp_path)[-1]
+    assert (tmp_path / "finish.hdf5").exists()
+
+
+class Order(Callback):
+    def __init__(self) -> None:
+        self.calls: list[tuple] = []
+
+    def on_start(self, state: TrainState) -> None:
+        assert not (state.log.folder / "init.hdf5").exists()
+        self.calls.append(("start", state.epoch, state.step))
+
+    def after_step(self, state: TrainState) -> None:
+        self.calls.append(("step", state.epoch, state.step))
+
+    def after_epoch(self, state: TrainState) -> None:
+        self.calls.append(("epoch", state.epoch, state.step))
+        state.save_weights("mine.hdf5")
+
+
+def test_callbacks_come_in_order(tmp_path: Path) -> None:
+    order = Order()
+    run(tiny_recipe(tmp_path, epochs=2), callbacks=[order])
+    first = [("step", 0, step) for step in range(1, 8)]
+    second = [("step", 1, step) for step in range(8, 15)]
+    assert order.calls == [("start", 0, 0), *first, ("epoch", 1, 7), *second, ("epoch", 2, 14)]
+    assert (tmp_path / "mine.hdf5").exists()
+
+
+class Break(Callback):
+    """Makes one step's loss infinite: the network's bias is, for that step alone."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def after_step(self, state: TrainState) -> None:
+        bias = state.model.fc.bias.data
+        if state.step == self.step - 1:
+            self.kept = bias.clone()
+            bias.fill_(float("inf"))
+        elif state.step == self.step:
+            bias.copy_(self.kept)
+            state.model.conv.weight.data.nan_to_num_()
+            state.model.fc.weight.data.nan_to_num_()
+            state.model.conv.bias.data.nan_to_num_()
+
+
+@pytest.mark.parametrize("checkpoint_interval", [0, 1])
+def test_non_finite_loss_keeps_the_last_good_checkpoint(tmp_path: Path, checkpoint_interval: int) -> None:
+    settings = tiny_recipe(tmp_path, checkpoint_interval=checkpoint_interval, log_interval=100)
+    rate = 0.1 * (1 + torch.cos(torch.pi * torch.tensor(9 / 21)).item()) / 2
+    with pytest.raises(NonFiniteLoss, match=rf"step 10 \(learning rate {rate:.4f}") as stopped:
+        run(settings, callbacks=[Break(step=10)]) if checkpoint_interval == 0 else run(
+            settings, callbacks=[Break(step=10)]
+        )
+    assert isinstance(stopped.value, ValueError)
+    saved = checkpoint.load(tmp_path / "latest.pth")
+    assert saved["step"] == (7 if checkpoint_interval == 0 else 8)
+    assert all(value.isfinite().all() for value in saved["model"].values())
+    assert "stopped by NonFiniteLoss" in (tmp_path / "log.txt").read_text()
+
+
+class BreakWeight(Callback):
+    def after_step(self, state: TrainState) -> None:
+        if state.step == 14:  # the epoch's last: no loss is computed with it before the checkpoint
+            state.model.fc.weight.data[0, 0] = float("nan")
+
+
+def test_non_finite_weight_is_not_saved(tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteLoss, match="weight isn't finite after step 14"):
+        run(tiny_recipe(tmp_path, val_last=0), callbacks=[BreakWeight()])
+    assert checkpoint.load(tmp_path / "latest.pth")["step"] == 7
+
+
+def test_amp_trains_in_bfloat16_and_sums_in_float32(tmp_path: Path) -> None:
+    model, result = run(tiny_recipe(tmp_path, amp=True, max_steps=3), net="dropout")
+    assert all(parameter.dtype is torch.float32 for parameter in model.parameters())
+    assert result.val.loss > 0

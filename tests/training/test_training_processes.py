@@ -1,0 +1,72 @@
+"""Several processes give what one gives; devices that aren't there are refused."""
+
+import argparse
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_run
+import torch
+from tiny_run import StepSum, run, tiny_recipe
+
+from training import add_local_rank, checkpoint
+from training.distributed import choose_device
+
+SCRIPT = Path(tiny_run.__file__)
+ROOT = SCRIPT.parents[2]
+
+
+def in_two_processes(folder: Path, *words: str) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    places = [{"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2"} for rank in ("0", "1")]
+    line = [sys.executable, str(SCRIPT), "--output-dir", str(folder), *words]
+    processes = [subprocess.Popen(line, env={**environment, **place}, stderr=subprocess.PIPE) for place in places]
+    try:
+        outputs = [process.communicate(timeout=120)[1].decode() for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], outputs
+
+
+@pytest.mark.parametrize("accumulate", ["1", "2"])
+def test_two_processes_take_the_steps_of_one(tmp_path: Path, accumulate: str) -> None:
+    """50 images in batches of 7 and 8: the processes' parts are of 3 and 4 images, or 4 and 4."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    run(tiny_recipe(one), callbacks=[StepSum()])
+    in_two_processes(two, "--accumulate", accumulate)
+    a, b = (checkpoint.load(folder / "finish.pth") for folder in (one, two))
+    for name, value in a["model"].items():
+        assert torch.allclose(value, b["model"][name], rtol=0, atol=1e-12), name
+    assert a["callbacks"][0] == b["callbacks"][0]
+    from test_training_resume import metrics_without_times
+
+    for line, other in zip(metrics_without_times(one), metrics_without_times(two), strict=True):
+        for part in ("train", "val"):  # the evaluation is shared out, too: 21 images in batches of 8
+            assert other.get(part) == pytest.approx(line.get(part), abs=1e-9)
+    assert (two / "log.txt").read_text().count("val at epoch 0") == 1
+
+
+def test_auto_takes_what_is_there() -> None:
+    expected = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    assert choose_device("auto").type == expected
+
+
+@pytest.mark.parametrize("name", ["gpu0", "cuda:99", "meta", "cuda:-1"])
+def test_devices_that_are_not_there_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=r"choose"):
+        choose_device(name)
+
+
+@pytest.mark.parametrize("flag", ["--local-rank", "--local_rank"])
+def test_both_spellings_of_the_launchers_option(flag: str) -> None:
+    parser = argparse.ArgumentParser()
+    add_local_rank(parser)
+    assert parser.parse_args([f"{flag}=3"]).local_rank == 3
+    assert flag not in parser.format_help()

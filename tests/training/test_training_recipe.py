@@ -1,0 +1,137 @@
+"""Recipes: all shipped ones are valid and hold the paper's settings, wrong values and options are refused."""
+
+import argparse
+import dataclasses
+from dataclasses import dataclass, field
+
+import pytest
+
+from base_model import model_names
+from training import Recipe, add_options, base_recipe, from_options, parse_choice, resrep_recipe, to_plain
+
+
+def parser_for(*recipes: object) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    add_options(parser, *recipes)
+    return parser
+
+
+@pytest.mark.parametrize("arch", model_names())
+def test_every_network_has_both_recipes(arch: str) -> None:
+    base, resrep = base_recipe(arch), resrep_recipe(arch)
+    assert base.arch == resrep.arch == arch
+    assert (base.output_dir, resrep.output_dir) == (f"{arch}_train", f"resrep_models/{arch}_train")
+    assert (base.val_interval, resrep.val_interval, resrep.save_interval) == (5, 2, 5)
+
+
+def test_recipes_hold_the_papers_settings() -> None:
+    base = base_recipe("src56")
+    assert (base.dataset, base.lr, base.epochs, base.batch_size) == ("cifar10", 0.1, 240, 64)
+    assert (base.schedule, base.milestones, base.gamma) == ("step", (120, 180), 0.1)
+    for arch, epochs, batch_size in (("src56", 480, 64), ("sres50", 180, 256)):
+        resrep = resrep_recipe(arch)
+        assert (resrep.lr, resrep.schedule, resrep.min_lr) == (0.01, "cosine", 0.0)
+        assert (resrep.epochs, resrep.batch_size, resrep.momentum) == (epochs, batch_size, 0.9)
+        assert (resrep.weight_decay, resrep.bias_lr_factor, resrep.nesterov) == (1e-4, 2.0, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epochs", 0),
+        ("batch_size", 0),
+        ("accumulate", 0),
+        ("accumulate", 65),
+        ("lr", 0.0),
+        ("lr", float("nan")),
+        ("lr", float("inf")),
+        ("schedule", "cosin"),
+        ("warmup", "slow"),
+        ("milestones", ()),
+        ("milestones", (180, 120)),
+        ("milestones", (120, 240)),
+        ("milestones", (0, 120)),
+        ("gamma", 0.0),
+        ("min_lr", 0.2),
+        ("min_lr", -0.1),
+        ("warmup_epochs", 240),
+        ("warmup_factor", 0.0),
+        ("momentum", 1.0),
+        ("weight_decay", -1e-4),
+        ("label_smoothing", 1.0),
+        ("seed", -1),
+        ("max_steps", -1),
+        ("workers", -1),
+        ("val_interval", 0),
+        ("log_interval", 0),
+        ("save_interval", -1),
+        ("output_dir", ""),
+    ],
+)
+def test_wrong_value_is_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=name):
+        dataclasses.replace(base_recipe("src56"), **{name: value})
+
+
+def test_every_field_has_an_option() -> None:
+    actions = {action.dest: action for action in parser_for(base_recipe("src56"))._actions}
+    for item in dataclasses.fields(Recipe):
+        assert "--" + item.name.replace("_", "-") in actions[item.name].option_strings
+        assert actions[item.name].help.strip()
+
+
+def test_without_options_the_recipe_stays() -> None:
+    recipe = base_recipe("src56")
+    assert from_options(parser_for(recipe).parse_args([]), recipe) == recipe
+
+
+def test_options_replace_fields() -> None:
+    recipe = base_recipe("src56")
+    words = "--batch-size 128 --amp --no-channels-last --milestones 3 5 --lr 5e-2 --data-dir some --workers none"
+    changed = from_options(parser_for(recipe).parse_args(words.split()), recipe)
+    expected = {"batch_size": 128, "amp": True, "channels_last": False, "milestones": (3, 5), "lr": 0.05}
+    assert changed == dataclasses.replace(recipe, **expected, data_dir="some", workers=None)
+
+
+@pytest.mark.parametrize("words", [["--batch", "128"], ["--batch-size", "many"], ["--schedule", "cosin"], ["extra"]])
+def test_unknown_options_and_values_exit_with_2(words: list[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        parser_for(base_recipe("src56")).parse_args(words)
+    assert stopped.value.code == 2
+
+
+@dataclass(frozen=True)
+class Method:
+    strength: float = field(default=1e-4, metadata={"help": "100% of it"})
+    layers: tuple[str, ...] | None = field(default=None, metadata={"option": False})
+
+
+def test_two_dataclasses_share_a_command_line() -> None:
+    recipe, method = base_recipe("src56"), Method(layers=("a",))
+    parser = parser_for(recipe, method)
+    options = parser.parse_args(["--strength", "0.5", "--epochs", "200"])
+    assert from_options(options, method) == Method(0.5, ("a",))
+    assert from_options(options, recipe) == dataclasses.replace(recipe, epochs=200)
+    assert "100% of it" in parser.format_help()
+    assert "--layers" not in parser.format_help()
+
+
+def test_a_field_of_two_dataclasses_is_refused() -> None:
+    with pytest.raises(ValueError, match="both have a field"):
+        parser_for(base_recipe("src56"), base_recipe("src20"))
+
+
+def test_plain_values_are_what_json_gives_back() -> None:
+    assert to_plain(base_recipe("src56"))["milestones"] == [120, 180]
+
+
+def test_the_choice_is_read_ahead_of_the_rest() -> None:
+    def choose(*words: str) -> str:
+        return parse_choice(words, "-a", "--arch", choices=("one", "two"), help="")
+
+    assert choose("--lr", "1", "-a", "two", "--unknown") == "two"
+    assert choose("--help") == "one"
+    for words in (("-a", "three"), ("--lr", "1")):
+        with pytest.raises(SystemExit) as stopped:
+            choose(*words)
+        assert stopped.value.code == 2

@@ -1,0 +1,130 @@
+"""A killed run that goes on gives bit for bit what an uninterrupted one gives."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_run
+import torch
+from tiny_run import Callback, StepSum, run, tiny_recipe
+
+from training import TrainState, checkpoint
+
+SCRIPT = Path(tiny_run.__file__)
+ROOT = SCRIPT.parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def command(folder: Path, *words: str) -> subprocess.CompletedProcess:
+    arguments = ["--net", "dropout", "--output-dir", str(folder), "--checkpoint-interval", "3", *words]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, str(SCRIPT), *arguments], env=environment, capture_output=True, text=True)
+
+
+def metrics_without_times(folder: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "time"} for line in lines]
+
+
+def assert_same(a: object, b: object, place: str = "") -> None:
+    """Equal to the last bit, tensors and numbers, all the way down."""
+    assert type(a) is type(b), place
+    if isinstance(a, torch.Tensor):
+        assert a.dtype == b.dtype, place
+        assert torch.equal(a, b), place
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), place
+        for key in a:
+            assert_same(a[key], b[key], f"{place}.{key}")
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b), place
+        for index, (left, right) in enumerate(zip(a, b, strict=True)):
+            assert_same(left, right, f"{place}[{index}]")
+    else:
+        assert a == b, place
+
+
+def assert_same_runs(one: Path, other: Path) -> None:
+    a, b = (checkpoint.load(folder / "finish.pth") for folder in (one, other))
+    del a["recipe"], b["recipe"]  # they differ in output_dir and checkpoint_interval
+    assert_same(a, b)
+    assert metrics_without_times(one) == metrics_without_times(other)
+
+
+def test_kill_in_mid_epoch_changes_nothing(tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run(tiny_recipe(whole), net="dropout", callbacks=[StepSum(), Callback()])
+    stopped = command(killed, "--kill-at", "11")  # checkpoints at 3, 6, 7 (epoch), 9
+    assert stopped.returncode == -signal.SIGKILL, stopped.stderr
+    assert checkpoint.load(killed / "latest.pth")["step"] == 9
+    assert not (killed / "finish.hdf5").exists()
+    resumed = command(killed, "-c", "continue")
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same_runs(whole, killed)
+    assert len(json.loads((killed / "run.json").read_text())["resumed"]) == 1
+
+
+class Stop(Exception):
+    pass
+
+
+class StopAt(Callback):
+    def __init__(self, step: int, after_epoch: bool = False) -> None:
+        self.step, self.at_epoch = step, after_epoch
+
+    def after_step(self, state: TrainState) -> None:
+        if state.step == self.step and not self.at_epoch:
+            raise Stop
+
+    def after_epoch(self, state: TrainState) -> None:
+        if state.step == self.step and self.at_epoch:
+            raise Stop
+
+
+@pytest.mark.parametrize("stop", [StopAt(8), StopAt(14, after_epoch=True), StopAt(21, after_epoch=True)])
+def test_stop_at_any_place_changes_nothing(tmp_path: Path, stop: StopAt) -> None:
+    run(tiny_recipe(tmp_path / "whole"), net="dropout", callbacks=[StepSum(), Callback()])
+    settings = tiny_recipe(tmp_path / "stopped", checkpoint_interval=7)  # at the end of an epoch too
+    with pytest.raises(Stop):
+        run(settings, net="dropout", callbacks=[StepSum(), stop])
+    run(settings, net="dropout", callbacks=[StepSum(), Callback()], conti_or_fs="continue")
+    assert_same_runs(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_stop_between_the_metrics_line_and_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tiny_recipe(tmp_path / "whole"), net="dropout", callbacks=[StepSum()])
+    real = checkpoint.save
+
+    def save(path: Path, state: dict) -> None:
+        if state["step"] == 14:
+            raise Stop
+        real(path, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", save)
+        with pytest.raises(Stop):
+            run(tiny_recipe(tmp_path / "stopped"), net="dropout", callbacks=[StepSum()])
+    assert len(metrics_without_times(tmp_path / "stopped")) == 3  # the second epoch is in it, and will be done again
+    run(tiny_recipe(tmp_path / "stopped"), net="dropout", callbacks=[StepSum()], conti_or_fs="continue")
+    assert_same_runs(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_stop_after_the_last_checkpoint_only_finishes(tmp_path: Path) -> None:
+    settings = tiny_recipe(tmp_path / "run", val_last=0)
+    run(settings, net="dropout", callbacks=[StepSum()])
+    for name in ("finish.hdf5", "finish.pth"):
+        (tmp_path / "run" / name).unlink()
+    before = metrics_without_times(tmp_path / "run")
+    _, result = run(settings, net="dropout", callbacks=[StepSum()], conti_or_fs="continue")
+    assert result.train is None
+    assert result.val.to_dict() == before[-1]["val"]
+    assert metrics_without_times(tmp_path / "run") == before
+    assert (tmp_path / "run" / "finish.hdf5").exists()

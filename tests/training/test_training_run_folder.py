@@ -1,0 +1,84 @@
+"""What happens to a folder that holds a run."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from training import RunState, prepare
+
+RECIPE = {"arch": "src20", "lr": 0.1, "milestones": [2, 3], "output_dir": "x", "workers": None}
+
+
+def fill(folder: Path, *names: str, recipe: dict | None = RECIPE) -> None:
+    folder.mkdir(exist_ok=True)
+    if recipe is not None:
+        (folder / "run.json").write_text(json.dumps({"recipe": recipe}))
+    for name in names:
+        (folder / name).write_text("")
+
+
+@pytest.mark.parametrize("mode", [None, "fs", "continue"])
+def test_new_folder_starts(tmp_path: Path, mode: str | None) -> None:
+    assert prepare(tmp_path / "new", RECIPE, mode) is RunState.START
+
+
+def test_unfinished_run_needs_a_decision(tmp_path: Path) -> None:
+    fill(tmp_path, "latest.pth", "metrics.jsonl", "epoch-5.hdf5", "log.txt")
+    with pytest.raises(ValueError, match="-c continue"):
+        prepare(tmp_path, RECIPE)
+    assert prepare(tmp_path, RECIPE, "continue") is RunState.RESUME
+    assert len(list(tmp_path.iterdir())) == 5
+    assert prepare(tmp_path, RECIPE, "fs") is RunState.START
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", [None, "continue"])
+def test_finished_run_is_finished(tmp_path: Path, mode: str | None) -> None:
+    fill(tmp_path, "latest.pth", "finish.hdf5")
+    assert prepare(tmp_path, RECIPE, mode) is RunState.FINISHED
+    assert (tmp_path / "finish.hdf5").exists()
+
+
+@pytest.mark.parametrize("mode", [None, "continue"])
+@pytest.mark.parametrize("finished", [False, True])
+def test_other_recipe_is_refused_with_what_differs(tmp_path: Path, mode: str | None, finished: bool) -> None:
+    fill(tmp_path, "latest.pth", *(["finish.hdf5"] if finished else []))
+    other = {**RECIPE, "lr": 0.2, "milestones": [2, 4], "flops_target": 0.5}
+    with pytest.raises(ValueError, match="another recipe") as refused:
+        prepare(tmp_path, other, mode)
+    for words in ("lr: there 0.1, now 0.2", "[2, 3], now [2, 4]", "flops_target: there unset, now 0.5"):
+        assert words in str(refused.value)
+    assert "arch" not in str(refused.value)
+    assert prepare(tmp_path, other, "fs") is RunState.START
+
+
+def test_fields_that_change_no_result_may_differ(tmp_path: Path) -> None:
+    fill(tmp_path, "latest.pth")
+    assert prepare(tmp_path, {**RECIPE, "output_dir": "y", "workers": 3}, "continue") is RunState.RESUME
+
+
+def test_run_without_checkpoint_starts_again(tmp_path: Path) -> None:
+    fill(tmp_path, "init.hdf5", "metrics.jsonl")
+    assert prepare(tmp_path, {**RECIPE, "lr": 0.2}) is RunState.START
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_of_others_stay(tmp_path: Path) -> None:
+    fill(tmp_path, "latest.pth", "notes.md", "plot.png")
+    prepare(tmp_path, RECIPE, "fs")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.md", "plot.png"]
+
+
+def test_weights_of_unknown_origin_are_not_deleted(tmp_path: Path) -> None:
+    fill(tmp_path, "finish.hdf5", recipe=None)
+    assert prepare(tmp_path, RECIPE) is RunState.FINISHED
+    with pytest.raises(ValueError, match="move"):
+        prepare(tmp_path, RECIPE, "fs")
+    assert (tmp_path / "finish.hdf5").exists()
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="is a file"):
+        prepare(tmp_path / "file", RECIPE)

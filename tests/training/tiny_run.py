@@ -1,0 +1,147 @@
+"""A run that takes a second: a tiny network on the synthetic images, in this process or as a command.
+
+    python tests/training/tiny_run.py --net dropout --kill-at 7 [-c continue] [options of Recipe]
+
+With RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT set it is one process of several.
+"""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from data import Data, SyntheticSize, load_data
+from training import (
+    Callback,
+    Recipe,
+    RunLog,
+    RunState,
+    TrainResult,
+    TrainState,
+    add_continue,
+    add_options,
+    broadcast_object,
+    from_options,
+    init_world,
+    plain_param_groups,
+    prepare,
+    to_plain,
+    train,
+)
+
+
+class PlainNet(nn.Module):
+    """float64 and no BN: a batch's gradient is exactly the mean of its examples'."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 3, stride=2, dtype=torch.float64)
+        self.fc = nn.Linear(6, 10, dtype=torch.float64)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.fc(F.relu(self.conv(images.double())).mean((2, 3)))
+
+
+class DropoutNet(nn.Module):
+    """BN statistics and dropout: state and random numbers that a resumed run must get right."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 3, stride=2)
+        self.bn = nn.BatchNorm2d(6)
+        self.fc = nn.Linear(6, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.fc(F.dropout(F.relu(self.bn(self.conv(images))).mean((2, 3)), 0.3, self.training))
+
+
+class KillAt(Callback):
+    """Ends the process as `kill -9` does, right after a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def after_step(self, state: TrainState) -> None:
+        if state.step == self.step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class StepSum(Callback):
+    """A callback with a state: the sum of all steps' numbers."""
+
+    def __init__(self) -> None:
+        self.sum = 0
+
+    def after_step(self, state: TrainState) -> None:
+        self.sum += state.step
+
+    def scalars(self) -> dict[str, float]:
+        return {"step_sum": float(self.sum)}
+
+    def progress(self) -> dict[str, str]:
+        return {"sum": str(self.sum)}
+
+    def state_dict(self) -> dict[str, int]:
+        return {"sum": self.sum}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.sum = state["sum"]
+
+
+def tiny_data() -> Data:
+    """50 training images: batches of 8 become 7 steps of 7 or 8 images. 21 validation images, 8x8."""
+    return load_data("synthetic", image_size=8, synthetic_size=SyntheticSize(train=50, val=21))
+
+
+def tiny_recipe(output_dir: Path | str, **changes: object) -> Recipe:
+    """Three epochs of 7 steps."""
+    fields = {"epochs": 3, "batch_size": 8, "lr": 0.1, "val_last": 1, "val_interval": 2, "log_interval": 3}
+    return Recipe(arch="tiny", dataset="synthetic", device="cpu", output_dir=str(output_dir), **{**fields, **changes})
+
+
+def run(
+    recipe: Recipe, net: str = "plain", callbacks: Sequence[Callback] = (), conti_or_fs: str | None = None
+) -> tuple[nn.Module, TrainResult]:
+    """Train; weights are written with torch.save, whatever the name."""
+    torch.manual_seed(recipe.seed)
+    model = {"plain": PlainNet, "dropout": DropoutNet}[net]()
+    groups = {"lr": recipe.lr, "momentum": recipe.momentum, "weight_decay": recipe.weight_decay}
+    with init_world(recipe.device) as world:
+        todo = prepare(recipe.output_dir, to_plain(recipe), conti_or_fs) if world.is_first else None
+        resume = broadcast_object(world, todo) is RunState.RESUME
+        with RunLog(recipe.output_dir, world, to_plain(recipe), resume=resume) as log:
+            result = train(
+                recipe,
+                model,
+                tiny_data(),
+                world,
+                log,
+                param_groups=lambda network: plain_param_groups(network, **groups),
+                write_weights=lambda path, network: torch.save(network.state_dict(), path),
+                callbacks=callbacks,
+                resume=resume,
+            )
+    return model, result
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run as a command."""
+    torch.set_num_threads(1)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--net", default="plain")
+    parser.add_argument("--kill-at", type=int, default=0)
+    add_continue(parser)
+    recipe = tiny_recipe("unset")
+    add_options(parser, recipe)
+    options = parser.parse_args(arguments)
+    run(from_options(options, recipe), options.net, [StepSum(), KillAt(options.kill_at)], options.conti_or_fs)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

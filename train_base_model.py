@@ -15,7 +15,8 @@ from collections.abc import Sequence
 import torch
 
 from base_model import build_model, model_info, model_names
-from data import Data, load_data
+from data import load_data
+from rr import param_groups
 from rr.files import save_hdf5
 from training import (
     Recipe,
@@ -28,11 +29,11 @@ from training import (
     broadcast_object,
     check_fits,
     exit_on_bad_input,
+    file_attributes,
     first_rank_first,
     from_options,
     init_world,
     parse_choice,
-    plain_param_groups,
     prepare,
     to_plain,
     train,
@@ -92,27 +93,18 @@ def run(recipe: Recipe, conti_or_fs: str | None = None, local_rank: int | None =
                 data,
                 world,
                 log,
-                param_groups=lambda network: plain_param_groups(
+                param_groups=lambda network: param_groups(
                     network,
                     lr=recipe.lr,
                     momentum=recipe.momentum,
                     weight_decay=recipe.weight_decay,
                     bias_lr_factor=recipe.bias_lr_factor,
                 ),
-                write_weights=lambda path, network: save_hdf5(path, network.state_dict(), describe(recipe, data)),
+                write_weights=lambda path, network: save_hdf5(
+                    path, network.state_dict(), file_attributes(recipe, data)
+                ),
                 resume=todo is RunState.RESUME,
             )
-
-
-def describe(recipe: Recipe, data: Data) -> dict[str, str | int]:
-    """What a weight file says about its network, as much as is needed to build it again."""
-    return {
-        "arch": recipe.arch,
-        "dataset": data.name,
-        "num_classes": data.num_classes,
-        "in_channels": data.in_channels,
-        "image_size": data.image_size,
-    }
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Data sets by name."""
 
 import os
+import shutil
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -111,9 +112,12 @@ def _load_torchvision(name: str, root: Path, image_size: int | None) -> Data:
 
 def _download(name: str, root: Path) -> torchvision.datasets.VisionDataset:
     spec = _TORCHVISION_SETS[name]
+    existed = root.exists()
     try:
         return getattr(torchvision.datasets, spec.class_name)(str(root), train=True, download=True)
     except (OSError, RuntimeError, HTTPException) as error:
+        if not existed:  # or the link that the message asks for would end up inside of it
+            shutil.rmtree(root, ignore_errors=True)
         reason = " ".join(str(error).split())
         raise ValueError(
             f"can't download {name} to '{root}' ({reason}); put {spec.files} of torchvision's {spec.class_name} there, "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 
 import torch
 import torch.nn.functional as F
@@ -19,22 +20,32 @@ class Compactor(nn.Module):
     pwc.weight: [D, D, 1, 1], the matrix Q; row i makes channel i
     mask:       [D], 1 = keep the row, 0 = forget it (its task gradient is reset)
 
-    Takes [N, D, H, W] (behind a convolution) or [..., D] (behind a linear layer).
+    channel_dim: where the channels are; 1 behind a convolution ([N, D, ...]), -1 behind a linear layer ([..., D])
     """
 
-    def __init__(self, channels: int, *, device: torch.device | None = None, dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self,
+        channels: int,
+        channel_dim: int = 1,
+        *,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         self.pwc = nn.Conv2d(channels, channels, 1, bias=False, device=device, dtype=dtype)
         nn.init.dirac_(self.pwc.weight)
         self.register_buffer("mask", torch.ones(channels, device=device, dtype=dtype))
+        self.channel_dim = channel_dim
         self.bypassed = False
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.bypassed:
             return x
+        if self.channel_dim == -1:
+            return F.linear(x, self.matrix)  # [..., D]
         if x.dim() == 4:
             return self.pwc(x)  # [N, D, H, W]
-        return F.linear(x, self.matrix)  # [..., D]
+        return self.pwc(x.reshape(*x.shape[:2], -1, 1)).reshape(x.shape)  # [N, D], [N, D, L] or [N, D, T, H, W]
 
     @property
     def matrix(self) -> torch.Tensor:
@@ -57,8 +68,9 @@ def insert_compactors(model: nn.Module, hosts: Mapping[str, int]) -> dict[str, C
             raise ValueError(f"module {name!r} has a compactor already: insert once per model")
     for name, channels in hosts.items():
         host = modules[name]
-        anchor = next(host.parameters())
-        host.add_module(CHILD, Compactor(channels, device=anchor.device, dtype=anchor.dtype))
+        anchor = next(chain(host.parameters(), model.parameters()))  # a BN without affine has none of its own
+        channel_dim = -1 if any(isinstance(module, nn.Linear) for module in host.modules()) else 1
+        host.add_module(CHILD, Compactor(channels, channel_dim, device=anchor.device, dtype=anchor.dtype))
         host.register_forward_hook(_through_compactor)
     if hosts and not _load_hook_ids(model):
         model.register_load_state_dict_pre_hook(_identity_for_plain_checkpoints)

@@ -1,8 +1,8 @@
 """What a dead channel becomes behind its compactor, and what that adds to the layers that read it.
 
 A dead channel is exactly 0 behind its compactor, but a depthwise conv-BN-ReLU behind it makes it the constant
-relu(beta - mean gamma / sqrt(var + eps)), which belongs into the next layer's bias. The traced network is run in float64 with
-NaN wherever a value depends on the network's input, so every operation treats constants as it really does.
+relu(beta - mean gamma / sqrt(var + eps)), which belongs into the next layer's bias. The traced network is run in
+float64 with NaN wherever a value depends on the network's input, so every operation treats constants as it really does.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from rr.flow import shape_of
+from rr.flow import CASTS, WITH_RULE, is_assertion, is_in_place, shape_of
 from rr.trace import argument, operation
 
 if TYPE_CHECKING:
@@ -78,24 +78,24 @@ def _run(graph: ChannelGraph, alive: np.ndarray, parameter: Callable[[str], torc
     with torch.no_grad():
         for node in graph.trace.nodes:
             if node.op == "placeholder":
-                if node.name in graph.trace.user_inputs:
+                if node.name not in graph.trace.parameters:  # an input, or a constant whose readers are unprunable
                     values[node] = _unknown(node)
                 continue
-            if node.op == "output":
+            if node.op == "output" or is_assertion(node):
                 continue
             layer = layers.get(node.name)
             if layer is not None and layer.kind in ("conv", "linear", "grouped"):
                 _read(layer, node, values[node.args[0]], alive, parameter, findings)
                 values[node] = _unknown(node)
-            elif node.name in sites:
+            elif node.name in sites or operation(node) not in WITH_RULE:  # without a rule: nothing prunable passes
                 values[node] = _unknown(node)
             else:
                 values[node] = _execute(node, value_of)
-                if operation(node) + "_" in str(node.target):  # in place: later readers of the source see it too
+                if is_in_place(node):  # later readers of the source see it too
                     values[node.args[0]] = values[node]
             if node.name in sites:
                 dead = torch.from_numpy(~alive[sites[node.name].units])
-                channel_dim = 1 if values[node].dim() == 4 else -1
+                channel_dim = -1 if graph.layers[sites[node.name].layer].kind == "linear" else 1
                 values[node] = _silence(values[node], dead, channel_dim)
             for source in node.all_input_nodes:
                 if last_use[source] is node:
@@ -144,7 +144,9 @@ def _execute(node: fx.Node, value_of: Callable[[fx.Node], object]) -> object:
     args, kwargs = fx.map_arg((node.args, node.kwargs), value_of)
     if operation(node) in ("view", "_unsafe_view"):
         return args[0].reshape(args[1])
-    if operation(node) + "_" in str(node.target):
+    if operation(node) in CASTS:
+        return args[0]  # stays in float64
+    if is_in_place(node):
         args = (args[0].clone(), *args[1:])
     return node.target(*args, **kwargs)
 

@@ -199,28 +199,17 @@ def _fold_layer(
 
 
 def _plain_layer(layer: Layer, module: nn.Module, weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Module:
-    options = {"bias": bias is not None, "device": weight.device, "dtype": weight.dtype}
+    plain = copy.copy(module)  # of its class and with its options, whatever arguments its constructor takes
+    for name in ("_parameters", "_modules", "_forward_hooks", "_forward_pre_hooks"):
+        plain.__dict__[name] = type(module.__dict__[name])()
+    plain.weight = nn.Parameter(weight)
+    plain.register_parameter("bias", None if bias is None else nn.Parameter(bias))
     if layer.kind == "linear":
-        plain = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0], **options)
+        plain.out_features, plain.in_features = weight.shape
     else:
-        groups = {"conv": 1, "grouped": module.groups, "depthwise": 0}[layer.kind]
         if layer.kind == "depthwise":
-            groups = weight.shape[0] * module.groups // module.out_channels
-        plain = nn.utils.skip_init(
-            type(module),
-            weight.shape[1] * groups,
-            weight.shape[0],
-            module.kernel_size,
-            stride=module.stride,
-            padding=module.padding,
-            dilation=module.dilation,
-            groups=groups,
-            padding_mode=module.padding_mode,
-            **options,
-        )
-    plain.weight.copy_(weight)
-    if bias is not None:
-        plain.bias.copy_(bias)
+            plain.groups = weight.shape[0] * module.groups // module.out_channels
+        plain.out_channels, plain.in_channels = weight.shape[0], weight.shape[1] * plain.groups
     return plain
 
 

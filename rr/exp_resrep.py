@@ -1,16 +1,17 @@
 """Prune a trained network with ResRep, fold it into a narrow plain one, and test that.
 
-    python rr/exp_resrep.py -a src56                                # CIFAR-10, 480 epochs, 47.1% of the MACs kept
-    python -m torch.distributed.launch --nproc_per_node=8 rr/exp_resrep.py -a sres50   # ImageNet, 180 epochs; or torchrun
-    python rr/exp_resrep.py -a src20 --dataset folder --data-dir DIR --epochs 25 --penalty 1e-3     # your own images
+    python rr/exp_resrep.py -a src56                                  # CIFAR-10, 480 epochs, 47.1% of the MACs kept
+    torchrun --nproc_per_node=8 rr/exp_resrep.py -a sres50            # ImageNet, 180 epochs, 45.5% of the MACs kept
+    python rr/exp_resrep.py -a src20 --dataset folder --data-dir DIR --epochs 25 --penalty 5e-4       # your own images
 
 It starts from src56_train/finish.hdf5 (`train_base_model.py -a src56`) or torchvision_res50.hdf5
 (`transform_torchvision.py`), or from --base-weights. The paper has 93.71% before and after for ResNet-56 (-52.9% MACs,
 section 4.1), 76.15% before and after for ResNet-50 (-54.5% MACs, section 4.2; 53 hours on 8 GPUs).
 
-Writes to resrep_models/{arch}_train/: log.txt, metrics.jsonl, run.json, tensorboard/, init.hdf5, before_first_mask.hdf5,
-epoch-{e}.hdf5, latest.pth, finish.hdf5, finish_converted.hdf5 (and .pth), result.json. A stopped run goes on with `-c continue`; a folder
-with finish.hdf5 is converted and tested, one with finish_converted.hdf5 is tested.
+Writes to resrep_models/{arch}_train/: log.txt, metrics.jsonl, run.json, tensorboard/, init.hdf5,
+before_first_mask.hdf5, epoch-{e}.hdf5, latest.pth, finish.hdf5, finish_converted.hdf5 (and .pth), result.json. A run
+that was stopped goes on with `-c continue`; a folder with finish.hdf5 is converted and tested, one with
+finish_converted.hdf5 is tested.
 """
 
 import argparse
@@ -24,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the checkout without PYTHONPATH
 
@@ -49,6 +49,7 @@ from training import (
     check_fits,
     evaluate,
     exit_on_bad_input,
+    file_attributes,
     first_rank_first,
     from_options,
     init_world,
@@ -58,6 +59,7 @@ from training import (
     to_plain,
     train,
 )
+from training.run_folder import FINISH_WEIGHTS, LATEST, METRICS, RUN
 
 CONVERTED, RESULT, BEFORE_FIRST_MASK = "finish_converted.hdf5", "result.json", "before_first_mask.hdf5"
 REMAIN_INTERVAL = 1000  # steps between log lines on what a conversion would leave
@@ -128,8 +130,8 @@ def run(
         torch.manual_seed(recipe.seed)
         model = build()
         check_fits(model, data)
-        base_weights = base_weights_of(recipe, start) if not (folder / CONVERTED).exists() else None
-        if base_weights is not None:
+        if is_new_run(folder, conti_or_fs):
+            base_weights = base_weights_of(recipe, start)
             load_strict(model, read_hdf5(base_weights).arrays, str(base_weights))
         example = torch.zeros(1, data.in_channels, data.image_size, data.image_size)
         pruner = ResRepPruner(model, example, config)
@@ -148,18 +150,23 @@ def run(
                         recipe.lr, recipe.momentum, recipe.weight_decay, recipe.bias_lr_factor
                     ),
                     write_weights=lambda path, network: save_hdf5(
-                        path, network.state_dict(), describe(recipe.arch, data)
+                        path, network.state_dict(), file_attributes(recipe, data)
                     ),
                     callbacks=[ResRepCallback(pruner)],
                     resume=todo is RunState.RESUME,
                 )
             elif not (folder / CONVERTED).exists():
                 logger.info("%s holds a finished run: converting and testing it", folder)
-                load_strict(model, read_hdf5(folder / "finish.hdf5").arrays, str(folder / "finish.hdf5"))
+                load_strict(model, read_hdf5(folder / FINISH_WEIGHTS).arrays, str(folder / FINISH_WEIGHTS))
             if not (folder / CONVERTED).exists() and world.is_first:
-                write_converted(pruner, folder, describe(recipe.arch, data))
+                write_converted(pruner, folder, file_attributes(recipe, data))
             barrier(world)
             test_converted(recipe, data, world, folder, build)
+
+
+def is_new_run(folder: Path, conti_or_fs: str | None) -> bool:
+    """Whether the base weights are needed: there is no run yet to go on with, or it is to be started again."""
+    return conti_or_fs == "fs" or not any((folder / name).exists() for name in (LATEST, FINISH_WEIGHTS))
 
 
 def base_weights_of(recipe: Recipe, start: Start) -> Path:
@@ -168,7 +175,10 @@ def base_weights_of(recipe: Recipe, start: Start) -> Path:
     if start.base_weights is not None:
         path, command = Path(start.base_weights), "check --base-weights"
     elif depth != recipe.arch:
-        path, command = Path(f"torchvision_res{depth}.hdf5"), f"make them with `python transform_torchvision.py -a {recipe.arch}`"
+        path, command = (
+            Path(f"torchvision_res{depth}.hdf5"),
+            f"make them with `python transform_torchvision.py -a {recipe.arch}`",
+        )
     else:
         path = Path(f"{recipe.arch}_train/finish.hdf5")
         command = f"make them with `python train_base_model.py -a {recipe.arch}`"
@@ -228,17 +238,6 @@ class ResRepCallback(Callback):
         self.pruner.load_state_dict(state)
 
 
-def describe(arch: str, data: Data) -> dict[str, str | int]:
-    """What a weight file says about its network, as much as is needed to build it again."""
-    return {
-        "arch": arch,
-        "dataset": data.name,
-        "num_classes": data.num_classes,
-        "in_channels": data.in_channels,
-        "image_size": data.image_size,
-    }
-
-
 def write_converted(pruner: ResRepPruner, folder: Path, attributes: dict[str, str | int]) -> None:
     """Fold, prove, write; the conversion's report goes into result.json."""
     slim = pruner.convert()
@@ -246,14 +245,15 @@ def write_converted(pruner: ResRepPruner, folder: Path, attributes: dict[str, st
     masked = pruner.masked_macs_ratio
     if report.macs_ratio > masked:
         logger.warning(
-            "the masks leave %.4f of the MACs but the rows that are below %g only %.4f: masked rows with larger norms stay in "
-            "the converted model, so that nothing is lost. Train longer, or raise --penalty.",
+            "%.4f of the MACs remain, not the %.4f that the masks ask for: masked rows whose norm is still over %g "
+            "stay in the converted model, so that nothing is lost. Train longer, or raise --penalty.",
+            report.macs_ratio,
             masked,
             pruner.config.threshold,
-            report.macs_ratio,
         )
     logger.info(
-        "converted: %.4f of the MACs, %.4f of the parameters, %d rows dropped; difference in float64 %.1e, in float32 %.1e",
+        "converted: %.4f of the MACs, %.4f of the parameters, %d rows dropped; "
+        "largest difference of the outputs: float64 %.1e, float32 %.1e",
         report.macs_ratio,
         report.parameters_after / report.parameters_before,
         report.dropped,
@@ -264,9 +264,7 @@ def write_converted(pruner: ResRepPruner, folder: Path, attributes: dict[str, st
     write_result(folder, {"conversion": {**report.as_dict(), "masked_macs_ratio": masked}})
 
 
-def test_converted(
-    recipe: Recipe, data: Data, world: World, folder: Path, build: Any
-) -> None:
+def test_converted(recipe: Recipe, data: Data, world: World, folder: Path, build: Any) -> None:
     """Load the converted file afresh and evaluate it, beside the last evaluation of training."""
     model, file = load_network(folder / CONVERTED, build)
     model.to(world.device)
@@ -284,8 +282,8 @@ def write_result(folder: Path, findings: dict[str, Any]) -> None:
     """Add to result.json, which repeats what run.json says about recipe, seed, versions, commit and hardware."""
     path = folder / RESULT
     stored = json.loads(path.read_text()) if path.exists() else {}
-    run = json.loads((folder / "run.json").read_text())
-    epochs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    run = json.loads((folder / RUN).read_text())
+    epochs = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
     evaluated = [record for record in epochs if "val" in record]
     accuracies = {"base": evaluated[0]["val"], "last_epoch": evaluated[-1]["val"]}
     path.write_text(json.dumps({**stored, **accuracies, **findings, "run": run}, indent=2) + "\n")

@@ -205,10 +205,7 @@ def load_network(path: str | Path, build: Callable[..., nn.Module]) -> tuple[nn.
         ValueError: if the file is missing or broken, or isn't of the network that `build` makes.
     """
     file = read_weights(path)
-    if file.kind == "converted":
-        model = build(widths=file.deps, folded=True)
-    else:
-        model = build(widths=None, folded=False)
+    model = build(widths=file.deps, folded=file.kind == "converted")
     hosts = {
         name.removesuffix(WEIGHT_SUFFIX): array.shape[0]
         for name, array in file.arrays.items()

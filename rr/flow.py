@@ -20,19 +20,30 @@ from rr.trace import Trace, argument, operation
 
 # One input in, the same shape out, each element from its own element alone.
 UNARY = frozenset(
-    "relu relu6 hardtanh silu gelu sigmoid tanh hardswish hardsigmoid leaky_relu elu selu celu mish softplus "
-    "clamp clamp_min clamp_max exp sqrt rsqrt abs neg pow square dropout feature_dropout alpha_dropout clone "
-    "contiguous detach alias to _to_copy identity lift_fresh_copy".split()
+    """
+    relu relu6 hardtanh silu gelu sigmoid tanh hardswish hardsigmoid leaky_relu elu selu celu mish softplus clamp
+    clamp_min clamp_max exp sqrt rsqrt abs neg pow square dropout feature_dropout alpha_dropout clone contiguous
+    detach alias to _to_copy identity lift_fresh_copy
+    """.split()
 )
+CASTS = frozenset(["to", "_to_copy"])  # of these, those that may change the type
 BINARY = frozenset("add sub mul div maximum minimum".split())
-POOLING = frozenset("max_pool2d avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d upsample_nearest2d upsample_bilinear2d".split())
+POOLING = frozenset(
+    """
+    max_pool2d avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d upsample_nearest2d upsample_bilinear2d
+    """.split()
+)
 REDUCTION = frozenset("mean sum amax amin".split())
 # Moves elements without changing them: run as it is, on the ids.
 MOVES = frozenset(
-    "view reshape _unsafe_view flatten unflatten permute transpose t numpy_T movedim slice select cat concat stack "
-    "chunk split split_with_sizes unbind unsqueeze squeeze expand narrow channel_shuffle pixel_shuffle".split()
+    """
+    view reshape _unsafe_view flatten unflatten permute transpose t numpy_T movedim slice select cat concat stack
+    chunk split split_with_sizes unbind unsqueeze squeeze expand narrow
+    """.split()
 )
-CONVOLUTIONS = frozenset("conv1d conv2d conv3d".split())
+CUTS = frozenset("slice select chunk split split_with_sizes unbind narrow".split())  # the moves that take parts
+CONVOLUTIONS = frozenset(["conv1d", "conv2d", "conv3d"])
+WITH_RULE = UNARY | BINARY | POOLING | REDUCTION | MOVES | CONVOLUTIONS | {"linear", "batch_norm", "getitem"}
 
 
 @dataclass
@@ -44,7 +55,8 @@ class LayerFlow:
     node:         the name of its operation in the trace
     out_ids:      [out_channels], the id of each output channel
     in_ids:       [in_channels or in_features], the id of each input column; None for a norm layer
-    macs_each:    multiply-accumulates per example and live (input, output) pair (depthwise: per output channel)
+    macs_each:    multiply-accumulates per example and live (input, output) pair (depthwise: per output channel);
+                  a fraction for a grouped convolution, most of whose pairs meet nowhere
     """
 
     name: str
@@ -52,7 +64,7 @@ class LayerFlow:
     node: str
     out_ids: np.ndarray
     in_ids: np.ndarray | None
-    macs_each: int
+    macs_each: float
 
 
 @dataclass
@@ -102,10 +114,11 @@ class _Interpreter:
         self.modules = dict(model.named_modules())
         self.flow = ChannelFlow()
         self.ids: dict[fx.Node, torch.Tensor | list[torch.Tensor]] = {}
-        self.calls = Counter(
-            self.trace.parameter(argument(node, 1, "weight"))
+        self.uses = Counter(
+            trace.parameters[source.name]
             for node in trace.nodes
-            if node.op == "call_function" and operation(node) in CONVOLUTIONS | {"linear"}
+            for source in node.all_input_nodes
+            if source.name in trace.parameters
         )
 
     def run(self) -> ChannelFlow:
@@ -114,11 +127,13 @@ class _Interpreter:
             if node.op == "placeholder":
                 if node.name in self.trace.user_inputs:
                     self.ids[node] = self.protected(node, "a channel of the network's input")
+                elif node.name not in self.trace.parameters:
+                    self.ids[node] = self.protected(node, "meets a constant in the model's forward")
             elif node.op == "output":
                 for source in node.all_input_nodes:
                     if source in self.ids:
                         self.protect(source, "a channel of the network's output")
-            else:
+            elif not is_assertion(node):
                 self.ids[node] = self.call(node)
             for source in node.all_input_nodes:
                 if last_use[source] is node:
@@ -128,7 +143,8 @@ class _Interpreter:
     def call(self, node: fx.Node) -> torch.Tensor | list[torch.Tensor]:
         name = operation(node)
         rule = self.rule(name)
-        ids = rule(node) if rule is not None else None
+        first = next(iter(node.all_input_nodes), None)
+        ids = rule(node) if rule is not None and first in self.ids else None
         return ids if ids is not None else self.unknown(node, name)
 
     def rule(self, name: str) -> Callable[[fx.Node], torch.Tensor | list[torch.Tensor] | None] | None:
@@ -150,11 +166,11 @@ class _Interpreter:
     # Each rule returns the ids of the node's output, or None where it doesn't understand the node.
 
     def unary(self, node: fx.Node) -> torch.Tensor | None:
-        return self.ids.get(node.args[0]) if len(self.activations(node)) == 1 else None
+        return self.ids.get(node.args[0]) if len(self.activations(node)) == 1 and not writes_to_part(node) else None
 
     def binary(self, node: fx.Node) -> torch.Tensor | None:
         activations = self.activations(node)
-        if any(self.trace.parameter(source) for source in node.all_input_nodes):
+        if any(self.trace.parameter(source) for source in node.all_input_nodes) or writes_to_part(node):
             return None
         if len(activations) == 1:  # with a number
             return self.ids[activations[0]]
@@ -184,11 +200,23 @@ class _Interpreter:
     def move(self, node: fx.Node) -> torch.Tensor | list[torch.Tensor] | None:
         if any(self.trace.parameter(source) for source in node.all_input_nodes):
             return None
+        if operation(node) in CUTS and not self.cuts_no_channels(node):
+            return None
         args, kwargs = fx.map_arg((node.args, node.kwargs), lambda source: self.ids[source])
         if operation(node) in ("view", "_unsafe_view"):  # an expanded tensor has no view of every shape
-            return args[0].reshape(args[1])
-        moved = node.target(*args, **kwargs)
-        return list(moved) if isinstance(moved, (list, tuple)) else moved
+            moved = args[0].reshape(args[1])
+        else:
+            moved = node.target(*args, **kwargs)
+        if isinstance(moved, (list, tuple)):
+            return list(moved)
+        return moved if varying_dims(moved) <= 1 else None  # else channels are counted out: so many here, so many there
+
+    def cuts_no_channels(self, node: fx.Node) -> bool:
+        """Whether every part still has all channels: a cut between them holds for their present number only."""
+        ids = self.ids[node.args[0]]
+        dim = argument(node, 1 if operation(node) in ("slice", "select", "unbind", "narrow") else 2, "dim", 0)
+        same_shape = getattr(node.meta["val"], "shape", None) == ids.shape
+        return same_shape or uniform(compact(ids), [dim % ids.dim()])
 
     def getitem(self, node: fx.Node) -> torch.Tensor | None:
         source = self.ids.get(node.args[0])
@@ -197,17 +225,17 @@ class _Interpreter:
     def batch_norm(self, node: fx.Node) -> torch.Tensor | None:
         ids = self.ids[node.args[0]]
         channels = channel_vector(ids, 1)
-        name = self.module_of(node.args[3], "running_mean", nn.modules.batchnorm._BatchNorm)
-        if channels is None or name is None:
+        name = self.module_of(node, node.args[3], "running_mean", nn.modules.batchnorm._BatchNorm)
+        if channels is None or name is None or self.shares_parameters(node):
             return None
         self.flow.layers.append(LayerFlow(name, "norm", node.name, channels, None, 0))
         return ids
 
     def convolution(self, node: fx.Node) -> torch.Tensor | None:
         weight = argument(node, 1, "weight")
-        name = self.module_of(weight, "weight", nn.modules.conv._ConvNd)
+        name = self.module_of(node, weight, "weight", nn.modules.conv._ConvNd)
         columns = channel_vector(self.ids[node.args[0]], 1)
-        if name is None or columns is None or self.calls[self.trace.parameter(weight)] > 1:
+        if name is None or columns is None or self.shares_parameters(node):
             return None
         module = self.modules[name]
         _, out_channels, *pixels = shape_of(node)
@@ -219,15 +247,15 @@ class _Interpreter:
         else:
             kind, out_ids = "grouped", self.flow.fresh(out_channels)
             self.flow.protect(np.concatenate([columns, out_ids]), f"{name} is a grouped convolution")
-            per_pixel = per_pixel // module.groups
+            per_pixel = per_pixel / module.groups
         self.flow.layers.append(LayerFlow(name, kind, node.name, out_ids, columns, per_pixel))
         return spread(out_ids, 1, shape_of(node))
 
     def linear(self, node: fx.Node) -> torch.Tensor | None:
         weight = argument(node, 1, "weight")
-        name = self.module_of(weight, "weight", nn.Linear)
+        name = self.module_of(node, weight, "weight", nn.Linear)
         columns = channel_vector(self.ids[node.args[0]], -1)
-        if name is None or columns is None or self.calls[self.trace.parameter(weight)] > 1:
+        if name is None or columns is None or self.shares_parameters(node):
             return None
         shape = shape_of(node)
         out_ids = self.flow.fresh(shape[-1])
@@ -237,11 +265,15 @@ class _Interpreter:
 
     def unknown(self, node: fx.Node, name: str) -> torch.Tensor | list[torch.Tensor]:
         """Nothing that passes through an operation without a rule is pruned."""
-        module = next(reversed((node.meta.get("nn_module_stack") or {"": ("", "")}).values()))[0]
-        reason = f"passes through {name} in {module or 'the model'}, which has no rule here"
+        reason = f"passes through {name} in {running_module(node) or 'the model'}, which has no rule here"
         for source in self.activations(node):
             self.protect(source, reason)
         return self.protected(node, reason)
+
+    def shares_parameters(self, node: fx.Node) -> bool:
+        """Whether something else reads a parameter of this layer too: it can't be folded then."""
+        names = (self.trace.parameter(source) for source in node.all_input_nodes)
+        return any(name is not None and self.uses[name] > 1 for name in names)
 
     def activations(self, node: fx.Node) -> list[fx.Node]:
         return [source for source in node.all_input_nodes if source in self.ids]
@@ -260,13 +292,44 @@ class _Interpreter:
             return [torch.full((), int(channel[0])).expand(part.shape) for part in value]
         return torch.full((), int(channel[0])).expand(getattr(value, "shape", ()))
 
-    def module_of(self, parameter: object, leaf: str, kind: type[nn.Module]) -> str | None:
-        """The module that owns `parameter` under the name `leaf`, where it is one of `kind`."""
+    def module_of(self, node: fx.Node, parameter: object, leaf: str, kind: type[nn.Module]) -> str | None:
+        """The module that owns `parameter` under the name `leaf`, where it is one of `kind` and itself runs `node`.
+
+        A layer whose weight another module uses (`F.linear(x, self.proj.weight)`) never calls its hooks.
+        """
         name = self.trace.parameter(parameter)
         if name is None or name.rpartition(".")[2] != leaf:
             return None
         owner = name.rpartition(".")[0]
-        return owner if isinstance(self.modules.get(owner), kind) else None
+        return owner if isinstance(self.modules.get(owner), kind) and running_module(node) == owner else None
+
+
+def is_assertion(node: fx.Node) -> bool:
+    """Whether the operation only checks something, and gives nothing back."""
+    return operation(node).startswith("_assert")
+
+
+def running_module(node: fx.Node) -> str:
+    """The name of the innermost module whose forward runs the operation, "" for the model itself."""
+    return next(reversed((node.meta.get("nn_module_stack") or {"": ("", "")}).values()))[0]
+
+
+def is_in_place(node: fx.Node) -> bool:
+    """Whether the operation writes into its first argument."""
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and schema.is_mutable
+
+
+def writes_to_part(node: fx.Node) -> bool:
+    """Whether the operation writes through a view into a tensor that others read."""
+    if not is_in_place(node):
+        return False
+    source = node.args[0]
+    while source.op == "call_function" and operation(source) in MOVES | {"getitem"} and source.all_input_nodes:
+        source = source.all_input_nodes[0]
+        if len(source.users) > 1:
+            return True
+    return False
 
 
 def shape_of(node: fx.Node) -> torch.Size:
@@ -288,6 +351,12 @@ def uniform(ids: torch.Tensor, dims: tuple[int, ...] | list[int]) -> bool:
     for dim in dims:
         first = first.narrow(dim, 0, 1)
     return bool((ids == first).all())
+
+
+def varying_dims(ids: torch.Tensor) -> int:
+    """Along how many dimensions the ids differ."""
+    ids = compact(ids)
+    return sum(not uniform(ids, [dim]) for dim in range(ids.dim()))
 
 
 def channel_vector(ids: torch.Tensor, channel_dim: int) -> np.ndarray | None:

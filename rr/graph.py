@@ -7,16 +7,16 @@ MACs depend on the widths alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import numpy as np
 from torch import fx, nn
 
 from rr.constants import inexact_consumers
-from rr.flow import CONVOLUTIONS, ChannelFlow, LayerFlow, channel_flow
-from rr.trace import Inputs, Trace, argument, operation, trace_model
+from rr.flow import ChannelFlow, LayerFlow, channel_flow
+from rr.trace import Inputs, Trace, trace_model
 
 PRODUCERS = ("conv", "linear")  # layers whose outputs are new channels
 
@@ -35,7 +35,7 @@ class Layer:
     node: str
     out_units: np.ndarray
     in_units: np.ndarray | None
-    macs_each: int
+    macs_each: float
     norm: str | None = None
 
 
@@ -76,7 +76,7 @@ class ChannelGraph:
         order = {name: position for position, (name, _) in enumerate(model.named_modules())}
         flows = sorted(flow.layers, key=lambda layer: order[layer.name])
         unit_of_root, reasons = _number_units(flow, flows)
-        norms = _direct_norms(trace, flow.layers)
+        norms = direct_norms(trace, flow.layers)
         self.num_units = len(unit_of_root)
         self.reasons: dict[int, str] = {}
         for channel, reason in reasons.items():
@@ -160,7 +160,9 @@ class ChannelGraph:
     def indexed_layers(self) -> list[str]:
         """Layer names by index as in the original's tables: the convs, then the linear layers, classifier last."""
         names = self.width_names()
-        return names + [layer.name for layer in self.layers.values() if layer.kind == "linear" and self._is_output(layer)]
+        return names + [
+            layer.name for layer in self.layers.values() if layer.kind == "linear" and self._is_output(layer)
+        ]
 
     def succeeding_strategy(self) -> dict[int, list[int]]:
         """Layer index -> the layers that read its output before another layer adds into it (`succeeding_strategy`)."""
@@ -180,7 +182,7 @@ class ChannelGraph:
         return {layer: sorted(followers) for layer, followers in sorted(table.items())}
 
     def follow_dict(self) -> dict[int, int]:
-        """Layer index -> the first layer with which it shares its units; leaders and layers of their own are not in it."""
+        """Layer index -> the first layer that shares its units, for each layer but that first one (`follow_dict`)."""
         leaders: dict[tuple[int, ...], int] = {}
         table = {}
         for position, name in enumerate(self.indexed_layers()):
@@ -217,7 +219,7 @@ class ChannelGraph:
             if layer.kind not in PRODUCERS:
                 continue
             host, node = (layer.norm, self._node_of_norm[layer.norm]) if layer.norm else (layer.name, layer.node)
-            host = _container(modules, layer, host)
+            host = _container(self.trace, modules, layer, host, node)
             sites[layer.name] = Site(host, layer.name, node, layer.out_units)
         return sites
 
@@ -284,7 +286,7 @@ class MacsOfWidths:
     def of_layer(layer: Layer, alive: np.ndarray) -> int:
         """MACs of one layer."""
         inputs = 1 if layer.kind == "depthwise" else int(alive[layer.in_units].sum())
-        return layer.macs_each * inputs * int(alive[layer.out_units].sum())
+        return round(layer.macs_each * inputs * int(alive[layer.out_units].sum()))
 
 
 def _number_units(flow: ChannelFlow, layers: Sequence[LayerFlow]) -> tuple[dict[int, int], dict[int, str]]:
@@ -301,7 +303,7 @@ def _number_units(flow: ChannelFlow, layers: Sequence[LayerFlow]) -> tuple[dict[
     return numbers, reasons
 
 
-def _direct_norms(trace: Trace, layers: Sequence[LayerFlow]) -> dict[str, LayerFlow]:
+def direct_norms(trace: Trace, layers: Sequence[LayerFlow]) -> dict[str, LayerFlow]:
     """Node of a convolution or linear layer -> the BN that alone reads its output."""
     norm_at = {layer.node: layer for layer in layers if layer.kind == "norm"}
     calls = [layer.name for layer in layers]
@@ -315,12 +317,17 @@ def _direct_norms(trace: Trace, layers: Sequence[LayerFlow]) -> dict[str, LayerF
     return found
 
 
-def _container(modules: dict[str, nn.Module], layer: Layer, host: str) -> str:
-    """The conv-BN module around a conv and its BN, where it is just that: there the original has its compactor."""
+def _container(trace: Trace, modules: dict[str, nn.Module], layer: Layer, host: str, node: str) -> str:
+    """The module that is just a conv and its BN, where they are in one: there the original has its compactor.
+
+    Nothing else may happen in it: a ReLU in the same forward would stand between the BN and the compactor.
+    """
     parent = layer.name.rpartition(".")[0]
-    leaf = layer.name.rpartition(".")[2]
     if layer.norm is None or not parent or isinstance(modules[parent], (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
         return host
-    children = {name for name, _ in modules[parent].named_children() if name != "compactor"}
-    norm_leaf = layer.norm.removeprefix(parent + ".")
-    return parent if children == {leaf, norm_leaf} else host
+    inside = {
+        item.name
+        for item in trace.nodes
+        if any(path == parent for path, _ in (item.meta.get("nn_module_stack") or {}).values())
+    }
+    return parent if inside == {layer.node, node} else host

@@ -63,9 +63,7 @@ def select_forgotten(
     return forgotten
 
 
-def least_macs(
-    group: np.ndarray, group_sizes: np.ndarray, macs_of: MacsOfGroupWidths, *, min_width: int
-) -> float:
+def least_macs(group: np.ndarray, group_sizes: np.ndarray, macs_of: MacsOfGroupWidths, *, min_width: int) -> float:
     """The fewest MACs that can be reached: every group with candidates at its minimum width."""
     candidates = np.bincount(group, minlength=len(group_sizes))
     return macs_of(group_sizes - np.clip(group_sizes - min_width, 0, candidates))

@@ -1,10 +1,10 @@
 """ResRep as hooks on the user's own optimiser: gradient reset and penalty before each step, masks after it.
 
-    pruner = ResRepPruner(model, example_inputs, ResRepConfig(flops_target=0.455))
-    optimizer = torch.optim.SGD(pruner.param_groups(lr=0.01, momentum=0.9, weight_decay=1e-4), lr=0.01)
-    pruner.attach(optimizer)
-    ...                               # the training loop, as it was
-    slim = pruner.convert()           # a plain, narrow nn.Module, proven equal
+pruner = ResRepPruner(model, example_inputs, ResRepConfig(flops_target=0.455))
+optimizer = torch.optim.SGD(pruner.param_groups(lr=0.01, momentum=0.9, weight_decay=1e-4), lr=0.01)
+pruner.attach(optimizer)
+...                               # the training loop, as it was
+slim = pruner.convert()           # a plain, narrow nn.Module, proven equal
 """
 
 from __future__ import annotations
@@ -46,7 +46,10 @@ class ResRepConfig:
     compactor_momentum: float = field(default=0.99, metadata={"help": "momentum of the compactors"})
     layers: str = field(
         default="internal",
-        metadata={"help": "'internal' layers, as in the paper, or 'all': residual streams too", "choices": ("internal", "all")},
+        metadata={
+            "help": "'internal' layers, as in the paper, or 'all': residual streams too",
+            "choices": ("internal", "all"),
+        },
     )
     include: tuple[str, ...] = field(default=(), metadata={"help": "prune only layers that fit these name patterns"})
     exclude: tuple[str, ...] = field(default=(), metadata={"help": "do not prune layers that fit these name patterns"})
@@ -187,7 +190,7 @@ class ResRepPruner:
             self.update_masks()
 
     def masks_are_due(self) -> bool:
-        """Whether the masks are updated after the step that was counted last: every mask_interval steps of the phase."""
+        """Whether the step counted last is one after which the masks are updated."""
         since = self.steps - self.config.before_mask_iters
         return since > 0 and since % self.config.mask_interval == 0
 
@@ -209,7 +212,9 @@ class ResRepPruner:
         self._set_masks(alive)
         if not _distributed() or dist.get_rank() == 0:
             ratio = self.masked_macs_ratio
-            logger.info("step %d: %d of %d rows forgotten, %.4f of the MACs", self.steps, forgotten.sum(), len(norms), ratio)
+            logger.debug(
+                "step %d: %d of %d rows forgotten, %.4f of the MACs", self.steps, forgotten.sum(), len(norms), ratio
+            )
 
     # Where it stands ------------------------------------------------------------------------------------------
 

@@ -1,25 +1,24 @@
 """Training: a recipe, one loop with callbacks, and what it writes.
 
 Public:
-    Recipe, base_recipe, resrep_recipe: what a run does.
+    Recipe, base_recipe, resrep_recipe: what a run does; file_attributes: what its weight files say of it.
     add_options, from_options, parse_choice, to_plain: recipes as command lines.
     World, init_world, add_local_rank, first_rank_first, broadcast_object, barrier: one process or several.
     add_continue, prepare, RunState: what is to be done in a run's folder.
-    RunLog: log.txt, metrics.jsonl, run.json, TensorBoard.
+    RunLog: log.txt, metrics.jsonl, run.json, TensorBoard; surroundings: versions, commit, hardware.
     train, TrainResult, NonFiniteLoss; Callback, TrainState: the loop, and where others come in.
     evaluate, Evaluation, check_fits; compare, count_macs: how good, and how large and fast.
-    plain_param_groups, exit_on_bad_input.
+    exit_on_bad_input: one line and exit code 2 for a person's mistake.
 """
 
 from training.bad_input import exit_on_bad_input
 from training.callback import Callback, TrainState
 from training.distributed import World, add_local_rank, barrier, broadcast_object, first_rank_first, init_world
 from training.evaluation import Evaluation, check_fits, evaluate
-from training.log import RunLog
+from training.log import RunLog, surroundings
 from training.loop import NonFiniteLoss, TrainResult, train
-from training.optimizer import plain_param_groups
 from training.options import add_options, from_options, parse_choice, to_plain
-from training.recipe import Recipe, base_recipe, resrep_recipe
+from training.recipe import Recipe, base_recipe, file_attributes, resrep_recipe
 from training.report import Comparison, Figures, compare, count_macs
 from training.run_folder import RunState, add_continue, prepare
 
@@ -46,13 +45,14 @@ __all__ = [
     "count_macs",
     "evaluate",
     "exit_on_bad_input",
+    "file_attributes",
     "first_rank_first",
     "from_options",
     "init_world",
     "parse_choice",
-    "plain_param_groups",
     "prepare",
     "resrep_recipe",
+    "surroundings",
     "to_plain",
     "train",
 ]

@@ -40,9 +40,9 @@ class RunLog:
         path = self.folder / run_folder.RUN
         if resume and path.exists():
             run = json.loads(path.read_text())
-            run.setdefault("resumed", []).append(_surroundings(world))
+            run.setdefault("resumed", []).append(surroundings(world))
         else:
-            run = {"recipe": recipe, "seed": recipe.get("seed"), **_surroundings(world)}
+            run = {"recipe": recipe, "seed": recipe.get("seed"), **surroundings(world)}
         _write_whole(path, json.dumps(run, indent=2) + "\n")
 
     def __enter__(self) -> "RunLog":
@@ -115,7 +115,8 @@ class _TerminalHandler(logging.Handler):
             tqdm.write(self.format(record), file=sys.stderr)
 
 
-def _surroundings(world: World) -> dict[str, Any]:
+def surroundings(world: World) -> dict[str, Any]:
+    """When and on what something runs: time, versions, commit, hardware, device, processes, threads."""
     gpus = (
         [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     )

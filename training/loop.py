@@ -92,7 +92,7 @@ def train(
                 bar.update()
                 if state.step % recipe.log_interval == 0:
                     _look(state, meter, callbacks, bar)
-                if _is_due(recipe.checkpoint_interval, state.step):
+                if _is_due(recipe.checkpoint_interval, state.step) and not _epoch_is_over(state):
                     _save(run_folder.LATEST, state, meter, callbacks)
 
             _look(state, meter, callbacks, bar)
@@ -245,6 +245,10 @@ def _lr_of_step(state: TrainState, step: int) -> float:
 
 def _is_due(interval: int, count: int) -> bool:
     return interval > 0 and count % interval == 0
+
+
+def _epoch_is_over(state: TrainState) -> bool:
+    return state.step % state.steps_per_epoch == 0 or state.step == state.total_steps
 
 
 def _evaluation_is_due(state: TrainState) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from base_model import model_info
+from data import Data
 from training.options import check_choices
 
 
@@ -102,6 +103,17 @@ _NOT_NEGATIVE = (
     *("image_size", "max_steps", "seed", "warmup_epochs", "val_last", "save_interval", "checkpoint_interval"),
     *("weight_decay", "bias_lr_factor", "min_lr"),
 )
+
+
+def file_attributes(recipe: Recipe, data: Data) -> dict[str, str | int]:
+    """What a weight file says about its network, as much as is needed to build it again."""
+    return {
+        "arch": recipe.arch,
+        "dataset": data.name,
+        "num_classes": data.num_classes,
+        "in_channels": data.in_channels,
+        "image_size": data.image_size,
+    }
 
 
 def base_recipe(arch: str) -> Recipe:

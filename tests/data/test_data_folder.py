@@ -95,7 +95,7 @@ def test_the_second_load_decodes_nothing_and_gives_the_same(tmp_path, monkeypatc
     assert_same(everything(load_data("folder", tmp_path, image_size=8)), first)
 
 
-def test_a_changed_file_or_size_is_decoded_again(tmp_path):
+def test_a_changed_file_is_decoded_again(tmp_path):
     before = everything(load_data("folder", make_folder(tmp_path), image_size=8))
     changed = tmp_path / "val" / "cow" / "1.png"
     Image.new("RGB", (12, 12)).save(changed)
@@ -103,7 +103,14 @@ def test_a_changed_file_or_size_is_decoded_again(tmp_path):
     after = everything(load_data("folder", tmp_path, image_size=8))
     assert torch.equal(before[0][:-1], after[0][:-1])
     assert (after[0][-1] == -1).all()
-    assert everything(load_data("folder", tmp_path, image_size=9))[0].shape[2:] == (9, 9)
+
+
+def test_each_image_size_has_its_own_cache(tmp_path, monkeypatch):
+    make_folder(tmp_path)
+    first = {size: everything(load_data("folder", tmp_path, image_size=size)) for size in (8, 9)}
+    forbid_decoding(monkeypatch)
+    for size, images in first.items():
+        assert_same(everything(load_data("folder", tmp_path, image_size=size)), images)
 
 
 @pytest.mark.parametrize("damage", ["cut", "garbage", "flipped", "pickled", "other shape"])
@@ -198,9 +205,23 @@ def test_resuming_decodes_only_the_tail(large, monkeypatch):
 
 def test_large_images_leave_the_global_random_numbers_alone(large):
     data = load_data("folder", large, image_size=65, workers=0)
+    torch.manual_seed(7)  # a state that no seed of an image leaves behind
     before = torch.get_rng_state()
     everything(data)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_each_large_image_has_a_crop_of_its_own(tmp_path):
+    make_folder(tmp_path, train=1, val=1)
+    for name in CLASSES:
+        Image.linear_gradient("L").save(tmp_path / "train" / name / "0.png")  # 256x256, each row another grey
+    data = load_data("folder", tmp_path, image_size=65, workers=0)
+    images = [
+        image
+        for epoch in range(2)
+        for image in next(data.train_batches(epoch, batch_size=3, seed=0, device="cpu")).images
+    ]
+    assert len(torch.unique(torch.stack(images), dim=0)) == 6
 
 
 def test_evaluation_of_large_images_is_resize_and_center_crop(large):

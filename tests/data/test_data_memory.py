@@ -61,6 +61,19 @@ def test_epochs_and_seeds_differ_and_repeat(synthetic):
     assert not torch.equal(epoch(0, 0), epoch(0, 1))
 
 
+def test_each_place_of_an_epoch_has_moves_of_its_own(monkeypatch):
+    pixels = np.arange(32 * 32 * 3, dtype=np.uint32).reshape(1, 32, 32, 3) // 13
+    monkeypatch.setattr(
+        torchvision.datasets, "CIFAR10", fake_set(pixels.astype(np.uint8).repeat(300, axis=0), [0] * 300, ["cat"])
+    )
+    data = load_data("cifar10")
+    epochs = [list(data.train_batches(epoch, batch_size=20, seed=0, device=CPU)) for epoch in range(2)]
+    # 162 different moves; 20 draws hit about 19 of them, 300 draws about 137.
+    assert len(torch.unique(epochs[0][0].images, dim=0)) > 14
+    assert len(torch.unique(images_of(epochs[0]), dim=0)) > 110
+    assert not torch.equal(epochs[0][0].images, epochs[1][0].images)
+
+
 def test_batches_leave_the_global_random_numbers_alone(synthetic):
     before = torch.get_rng_state(), np.random.get_state()[1].copy()
     list(synthetic.train_batches(0, batch_size=50, seed=0, device=CPU))
@@ -186,14 +199,23 @@ def test_missing_files_are_downloaded(monkeypatch, tmp_path):
     "reason",
     [URLError("no network"), RuntimeError("checksum\nwrong"), PermissionError("read-only"), IncompleteRead(b"")],
 )
-def test_a_failed_download_says_where_to_put_the_files(monkeypatch, reason):
+def test_a_failed_download_says_where_to_put_the_files(monkeypatch, tmp_path, reason):
     def read(root, train, download):
-        raise reason if download else RuntimeError("Dataset not found or corrupted.")
+        if not download:
+            raise RuntimeError("Dataset not found or corrupted.")
+        (tmp_path / root / "part").mkdir(parents=True, exist_ok=True)
+        raise reason
 
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torchvision.datasets, "CIFAR10", read)
     with pytest.raises(ValueError, match=r"cifar-10-batches-py.*ln -s YOUR_PATH cifar10_data") as raised:
         load_data("cifar10")
     assert "\n" not in str(raised.value)
+    assert not (tmp_path / "cifar10_data").exists()  # so that the link can be made
+    (tmp_path / "cifar10_data").mkdir()
+    with pytest.raises(ValueError, match="can't download"):
+        load_data("cifar10")
+    assert (tmp_path / "cifar10_data").exists()  # the user's own
 
 
 def test_wrong_names_and_values():

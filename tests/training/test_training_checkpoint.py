@@ -58,5 +58,5 @@ def test_errors_are_raised(tmp_path: Path) -> None:
 
 def test_code_in_a_file_is_refused(tmp_path: Path) -> None:
     torch.save({"step": os.system}, tmp_path / "bad.pth")
-    with pytest.raises(Exception, match="weights_only|Weights only"):
+    with pytest.raises(Exception, match=r"[Ww]eights.only"):
         checkpoint.load(tmp_path / "bad.pth")

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import tiny_run
 import torch
-from tiny_run import StepSum, run, tiny_recipe
+from tiny_run import StepSum, metrics_without_times, run, tiny_recipe
 
-from training import add_local_rank, checkpoint
+from training import World, add_local_rank, checkpoint, evaluate
 from training.distributed import choose_device
 
 SCRIPT = Path(tiny_run.__file__)
@@ -35,22 +35,28 @@ def in_two_processes(folder: Path, *words: str) -> None:
     assert [process.returncode for process in processes] == [0, 0], outputs
 
 
-@pytest.mark.parametrize("accumulate", ["1", "2"])
-def test_two_processes_take_the_steps_of_one(tmp_path: Path, accumulate: str) -> None:
-    """50 images in batches of 7 and 8: the processes' parts are of 3 and 4 images, or 4 and 4."""
+def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
+    """50 images in batches of 7 and 8: the processes' parts are of 3 and 4 images, or 4 and 4, each cut in two."""
     one, two = tmp_path / "one", tmp_path / "two"
     run(tiny_recipe(one), callbacks=[StepSum()])
-    in_two_processes(two, "--accumulate", accumulate)
+    in_two_processes(two, "--accumulate", "2")
     a, b = (checkpoint.load(folder / "finish.pth") for folder in (one, two))
     for name, value in a["model"].items():
         assert torch.allclose(value, b["model"][name], rtol=0, atol=1e-12), name
     assert a["callbacks"][0] == b["callbacks"][0]
-    from test_training_resume import metrics_without_times
-
     for line, other in zip(metrics_without_times(one), metrics_without_times(two), strict=True):
         for part in ("train", "val"):  # the evaluation is shared out, too: 21 images in batches of 8
             assert other.get(part) == pytest.approx(line.get(part), abs=1e-9)
     assert (two / "log.txt").read_text().count("val at epoch 0") == 1
+
+
+def test_all_processes_are_evaluated_with_the_first_ones_statistics(tmp_path: Path) -> None:
+    """Each process has its own BN statistics, and rank 0's are in the files: the evaluation must be of those."""
+    in_two_processes(tmp_path / "two", "--net", "dropout", "--max-steps", "7")
+    model = tiny_run.DropoutNet()
+    model.load_state_dict(checkpoint.load(tmp_path / "two" / "finish.pth")["model"])
+    alone = evaluate(model, tiny_run.tiny_data(), World(0, 0, 1, torch.device("cpu")), batch_size=8)
+    assert metrics_without_times(tmp_path / "two")[-1]["val"] == pytest.approx(alone.to_dict(), rel=1e-6)
 
 
 def test_auto_takes_what_is_there() -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import tiny_run
 import torch
-from tiny_run import Callback, StepSum, run, tiny_recipe
+from tiny_run import StepSum, metrics_without_times, run, tiny_recipe
 
-from training import TrainState, checkpoint
+from training import Callback, TrainState, checkpoint
 
 SCRIPT = Path(tiny_run.__file__)
 ROOT = SCRIPT.parents[2]
@@ -27,11 +27,6 @@ def command(folder: Path, *words: str) -> subprocess.CompletedProcess:
     arguments = ["--net", "dropout", "--output-dir", str(folder), "--checkpoint-interval", "3", *words]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run([sys.executable, str(SCRIPT), *arguments], env=environment, capture_output=True, text=True)
-
-
-def metrics_without_times(folder: Path) -> list[dict]:
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "time"} for line in lines]
 
 
 def assert_same(a: object, b: object, place: str = "") -> None:

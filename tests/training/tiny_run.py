@@ -6,6 +6,7 @@ With RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT set it is one process of seve
 """
 
 import argparse
+import json
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from data import Data, SyntheticSize, load_data
+from rr import param_groups
 from training import (
     Callback,
     Recipe,
@@ -29,7 +31,6 @@ from training import (
     broadcast_object,
     from_options,
     init_world,
-    plain_param_groups,
     prepare,
     to_plain,
     train,
@@ -43,9 +44,10 @@ class PlainNet(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(3, 6, 3, stride=2, dtype=torch.float64)
         self.fc = nn.Linear(6, 10, dtype=torch.float64)
+        self.scale = 1.0  # of the outputs; a test makes it infinite
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.fc(F.relu(self.conv(images.double())).mean((2, 3)))
+        return self.scale * self.fc(F.relu(self.conv(images.double())).mean((2, 3)))
 
 
 class DropoutNet(nn.Module):
@@ -105,6 +107,12 @@ def tiny_recipe(output_dir: Path | str, **changes: object) -> Recipe:
     return Recipe(arch="tiny", dataset="synthetic", device="cpu", output_dir=str(output_dir), **{**fields, **changes})
 
 
+def metrics_without_times(folder: Path) -> list[dict]:
+    """The lines of metrics.jsonl without what depends on the machine."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "time"} for line in lines]
+
+
 def run(
     recipe: Recipe, net: str = "plain", callbacks: Sequence[Callback] = (), conti_or_fs: str | None = None
 ) -> tuple[nn.Module, TrainResult]:
@@ -122,7 +130,7 @@ def run(
                 tiny_data(),
                 world,
                 log,
-                param_groups=lambda network: plain_param_groups(network, **groups),
+                param_groups=lambda network: param_groups(network, **groups),
                 write_weights=lambda path, network: torch.save(network.state_dict(), path),
                 callbacks=callbacks,
                 resume=resume,

@@ -1,0 +1,96 @@
+"""Networks and numbers for the tests of the method: nothing in them is zero, one or the identity by chance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from base_model import build_model
+from rr import ChannelGraph, Compactor, insert_compactors
+from rr.convert import zero_dead_rows
+
+
+class Net(nn.Module):
+    """A network out of a forward function: `Net(lambda net, x: net.b(net.a(x)), a=..., b=...)`."""
+
+    def __init__(self, forward: Callable[..., Tensor], **modules: nn.Module | Tensor) -> None:
+        super().__init__()
+        self.function = forward
+        for name, module in modules.items():
+            setattr(self, name, module)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.function(self, *inputs)
+
+
+def conv(inputs: int, outputs: int, kernel: int = 3, **options: object) -> nn.Conv2d:
+    """A convolution that keeps the size at stride 1."""
+    return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, **options)
+
+
+def head(net: Net, x: Tensor) -> Tensor:
+    """Mean over the pixels, then the classifier `fc`."""
+    return net.fc(x.mean((2, 3)))
+
+
+def network(name: str, image_size: int, seed: int = 0) -> tuple[nn.Module, Tensor]:
+    """A network of base_model with generic statistics, in eval mode, and example inputs."""
+    torch.manual_seed(seed)
+    model = generic(build_model(name, image_size=image_size, num_classes=10)).eval()
+    channels = next(model.parameters()).shape[1]
+    return model, torch.randn(2, channels, image_size, image_size)
+
+
+def generic(model: nn.Module) -> nn.Module:
+    """Give each BN statistics of a trained network and worse: means, variances, signs of gamma and beta at random."""
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, _BatchNorm):
+                module.running_mean.normal_(0, 0.5)
+                module.running_var.uniform_(0.5, 2)
+                if module.affine:
+                    module.weight.uniform_(0.5, 1.5).mul_(torch.where(torch.rand_like(module.weight) < 0.3, -1, 1))
+                    module.bias.normal_(0, 0.5)
+    return model
+
+
+def random_alive(graph: ChannelGraph, selected: np.ndarray, dead: float, seed: int = 0) -> np.ndarray:
+    """[num_units] of bool: a share `dead` of the selected units is dead, at least one of each group lives."""
+    alive = ~selected | (np.random.default_rng(seed).random(graph.num_units) >= dead)
+    for group in graph.groups:
+        if not alive[group.units].any():
+            alive[group.units[0]] = True
+    return alive
+
+
+def insert_generic_compactors(
+    model: nn.Module, graph: ChannelGraph, selected: np.ndarray, alive: np.ndarray
+) -> Mapping[str, Compactor]:
+    """Dense, far from orthogonal compactors at every site with selected units; dead units' rows are zero."""
+    sites = [site for site in graph.sites.values() if selected[site.units].any()]
+    compactors = insert_compactors(model, {site.host: len(site.units) for site in sites})
+    with torch.no_grad():
+        for compactor in compactors.values():
+            weight = compactor.pwc.weight
+            weight.copy_(0.5 * weight + torch.randn_like(weight) * len(weight) ** -0.5)
+    zero_dead_rows(model, graph, alive)
+    return compactors
+
+
+def tiny(channels: int = 6, bias: bool = False) -> nn.Sequential:
+    """Two convolutions with BN and a classifier for [N, 1, 8, 8] images."""
+    return nn.Sequential(
+        conv(1, channels, bias=bias),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(),
+        conv(channels, channels + 2, bias=bias),
+        nn.BatchNorm2d(channels + 2),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(channels + 2, 3),
+    )

@@ -1,0 +1,57 @@
+"""Evaluation against the figures computed at once over all images."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny_run import DropoutNet, PlainNet, tiny_data
+from torch import nn
+
+from data import SyntheticSize, load_data
+from training import World, check_fits, evaluate
+
+ALONE = World(0, 0, 1, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("batch_size", [1, 8, 21, 64])
+def test_equals_all_images_at_once(batch_size: int) -> None:
+    torch.manual_seed(0)
+    model, data = DropoutNet(), tiny_data()
+    (batch,) = data.val_batches(batch_size=21, device="cpu")
+    model.eval()
+    logits = model(batch.images)
+    model.train()
+
+    found = evaluate(model, data, ALONE, batch_size=batch_size, channels_last=batch_size == 8)
+
+    order = logits.argsort(1, descending=True)  # [21, 10]
+    hits = order == batch.labels[:, None]
+    assert found.loss == pytest.approx(F.cross_entropy(logits, batch.labels).item(), rel=1e-5)
+    assert found.top1 == pytest.approx(100 * hits[:, 0].sum().item() / 21)
+    assert found.top5 == pytest.approx(100 * hits[:, :5].sum().item() / 21)
+    assert found.num == 21
+    assert model.training
+
+
+class Three(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3 * 8 * 8, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.fc(images.flatten(1))
+
+
+def test_fewer_than_five_classes() -> None:
+    data = load_data("synthetic", image_size=8, synthetic_size=SyntheticSize(train=4, val=7, classes=3))
+    assert evaluate(Three(), data, ALONE, batch_size=4).top5 == 100
+
+
+def test_a_model_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    data = tiny_data()
+    check_fits(PlainNet(), data)
+    with pytest.raises(ValueError, match="classes"):
+        check_fits(Three(), data)
+    with pytest.raises(ValueError, match=r"can't take these images .*8x8"):
+        check_fits(nn.Conv2d(1, 10, 3), data)

@@ -1,0 +1,85 @@
+"""What a run leaves in its folder for people and for tables."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from training import Evaluation, RunLog, World
+
+FIRST, SECOND = (World(rank, rank, 2, torch.device("cpu")) for rank in (0, 1))
+RECIPE = {"arch": "src20", "seed": 3}
+
+
+def test_run_json_tells_where_the_figures_come_from(tmp_path: Path) -> None:
+    RunLog(tmp_path, FIRST, RECIPE)
+    run = json.loads((tmp_path / "run.json").read_text())
+    assert (run["recipe"], run["seed"], run["processes"], run["device"]) == (RECIPE, 3, 2, "cpu")
+    assert run["versions"].keys() == {"torch", "numpy", "python"}
+    assert run["versions"]["torch"] == torch.__version__
+    assert run["hardware"]["cores"] >= 1
+    assert "commit" in run
+    RunLog(tmp_path, FIRST, {"other": 1}, resume=True)
+    resumed = json.loads((tmp_path / "run.json").read_text())
+    assert (resumed["recipe"], resumed["started"]) == (RECIPE, run["started"])
+    assert len(resumed["resumed"]) == 1
+
+
+def test_curves_have_the_published_tags(tmp_path: Path) -> None:
+    with RunLog(tmp_path, FIRST, RECIPE) as log:
+        log.curves("Train", Evaluation(50.0, 90.0, 1.5, 10), 100)
+        log.curves("Val", Evaluation(60.0, 95.0, 1.25, 10), 200)
+        log.scalars({"macs": 0.5}, 100)
+    found = {}
+    for folder in [tmp_path / "tensorboard", *(tmp_path / "tensorboard").iterdir()]:
+        if folder.is_dir():
+            events = EventAccumulator(str(folder)).Reload()
+            for tag in events.Tags()["scalars"]:
+                found[folder.name, tag] = [(event.step, event.value) for event in events.Scalars(tag)]
+    assert found == {
+        ("Top1-Acc_Train", "Top1-Acc"): [(100, 50.0)],
+        ("Top5-Acc_Train", "Top5-Acc"): [(100, 90.0)],
+        ("Loss_Train", "Loss"): [(100, 1.5)],
+        ("Top1-Acc_Val", "Top1-Acc"): [(200, 60.0)],
+        ("Top5-Acc_Val", "Top5-Acc"): [(200, 95.0)],
+        ("Loss_Val", "Loss"): [(200, 1.25)],
+        ("tensorboard", "macs"): [(100, 0.5)],
+    }
+
+
+def test_rewind_drops_later_epochs_and_torn_lines(tmp_path: Path) -> None:
+    with RunLog(tmp_path, FIRST, RECIPE) as log:
+        for epoch in range(4):
+            log.epoch({"epoch": epoch})
+        with open(tmp_path / "metrics.jsonl", "a") as file:
+            file.write('{"epoch": 1, "lo')
+        log.rewind(2)
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"epoch": 0}\n{"epoch": 1}\n{"epoch": 2}\n'
+
+
+def test_log_is_appended_to_and_holds_what_libraries_say(tmp_path: Path) -> None:
+    for text in ("one", "two"):
+        with RunLog(tmp_path, FIRST, RECIPE, resume=text == "two"):
+            logging.getLogger("some.library").info("said %s", text)
+        logging.getLogger("some.library").info("outside")
+    lines = (tmp_path / "log.txt").read_text().splitlines()
+    assert [line.split(" ", 2)[2] for line in lines] == ["said one", "said two"]
+
+
+def test_a_stop_is_told(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), RunLog(tmp_path, FIRST, RECIPE):
+        raise RuntimeError("no memory")
+    assert "stopped by RuntimeError: no memory" in (tmp_path / "log.txt").read_text()
+
+
+def test_other_ranks_write_nothing(tmp_path: Path) -> None:
+    with RunLog(tmp_path / "run", SECOND, RECIPE) as log:
+        log.curves("Val", Evaluation(60.0, 95.0, 1.25, 10), 200)
+        log.scalars({"macs": 0.5}, 100)
+        log.epoch({"epoch": 0})
+        log.rewind(0)
+        log.progress_bar(3, 0).close()
+    assert not (tmp_path / "run").exists()

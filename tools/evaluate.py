@@ -1,0 +1,170 @@
+"""Test any weight file that this project writes: base, in training (with its compactors) or converted.
+
+    python tools/evaluate.py -a src56 resrep_models/src56_train/finish_converted.hdf5
+    python tools/evaluate.py -a src20 PRUNED.hdf5 --against BASE.hdf5 --output comparison.json
+    python tools/evaluate.py -a src20 src20_train/finish.hdf5 --dataset folder --data-dir DIR
+
+Prints what the file is, its accuracy on the validation data, its MACs and parameters; with --against the same of both
+files side by side, with milliseconds per image and bytes on disk. --output writes the figures as JSON, together with
+what the runs beside the files say of their recipes, and what this machine is. Seconds on CIFAR, a pass over the
+validation images on ImageNet.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the checkout without PYTHONPATH
+
+from base_model import build_model, model_info, model_names
+from data import Data, dataset_names, load_data
+from rr.files import WeightFile, load_network, read_weights
+from training import (
+    Evaluation,
+    World,
+    check_fits,
+    compare,
+    count_macs,
+    evaluate,
+    exit_on_bad_input,
+    init_world,
+    parse_choice,
+    surroundings,
+)
+
+KINDS = {"base": "base network", "training": "network in training, with compactors", "converted": "converted network"}
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A weight file, loaded and evaluated."""
+
+    path: Path
+    model: nn.Module
+    file: WeightFile
+    val: Evaluation
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the script with these arguments (default: the command line's)."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    with exit_on_bad_input():
+        parse_choice(arguments, "-a", "--arch", choices=model_names(), help="network")
+        run(parse_arguments(arguments))
+
+
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    """Exits with 2 for what it doesn't know."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    names = ", ".join(dataset_names())
+    parser.add_argument("-a", "--arch", required=True, help="network: " + ", ".join(model_names()))
+    parser.add_argument("weights", type=Path, help="an .hdf5 file, or the .pth beside a converted one")
+    parser.add_argument("--against", type=Path, help="another weight file, to compare with: the base network's")
+    parser.add_argument("--output", type=Path, help="write the figures to this JSON file")
+    parser.add_argument("--dataset", help=f"data set (default: what the file was trained on): {names}")
+    parser.add_argument("--data-dir", help="folder of the data (default: the data set's usual one)")
+    parser.add_argument("--image-size", type=int, help="height and width of the images (default: as in training)")
+    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--workers", type=int, help="loader processes or threads (default: the data set's choice)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    parser.add_argument("--amp", action=argparse.BooleanOptionalAction, default=False, help="bfloat16 autocast")
+    return parser.parse_args(arguments)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Load, evaluate, print, write; raises ValueError for what a person can put right."""
+    if options.batch_size < 1:
+        raise ValueError(f"--batch-size is {options.batch_size}: give at least 1")
+    data = data_of(options, read_weights(options.weights).attributes)
+    with init_world(options.device) as world:
+        tested = test_file(options.weights, options, data, world)
+        figures: dict[str, Any] = {"deps": tested.file.deps, "val": tested.val.to_dict()}
+        if options.against is None:
+            describe(tested, options, data)
+        else:
+            figures["comparison"] = compare_files(test_file(options.against, options, data, world), tested, data)
+        if options.output is not None:
+            runs = {"pruning": beside(options.weights, "result.json")}
+            if options.against is not None:
+                runs["base_training"] = beside(options.against, "run.json")
+            everything = {"arch": options.arch, "dataset": data.name, **figures, "tested": surroundings(world), **runs}
+            options.output.parent.mkdir(parents=True, exist_ok=True)
+            options.output.write_text(json.dumps(everything, indent=2) + "\n")
+
+
+def data_of(options: argparse.Namespace, attributes: dict[str, Any]) -> Data:
+    """The data set that the options name, else the one that the weight file names, else the network's usual one."""
+    info = model_info(options.arch)
+    if attributes.get("arch", options.arch) != options.arch:
+        held = attributes["arch"]
+        raise ValueError(f"{options.weights} holds a {held}, not a {options.arch}: give -a {held}")
+    dataset = options.dataset or attributes.get("dataset", info.dataset)
+    image_size = options.image_size or attributes.get("image_size", info.image_size)
+    return load_data(dataset, options.data_dir, image_size, options.workers)
+
+
+def test_file(path: Path, options: argparse.Namespace, data: Data, world: World) -> Tested:
+    """Build the network that the file is of, load it strictly and evaluate it."""
+    build = partial(
+        build_model,
+        options.arch,
+        num_classes=data.num_classes,
+        in_channels=data.in_channels,
+        image_size=data.image_size,
+    )
+    model, file = load_network(path, build)
+    check_fits(model, data)
+    model.to(world.device)
+    val = evaluate(model, data, world, batch_size=options.batch_size, amp=options.amp, channels_last=True)
+    return Tested(path, model, file, val)
+
+
+def describe(tested: Tested, options: argparse.Namespace, data: Data) -> None:
+    """Print what one file is and how good."""
+    anchor = next(tested.model.parameters())
+    image = torch.zeros(1, data.in_channels, data.image_size, data.image_size, device=anchor.device)
+    parameters = sum(parameter.numel() for parameter in tested.model.parameters())
+    val = tested.val
+    print(f"{tested.path}: {options.arch}, {KINDS[tested.file.kind]}")
+    if tested.file.deps is not None:
+        print(f"deps: {tested.file.deps}")
+    print(f"MACs: {count_macs(tested.model, image):,}  parameters: {parameters:,}")
+    print(f"{data.name}, {val.num:,} images: top1={val.top1:.4f}, top5={val.top5:.4f}, loss={val.loss:.6f}")
+
+
+def compare_files(base: Tested, pruned: Tested, data: Data) -> dict[str, Any]:
+    """Print both side by side; the same for JSON."""
+    comparison = compare(
+        base.model,
+        pruned.model,
+        (data.in_channels, data.image_size, data.image_size),
+        base_val=base.val,
+        pruned_val=pruned.val,
+        base_file=base.path,
+        pruned_file=pruned.path,
+    )
+    ratio = comparison.pruned.macs / comparison.base.macs
+    print(f"{base.path} and {pruned.path} ({ratio:.1%} of the MACs) on {data.name}, {pruned.val.num:,} images:\n")
+    print(comparison.table())
+    print(f"\ndeps: {pruned.file.deps}")
+    return {**comparison.to_dict(), "macs_ratio": ratio}
+
+
+def beside(weights: Path, name: str) -> Any:
+    """What the run that wrote a weight file says of itself (recipe, seed, versions, commit, hardware)."""
+    path = weights.parent / name
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+if __name__ == "__main__":
+    main()

@@ -70,7 +70,7 @@ def unit_norms(graph: ChannelGraph, compactors: dict[str, Compactor]) -> np.ndar
     rows = np.zeros(graph.num_units)
     for site in graph.sites.values():
         if site.host in compactors:
-            matrix = compactors[site.host].matrix.detach().to("cpu", torch.float64).numpy()
+            matrix = compactors[site.host].matrix.detach().cpu().double().numpy()
             np.add.at(squares, site.units, (matrix**2).sum(axis=1))
             np.add.at(rows, site.units, 1)
         else:

@@ -167,6 +167,8 @@ class ResRepPruner:
         its p rows, so that p = 1 is the paper's rule. scale: what the gradients are multiplied by at present.
         """
         weights = self._weights
+        if self._penalised.device != weights[0].device:  # the model was moved after the pruner was built
+            self._prepare_rows()
         for weight in weights:
             if weight.grad is None:  # not reached by this step's loss
                 weight.grad = torch.zeros_like(weight)

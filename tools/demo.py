@@ -17,7 +17,7 @@ COMMON = ["-a", "src20", "--dataset", "digits", "--batch-size", "32", "--log-int
 BASE = ["--epochs", "20", "--lr", "0.05", "--schedule", "cosine", "--milestones"]
 PRUNE = [
     *("--epochs", "40", "--lr", "0.05", "--penalty", "1e-3", "--flops-target", "0.471"),
-    *("--before-mask-epochs", "2", "--mask-interval", "15", "--begin-granularity", "4", "--save-interval", "0"),
+    *("--before-mask-epochs", "2", "--mask-interval", "10", "--begin-granularity", "4", "--save-interval", "0"),
 ]
 
 

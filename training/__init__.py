@@ -16,7 +16,8 @@ from training.callback import Callback, TrainState
 from training.distributed import World, add_local_rank, barrier, broadcast_object, first_rank_first, init_world
 from training.evaluation import Evaluation, check_fits, evaluate
 from training.log import RunLog, surroundings
-from training.loop import NonFiniteLoss, TrainResult, train
+from training.loop import TrainResult, train
+from training.observe import NonFiniteLoss
 from training.options import add_options, from_options, parse_choice, to_plain
 from training.recipe import Recipe, base_recipe, file_attributes, resrep_recipe
 from training.report import Comparison, Figures, compare, count_macs

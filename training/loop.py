@@ -1,6 +1,5 @@
 """The training loop: one for base training and for pruning, which comes in through callbacks."""
 
-import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -12,23 +11,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from tqdm import tqdm
 
 from data import Batch, Data
-from training import checkpoint, run_folder
+from training import run_folder
 from training.callback import Callback, TrainState
-from training.distributed import World, barrier, broadcast_object
-from training.evaluation import Evaluation, batch_sums, evaluate, sum_dtype
+from training.checkpoint import load_run, save_run
+from training.distributed import World, barrier
+from training.evaluation import Evaluation, batch_sums, sum_dtype
 from training.log import RunLog
 from training.meter import Meter
+from training.observe import callback_scalars, epoch_record, look, validate
 from training.recipe import Recipe
 from training.schedule import lr_factor
-
-logger = logging.getLogger(__name__)
-
-
-class NonFiniteLoss(ValueError):
-    """A loss or a weight was infinite or not a number; latest.pth is from before it."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +60,13 @@ def train(
     for callback in callbacks:
         callback.on_start(state)
     if resume:
-        _load(state, meter, callbacks)
+        load_run(state, meter, callbacks)
         log.rewind(state.epoch)
     state.rewrap()
     if not resume:
         state.save_weights(run_folder.INIT_WEIGHTS)
-        val = _validate(state)
-        log.epoch({"epoch": 0, "step": 0, "val": val.to_dict(), **_scalars(callbacks)})
+        val = validate(state)
+        log.epoch({"epoch": 0, "step": 0, "val": val.to_dict(), **callback_scalars(callbacks)})
 
     with log.progress_bar(state.total_steps, state.step) as bar:
         while state.step < state.total_steps:
@@ -91,25 +85,25 @@ def train(
                     callback.after_step(state)
                 bar.update()
                 if state.step % recipe.log_interval == 0:
-                    _look(state, meter, callbacks, bar)
+                    look(state, meter, callbacks, bar)
                 if _is_due(recipe.checkpoint_interval, state.step) and not _epoch_is_over(state):
-                    _save(run_folder.LATEST, state, meter, callbacks)
+                    save_run(run_folder.LATEST, state, meter, callbacks)
 
-            _look(state, meter, callbacks, bar)
+            look(state, meter, callbacks, bar)
             trained = meter.epoch()
             meter.new_epoch()
             state.epoch += 1
             seconds = time.perf_counter() - epoch_began
-            val = _validate(state) if _evaluation_is_due(state) else None
+            val = validate(state) if _evaluation_is_due(state) else None
             for callback in callbacks:
                 callback.after_epoch(state)
-            log.epoch(_record(state, trained, val, callbacks, seconds))
+            log.epoch(epoch_record(state, trained, val, callbacks, seconds))
             if _is_due(recipe.save_interval, state.epoch):
                 state.save_weights(f"epoch-{state.epoch}.hdf5")
-            _save(run_folder.LATEST, state, meter, callbacks)
+            save_run(run_folder.LATEST, state, meter, callbacks)
 
-    val = val or _validate(state)  # resumed behind the last epoch
-    _save(run_folder.FINISH, state, meter, callbacks)
+    val = val or validate(state)  # resumed behind the last epoch
+    save_run(run_folder.FINISH, state, meter, callbacks)
     state.save_weights(run_folder.FINISH_WEIGHTS)  # last of all: this file says that the run is complete
     barrier(world)
     return TrainResult(val, trained, state.epoch, state.step, time.perf_counter() - began)
@@ -203,46 +197,6 @@ def _memory_format(recipe: Recipe) -> torch.memory_format:
     return torch.channels_last if recipe.channels_last else torch.contiguous_format
 
 
-def _look(state: TrainState, meter: Meter, callbacks: Sequence[Callback], bar: tqdm) -> None:
-    """Read what the device has added up since the last look, and tell it."""
-    _check_finite(state, meter)
-    look = meter.look()
-    if look is None:
-        return
-    progress = {name: text for callback in callbacks for name, text in callback.progress().items()}
-    state.log.curves("Train", look.train, state.step)
-    state.log.scalars(_scalars(callbacks).get("scalars", {}), state.step)
-    bar.set_description(
-        f"epoch {min(state.step // state.steps_per_epoch + 1, state.recipe.epochs)}/{state.recipe.epochs}"
-    )
-    bar.set_postfix({"loss": f"{look.train.loss:.4f}", "top1": f"{look.train.top1:.2f}", **progress})
-    logger.info(
-        "step %d of %d, lr=%.6g, loss=%.5f, top1=%.3f%s, TRAIN speed: %.1f examples/sec",
-        state.step,
-        state.total_steps,
-        _lr_of_step(state, state.step),
-        look.train.loss,
-        look.train.top1,
-        "".join(f", {name}={text}" for name, text in progress.items()),
-        look.speed,
-        extra={"progress": True},
-    )
-
-
-def _check_finite(state: TrainState, meter: Meter) -> None:
-    step = meter.first_bad_step()
-    if step is not None:
-        raise NonFiniteLoss(
-            f"the loss isn't finite at step {step} (learning rate {_lr_of_step(state, step):g}): lower --lr or add "
-            f"--warmup-epochs; {run_folder.LATEST}, if there is one, is from before"
-        )
-
-
-def _lr_of_step(state: TrainState, step: int) -> float:
-    """The recipe's learning rate in the step-th step, counted from 1."""
-    return state.recipe.lr * state.scheduler.lr_lambdas[0](step - 1)
-
-
 def _is_due(interval: int, count: int) -> bool:
     return interval > 0 and count % interval == 0
 
@@ -255,73 +209,3 @@ def _evaluation_is_due(state: TrainState) -> bool:
     recipe = state.recipe
     is_last = state.epoch > recipe.epochs - recipe.val_last or state.step == state.total_steps
     return is_last or _is_due(recipe.val_interval, state.epoch)
-
-
-def _validate(state: TrainState) -> Evaluation:
-    recipe = state.recipe
-    val = evaluate(
-        state.model,
-        state.data,
-        state.world,
-        batch_size=recipe.batch_size,
-        amp=recipe.amp,
-        channels_last=recipe.channels_last,
-    )
-    logger.info("val at epoch %d, top1=%.4f, top5=%.4f, loss=%.6f", state.epoch, val.top1, val.top5, val.loss)
-    state.log.curves("Val", val, state.step)
-    return val
-
-
-def _scalars(callbacks: Sequence[Callback]) -> dict[str, dict[str, float]]:
-    values = {name: value for callback in callbacks for name, value in callback.scalars().items()}
-    return {"scalars": values} if values else {}
-
-
-def _record(
-    state: TrainState, trained: Evaluation, val: Evaluation | None, callbacks: Sequence[Callback], seconds: float
-) -> dict[str, Any]:
-    """One line of metrics.jsonl. All that depends on the machine is under `time`."""
-    record: dict[str, Any] = {"epoch": state.epoch, "step": state.step, "lr": _lr_of_step(state, state.step)}
-    record["train"] = trained.to_dict()
-    if val is not None:
-        record["val"] = val.to_dict()
-    return {**record, **_scalars(callbacks), "time": {"seconds": round(seconds, 3)}}
-
-
-def _save(name: str, state: TrainState, meter: Meter, callbacks: Sequence[Callback]) -> None:
-    """Write a checkpoint; if something in it isn't finite, leave the one before and raise NonFiniteLoss."""
-    _check_finite(state, meter)
-    if not all(bool(parameter.isfinite().all()) for parameter in state.model.parameters()):
-        raise NonFiniteLoss(
-            f"a weight isn't finite after step {state.step} (learning rate {_lr_of_step(state, state.step):g}): "
-            f"lower --lr; {run_folder.LATEST}, if there is one, is from before"
-        )
-    sums = meter.state_dict()
-    if state.world.is_first:
-        contents = {
-            "recipe": state.log.recipe,
-            "epoch": state.epoch,
-            "step": state.step,
-            "step_in_epoch": state.step - state.epoch * state.steps_per_epoch,
-            "meter": sums,
-            "model": state.model.state_dict(),
-            "optimizer": state.optimizer.state_dict(),
-            "scheduler": state.scheduler.state_dict(),
-            "callbacks": [callback.state_dict() for callback in callbacks],
-        }
-        checkpoint.save(state.log.folder / name, contents)
-    barrier(state.world)
-
-
-def _load(state: TrainState, meter: Meter, callbacks: Sequence[Callback]) -> None:
-    """Take up latest.pth, which rank 0 reads for all."""
-    path = state.log.folder / run_folder.LATEST
-    saved = broadcast_object(state.world, checkpoint.load(path) if state.world.is_first else None)
-    for callback, callback_state in zip(callbacks, saved["callbacks"], strict=True):
-        callback.load_state_dict(callback_state)
-    state.model.load_state_dict(saved["model"])
-    state.optimizer.load_state_dict(saved["optimizer"])
-    state.scheduler.load_state_dict(saved["scheduler"])
-    meter.load_state_dict(saved["meter"])
-    state.epoch, state.step = saved["epoch"], saved["step"]
-    logger.info("going on after epoch %d, step %d of %d", state.epoch, state.step, state.total_steps)

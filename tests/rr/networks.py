@@ -50,8 +50,9 @@ def generic(model: nn.Module) -> nn.Module:
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, _BatchNorm):
-                module.running_mean.normal_(0, 0.5)
-                module.running_var.uniform_(0.5, 2)
+                if module.track_running_stats:
+                    module.running_mean.normal_(0, 0.5)
+                    module.running_var.uniform_(0.5, 2)
                 if module.affine:
                     module.weight.uniform_(0.5, 1.5).mul_(torch.where(torch.rand_like(module.weight) < 0.3, -1, 1))
                     module.bias.normal_(0, 0.5)

@@ -114,8 +114,6 @@ def test_selection_among_ten_thousand_rows_is_quick() -> None:
     seconds = []
     for _ in range(5):
         start = time.perf_counter()
-        select_forgotten(
-            scores, group, sizes, lambda w: float((w[1:] * w[:-1]).sum()), 1e6, min_width=1, limit=9_000
-        )
+        select_forgotten(scores, group, sizes, lambda w: float((w[1:] * w[:-1]).sum()), 1e6, min_width=1, limit=9_000)
         seconds.append(time.perf_counter() - start)
     assert min(seconds) < 0.02

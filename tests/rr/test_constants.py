@@ -1,0 +1,153 @@
+"""What a dead channel becomes on its way to the next layer: depthwise layers, BN without a convolution, padding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from networks import Net, conv, generic, head, insert_generic_compactors, random_alive
+from torch import Tensor, nn
+
+import rr.convert
+from rr import ChannelGraph, ConversionError, convert
+from rr.constants import dead_constants
+
+
+def separable(
+    activation: Callable[[Tensor], Tensor] = F.relu,
+    eps: float = 1e-5,
+    bias: bool = False,
+    norm: bool = True,
+    kernel: int = 1,
+    **options: object,
+) -> Net:
+    """conv-BN, depthwise conv(-BN) and a kernel x kernel convolution, each with the activation behind it."""
+
+    def forward(net: Net, x: Tensor) -> Tensor:
+        x = activation(net.bn1(net.conv1(x)))
+        x = net.depthwise(x)
+        x = activation(net.bn2(x) if norm else x)
+        return head(net, activation(net.conv2(x)))
+
+    torch.manual_seed(0)
+    modules = {
+        "conv1": conv(3, 10, bias=bias),
+        "bn1": nn.BatchNorm2d(10, eps=eps),
+        "depthwise": conv(10, 10, groups=10, bias=bias),
+        "bn2": nn.BatchNorm2d(10, eps=eps) if norm else nn.Identity(),
+        "conv2": nn.Conv2d(10, 8, kernel, **options),
+        "fc": nn.Linear(8, 3),
+    }
+    return generic(Net(forward, **modules)).eval()
+
+
+IMAGES = torch.randn(3, 3, 7, 7, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"bias": True},
+        {"norm": False, "bias": True},
+        {"norm": False},
+        {"eps": 0.1},
+        {"eps": 1e-3, "bias": True},
+        {"activation": F.relu6},
+        {"activation": F.hardswish},
+        {"activation": torch.sigmoid},  # a dead channel is 0.5 already in front of the depthwise layer
+        {"activation": lambda x: F.dropout(F.leaky_relu(x, 0.1), 0.5, training=False)},
+        {"kernel": 3},
+        {"kernel": 3, "stride": 2, "bias": True},
+        {"kernel": 3, "padding": "valid"},
+    ],
+    ids=str,
+)
+def test_constants_go_into_the_bias_exactly(options: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    sigmoid = options.get("activation") is torch.sigmoid
+    model = separable(**options)
+    graph = ChannelGraph(model, IMAGES)
+    units = graph.layers["conv1"].out_units
+    assert graph.prunable[units].all() != sigmoid
+    if sigmoid:  # ... whose padding cuts that constant at the border
+        assert "padding of depthwise" in graph.reasons[int(units[0])]
+    alive = random_alive(graph, graph.prunable, 0.5)
+    insert_generic_compactors(model, graph, graph.prunable, alive)
+    _, report = convert(model, graph, IMAGES)
+    assert report.float64_difference <= 1e-12
+    assert report.dropped == (~alive).sum()
+    assert report.macs_after == graph.macs(alive) < report.macs_before
+    if "norm" not in options and not sigmoid:
+        monkeypatch.setattr(rr.convert, "dead_constants", lambda *_: {})
+        with pytest.raises(ConversionError, match="float64_difference"):
+            convert(model, graph, IMAGES)
+
+
+def test_the_constant_of_a_mobilenet_block() -> None:
+    model = separable(eps=1e-3).double()
+    graph = ChannelGraph(model, IMAGES)
+    dead = [1, 4, 5, 8]
+    alive = np.ones(graph.num_units, dtype=bool)
+    alive[graph.layers["conv1"].out_units[dead]] = False
+    found = dead_constants(graph, model, alive)
+    assert list(found) == ["conv2"]
+    bn = model.bn2
+    constant = F.relu(bn.bias - bn.running_mean * bn.weight / torch.sqrt(bn.running_var + 1e-3))[dead]
+    assert (constant > 0).any()
+    torch.testing.assert_close(found["conv2"], model.conv2.weight[:, dead, 0, 0] @ constant, rtol=1e-14, atol=1e-14)
+    assert dead_constants(graph, model, np.ones(graph.num_units, dtype=bool)) == {}
+
+
+@pytest.mark.parametrize("padding", [1, (0, 1), "same"])
+def test_a_padded_consumer_behind_a_depthwise_layer_is_unprunable(padding: object) -> None:
+    model = separable(kernel=3, padding=padding)
+    graph = ChannelGraph(model, IMAGES)
+    for unit in graph.layers["conv1"].out_units:
+        assert graph.reasons[int(unit)] == ("when dead, it is a constant that the padding of conv2 cuts at the border")
+    assert graph.prunable[graph.layers["conv2"].out_units].all()
+    assert "padding of conv2" in graph.explain()
+
+
+def test_a_pool_that_counts_its_padding_is_unprunable() -> None:
+    net = Net(
+        lambda net, x: head(net, net.conv2(F.avg_pool2d(net.bn(net.conv1(x).relu()), 3, 2, 1))),
+        **{"conv1": conv(3, 8), "bn": nn.BatchNorm2d(8), "conv2": conv(8, 4, 1), "fc": nn.Linear(4, 2)},
+    )
+    graph = ChannelGraph(generic(net).eval(), IMAGES)
+    assert not graph.prunable[graph.layers["conv1"].out_units].any()
+
+
+def test_a_depthwise_layer_with_several_outputs_per_channel() -> None:
+    torch.manual_seed(0)
+    net = Net(
+        lambda net, x: head(net, net.conv2(F.relu(net.bn(net.depthwise(F.relu(net.conv1(x))))))),
+        conv1=conv(3, 6),
+        depthwise=conv(6, 18, groups=6),
+        bn=nn.BatchNorm2d(18),
+        conv2=conv(18, 4, 1),
+        fc=nn.Linear(4, 2),
+    )
+    model = generic(net).eval()
+    graph = ChannelGraph(model, IMAGES)
+    alive = np.ones(graph.num_units, dtype=bool)
+    alive[graph.layers["conv1"].out_units[[0, 3]]] = False
+    insert_generic_compactors(model, graph, graph.prunable, alive)
+    slim, report = convert(model, graph, IMAGES)
+    assert report.float64_difference <= 1e-12
+    assert (slim.depthwise.groups, slim.depthwise.out_channels, slim.conv2.in_channels) == (4, 12, 12)
+
+
+def test_numbers_added_to_dead_channels() -> None:
+    torch.manual_seed(0)
+    model = Net(
+        lambda net, x: net.fc(net.conv2(net.conv1(x) * 2 + 3).relu().mean((2, 3)) - 1),
+        **{"conv1": conv(3, 8), "conv2": conv(8, 6, 1), "fc": nn.Linear(6, 2)},
+    )
+    graph = ChannelGraph(model, IMAGES)
+    assert graph.prunable[graph.layers["conv1"].out_units].all()
+    alive = random_alive(graph, graph.prunable, 0.5)
+    insert_generic_compactors(model, graph, graph.prunable, alive)
+    assert convert(model, graph, IMAGES)[1].float64_difference <= 1e-12

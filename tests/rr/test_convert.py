@@ -1,0 +1,243 @@
+"""Folding: equal outputs in float64 and float32, the narrow network's names, and a proof that would notice."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import SIZES, Networks
+from networks import conv, generic, insert_generic_compactors, random_alive, tiny
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+import rr.convert
+from base_model import build_model
+from rr import ChannelGraph, ConversionError, convert, find_compactors
+from rr.convert import alive_units, unit_norms
+
+
+def trained_tiny(dead: float = 0.5) -> tuple[nn.Module, ChannelGraph, Tensor, np.ndarray]:
+    """The tiny network with dense compactors, a share `dead` of whose rows is zero."""
+    torch.manual_seed(0)
+    model, images = generic(tiny()).eval(), torch.randn(4, 1, 8, 8)
+    graph = ChannelGraph(model, images)
+    alive = random_alive(graph, graph.prunable, dead)
+    insert_generic_compactors(model, graph, graph.prunable, alive)
+    return model, graph, images, alive
+
+
+@pytest.mark.parametrize("name", ["src20", "vc", "lenet5bn", "smi1", "smi1_cifar", "sres50"])
+@pytest.mark.parametrize("layers", ["internal", "all"])
+def test_every_family_converts_exactly(name: str, layers: str, traced: Networks) -> None:
+    plain, images, graph = traced[name]
+    model = copy.deepcopy(plain)
+    selected = graph.select(layers)
+    alive = random_alive(graph, selected, 0.5)
+    insert_generic_compactors(model, graph, selected, alive)
+    slim, report = convert(model, graph, images)
+
+    assert report.float64_difference <= 1e-12
+    assert report.cut_difference == 0
+    assert report.float32_difference <= max(1e-6, 4 * report.float32_own_error)
+    assert list(report.widths) == graph.widths(alive)
+    assert report.dropped == (~alive).sum() > 0.4 * selected.sum()
+    assert report.macs_after == graph.macs(alive) < report.macs_before
+    assert report.parameters_after == sum(parameter.numel() for parameter in slim.parameters())
+    assert report.parameters_before == sum(parameter.numel() for parameter in plain.parameters())
+
+    assert not any(isinstance(module, _BatchNorm) for module in slim.modules())
+    assert not find_compactors(slim)
+    built = build_model(name, report.widths, num_classes=10, image_size=SIZES[name], folded=True).eval()
+    assert {key: tensor.shape for key, tensor in built.state_dict().items()} == {
+        key: tensor.shape for key, tensor in slim.state_dict().items()
+    }
+    built.load_state_dict(slim.state_dict())
+    with torch.no_grad():
+        expected = model(images)
+        assert torch.equal(built(images), slim(images))
+    scale = expected.abs().max()
+    assert (slim(images) - expected).abs().max() <= 1e-4 * scale
+
+
+def test_nothing_dropped_is_exact_too() -> None:
+    model, graph, images, _ = trained_tiny(dead=0.0)
+    _, report = convert(model, graph, images)
+    assert (report.dropped, report.largest_dropped, report.macs_ratio) == (0, 0.0, 1.0)
+    assert report.float64_difference <= 1e-14
+
+
+def test_a_plain_model_is_folded_as_it_is() -> None:
+    model, images = generic(tiny(bias=True)).eval(), torch.randn(4, 1, 8, 8)
+    slim, report = convert(model, ChannelGraph(model, images), images)
+    assert report.float64_difference <= 1e-14
+    assert [type(module) for module in slim][:3] == [nn.Conv2d, nn.Identity, nn.ReLU]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_model_stays_as_it_is(training: bool) -> None:
+    model, graph, images, _ = trained_tiny()
+    model.train(training)
+    before = copy.deepcopy(model.state_dict())
+    slim, _ = convert(model, graph, images)
+    assert all(module.training == training for module in model.modules())
+    assert not any(module.training for module in slim.modules())
+    assert list(before) == list(model.state_dict())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    for parameter in slim.parameters():
+        assert parameter.requires_grad
+        parameter.data.zero_()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", ["src20", "smi1_cifar"])
+def test_each_layer_keeps_a_channel_when_all_its_rows_are_dead(name: str, traced: Networks) -> None:
+    plain, images, graph = traced[name]
+    model = copy.deepcopy(plain)
+    selected = graph.select("all")
+    compactors = insert_generic_compactors(model, graph, selected, np.ones(graph.num_units, dtype=bool))
+    with torch.no_grad():
+        for compactor in compactors.values():
+            compactor.pwc.weight.mul_(1e-9)
+            compactor.pwc.weight[-2].mul_(5)  # the highest of the layer stays
+    alive = alive_units(graph, compactors, 1e-5)
+    for group in graph.groups:
+        assert alive[group.units].sum() >= 1
+        if selected[group.units].all() and len(group.units) > 2:
+            assert np.flatnonzero(alive[group.units]).tolist() == [len(group.units) - 2]
+    _, report = convert(model, graph, images)
+    assert set(report.widths) == {1}
+    assert report.float64_difference <= 1e-12
+
+
+def test_rows_are_dropped_under_the_threshold_only() -> None:
+    model, graph, images, _ = trained_tiny(dead=0.0)
+    compactor = find_compactors(model)["1"]
+    with torch.no_grad():
+        for row, norm in ((0, 9e-6), (2, 2e-5), (3, 8e-6)):
+            compactor.pwc.weight[row] *= norm / compactor.pwc.weight[row].norm()
+    _, report = convert(model, graph, images)
+    assert report.widths == (4, 8)
+    assert report.dropped == 2
+    assert report.largest_dropped == pytest.approx(9e-6, rel=1e-6)
+    assert 0 < report.cut_difference < 1e-4
+    assert convert(model, graph, images, threshold=3e-5)[1].widths == (3, 8)
+    assert convert(model, graph, images, threshold=8.5e-6)[1].widths == (5, 8)
+
+
+def test_dropping_what_matters_is_caught() -> None:
+    model, graph, images, _ = trained_tiny(dead=0.0)
+    with pytest.raises(ConversionError, match="cut_difference"):
+        convert(model, graph, images, threshold=float(np.median(unit_norms(graph, find_compactors(model))[:6])))
+
+
+def test_a_wrong_conversion_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, graph, images, _ = trained_tiny()
+    fold_layer = rr.convert._fold_layer
+
+    def change_by(difference: float) -> None:
+        def wrong(*arguments: object) -> nn.Module:
+            layer = fold_layer(*arguments)
+            with torch.no_grad():
+                layer.weight.view(-1)[0] += difference
+            return layer
+
+        monkeypatch.setattr(rr.convert, "_fold_layer", wrong)
+
+    change_by(0.0)
+    convert(model, graph, images)
+    change_by(1e-6)
+    with pytest.raises(ConversionError, match="float64_difference"):
+        convert(model, graph, images)
+    assert convert(model, graph, images, prove=False)[1].float64_difference is None
+    change_by(float("nan"))
+    with pytest.raises(ConversionError, match="float64_difference is nan"):
+        convert(model, graph, images)
+    monkeypatch.setattr(rr.convert, "FLOAT64_TOLERANCE", 1.0)
+    change_by(1e-3)
+    with pytest.raises(ConversionError, match="float32_difference"):
+        convert(model, graph, images)
+
+
+def test_without_proof_it_is_the_same_model() -> None:
+    model, graph, images, _ = trained_tiny()
+    proven, _ = convert(model, graph, images)
+    quick, report = convert(model, graph, images, prove=False)
+    assert all(torch.equal(tensor, quick.state_dict()[name]) for name, tensor in proven.state_dict().items())
+    assert report.float64_difference is report.float32_difference is report.cut_difference is None
+
+
+def test_float64_models() -> None:
+    model, graph, images, _ = trained_tiny()
+    model.double()
+    slim, report = convert(model, graph, images)
+    assert {parameter.dtype for parameter in slim.parameters()} == {torch.float64}
+    assert report.float64_difference <= 1e-14
+    images = images.double()
+    torch.testing.assert_close(slim(images), model(images), rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("eps", [1e-5, 1e-3, 0.5])
+def test_the_bns_own_eps_counts(eps: float) -> None:
+    model, graph, images, _ = trained_tiny()
+    model[1].eps = model[4].eps = eps
+    model[1].running_var.uniform_(0, 1e-3)
+    assert convert(model, graph, images)[1].float64_difference <= 1e-12
+
+
+def test_a_bn_that_stands_alone_is_narrowed() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(conv(1, 8), nn.ReLU(), nn.BatchNorm2d(8), conv(8, 4, 1), nn.Flatten(), nn.Linear(144, 2))
+    generic(model).eval()
+    images = torch.randn(2, 1, 6, 6)
+    graph = ChannelGraph(model, images)
+    alive = random_alive(graph, graph.prunable, 0.5)
+    insert_generic_compactors(model, graph, graph.prunable, alive)
+    slim, report = convert(model, graph, images)
+    assert report.float64_difference <= 1e-12
+    assert slim[2].num_features == len(slim[2].running_mean) == slim[3].in_channels == report.widths[0] < 8
+
+
+def test_flatten_with_several_pixels_per_channel(traced: Networks) -> None:
+    """LeNet's second convolution leaves 4 x 4 pixels: a dead channel takes 16 columns of the linear layer."""
+    plain, images, graph = traced["lenet5bn"]
+    model = copy.deepcopy(plain)
+    alive = np.ones(graph.num_units, dtype=bool)
+    alive[graph.layers["conv2.conv"].out_units[[0, 7, 49]]] = False
+    insert_generic_compactors(model, graph, graph.prunable, alive)
+    slim, report = convert(model, graph, images)
+    assert slim.linear1.in_features == 47 * 16
+    assert report.float64_difference <= 1e-12
+
+
+def test_norms_of_units_with_several_rows(traced: Networks) -> None:
+    """Root mean square over the rows of all layers that add into a stream; infinite where one has no compactor."""
+    plain, _, graph = traced["src20"]
+    model = copy.deepcopy(plain)
+    everything = np.ones(graph.num_units, dtype=bool)
+    compactors = insert_generic_compactors(model, graph, graph.select("all"), everything)
+    hosts = ["stage1.conv1", *(f"stage1.block{block}.conv2" for block in range(3))]
+    rows = torch.stack([compactors[host].matrix.double().norm(dim=1) for host in hosts])
+    units = graph.layers["stage1.conv1.conv"].out_units
+    np.testing.assert_allclose(unit_norms(graph, compactors)[units], rows.square().mean(0).sqrt().detach(), rtol=1e-12)
+    del compactors["stage1.block1.conv2"]
+    assert np.isinf(unit_norms(graph, compactors)[units]).all()
+
+
+def test_the_report_is_plain() -> None:
+    model, graph, images, _ = trained_tiny()
+    _, report = convert(model, graph, images)
+    plain = json.loads(json.dumps(report.as_dict()))
+    assert plain["widths"] == list(report.widths)
+    assert plain["macs_ratio"] == report.macs_after / report.macs_before
+
+
+def test_the_slim_model_exports_and_takes_other_batches() -> None:
+    model, graph, images, _ = trained_tiny()
+    slim, _ = convert(model, graph, images)
+    assert slim(torch.randn(7, 1, 10, 10)).shape == (7, 3)
+    exported = torch.export.export(slim, (images,)).module()
+    torch.testing.assert_close(exported(images), slim(images))

@@ -1,0 +1,283 @@
+"""Channel ids through all kinds of forward functions: exact where a rule knows the operation, unprunable elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from networks import Net, conv, generic, head, insert_generic_compactors, random_alive
+from torch import Tensor, nn
+
+from rr import ChannelGraph, convert
+
+
+def three(forward: Callable[..., Tensor], **modules: object) -> Net:
+    """A network with a 3x3 convolution `a` to 8 channels, `b` from 8 to 6 channels and the classifier `fc`."""
+    return Net(forward, **{"a": conv(3, 8), "b": conv(8, 6), "fc": nn.Linear(6, 2)} | modules)
+
+
+def behind_b(function: Callable[[Net, Tensor], Tensor]) -> Callable[[Net, Tensor], Tensor]:
+    """A forward in which `function` gives `b` its input."""
+    return lambda net, x: head(net, F.relu(net.b(function(net, x))))
+
+
+class ConvOfItsOwn(nn.Conv2d):
+    """A subclass with other arguments and a forward of its own."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.pad(x, (0, 1, 0, 1)))
+
+
+def shuffled(net: Net, x: Tensor) -> Tensor:
+    x = F.relu(net.a(x))
+    return x.view(x.shape[0], 2, 4, *x.shape[2:]).transpose(1, 2).flatten(1, 2)
+
+
+def written_in_part(net: Net, x: Tensor) -> Tensor:
+    x = net.a(x)
+    x[:, :4].add_(1.0)
+    return F.relu(x)
+
+
+def squeezed(net: Net, x: Tensor) -> Tensor:
+    x = F.relu(net.a(x))
+    return x * torch.sigmoid(net.s2(F.relu(net.s1(x.mean((2, 3), keepdim=True)))))
+
+
+# What b reads, and the layers whose outputs may all be pruned.
+EXACT = {
+    "squeeze and excite": (behind_b(squeezed), {"s1": conv(8, 4, 1), "s2": conv(4, 8, 1)}, "a s1 s2 b"),
+    "add": (behind_b(lambda net, x: net.a(x) + net.c(x)), {"c": conv(3, 8)}, "a c b"),
+    "in place": (behind_b(lambda net, x: net.a(x).relu_().add_(net.c(x))), {"c": conv(3, 8)}, "a c b"),
+    "concat": (
+        behind_b(lambda net, x: torch.cat([net.a(x), net.c(x)], 1)),
+        {"c": conv(3, 5), "b": conv(13, 6)},
+        "a c b",
+    ),
+    "permuted there and back": (
+        behind_b(lambda net, x: net.a(x).permute(0, 2, 3, 1).relu().permute(0, 3, 1, 2)),
+        {},
+        "a b",
+    ),
+    "whole slices": (behind_b(lambda net, x: net.a(x)[:, :, 1:, ::2].relu()), {}, "a b"),
+    "pooling": (behind_b(lambda net, x: F.interpolate(F.max_pool2d(net.a(x), 2), scale_factor=2)), {}, "a b"),
+    "casts": (behind_b(lambda net, x: net.a(x).relu().double().to(net.b.weight.dtype)), {}, "a b"),
+    "subclass": (behind_b(lambda net, x: F.relu(net.a(x))), {"a": ConvOfItsOwn(3, 8)}, "a b"),
+    "padding by name": (behind_b(lambda net, x: F.relu(net.a(x))), {"b": nn.Conv2d(8, 6, 3, padding="same")}, "a b"),
+    "BN without affine": (
+        behind_b(lambda net, x: F.relu(net.bn(net.a(x)))),
+        {"bn": nn.BatchNorm2d(8, affine=False)},
+        "a b",
+    ),
+    "relu beside the BN": (
+        lambda net, x: head(net, net.b(net.block(x))),
+        {"block": Net(lambda net, x: F.relu(net.bn(net.conv(x))), conv=conv(3, 8), bn=nn.BatchNorm2d(8))},
+        "block.conv b",
+    ),
+    "channels last": (
+        lambda net, x: net.fc(F.gelu(net.l(F.relu(net.a(x)).permute(0, 2, 3, 1))).mean((1, 2))),
+        {"l": nn.Linear(8, 6)},
+        "a l",
+    ),
+}
+
+# What b reads, and the layers of whose outputs none may be pruned.
+UNPRUNABLE = {
+    "fft": (behind_b(lambda net, x: torch.fft.fft(net.a(x), dim=1).real), {}, "a"),
+    "softmax": (behind_b(lambda net, x: net.a(x).softmax(1)), {}, "a"),
+    "cumsum": (behind_b(lambda net, x: net.a(x).cumsum(1)), {}, "a"),
+    "mean over channels": (behind_b(lambda net, x: net.a(x) - net.a(x).mean(1, keepdim=True)), {}, "a"),
+    "largest channel": (behind_b(lambda net, x: net.a(x).max(1, keepdim=True)[0]), {"b": conv(1, 6)}, "a"),
+    "comparison": (behind_b(lambda net, x: (lambda y: torch.where(y > 0, y, 0.1))(net.a(x))), {}, "a"),
+    "PReLU": (behind_b(lambda net, x: net.p(net.a(x))), {"p": nn.PReLU(8)}, "a"),
+    "layer norm": (behind_b(lambda net, x: net.n(net.a(x))), {"n": nn.GroupNorm(2, 8)}, "a"),
+    "BN of the batch": (
+        behind_b(lambda net, x: net.n(net.a(x))),
+        {"n": nn.BatchNorm2d(8, track_running_stats=False)},
+        "a",
+    ),
+    "grouped": (behind_b(lambda net, x: net.g(net.a(x))), {"g": conv(8, 8, groups=4)}, "a g"),
+    "transposed": (behind_b(lambda net, x: net.t(net.a(x))), {"t": nn.ConvTranspose2d(8, 8, 2)}, "a"),
+    "padded outside": (behind_b(lambda net, x: F.pad(net.a(x), (1, 1, 1, 1), mode="reflect")), {}, "a"),
+    "part of the channels": (behind_b(lambda net, x: net.a(x)[:, :4]), {"b": conv(4, 6)}, "a"),
+    "halves": (behind_b(lambda net, x: (lambda y, z: y * z)(*net.a(x).chunk(2, 1))), {"b": conv(4, 6)}, "a"),
+    "shuffled": (behind_b(shuffled), {}, "a"),
+    "pixels from channels": (behind_b(lambda net, x: F.pixel_shuffle(net.a(x), 2)), {"b": conv(2, 6)}, "a"),
+    "reordered by index": (behind_b(lambda net, x: net.a(x)[:, torch.tensor([1, 0, 3, 2, 4, 5, 6, 7])]), {}, "a"),
+    "written in part": (behind_b(written_in_part), {}, "a"),
+    "a vector of numbers": (behind_b(lambda net, x: net.a(x) * torch.linspace(1, 2, 8).view(8, 1, 1)), {}, "a"),
+    "a list of numbers": (behind_b(lambda net, x: net.a(x) * torch.tensor([[[[0.5]]]])), {}, "a"),
+    "called twice": (lambda net, x: head(net, net.b(F.relu(net.c(F.relu(net.c(net.a(x))))))), {"c": conv(8, 8)}, "a"),
+    "BN called twice": (
+        behind_b(lambda net, x: net.n(net.c(net.n(net.a(x)).relu()))),
+        {"c": conv(8, 8), "n": nn.BatchNorm2d(8)},
+        "a c",
+    ),
+    "its weight used elsewhere": (behind_b(lambda net, x: net.a(x) * net.a.weight.amax()), {}, "a"),
+    "its bias used elsewhere": (behind_b(lambda net, x: net.a(x) + net.a.bias.view(1, -1, 1, 1)), {}, "a"),
+    "its weight standardised": (
+        behind_b(lambda net, x: F.conv2d(x, net.a.weight - net.a.weight.mean((1, 2, 3), keepdim=True), padding=1)),
+        {},
+        "a",
+    ),
+    "called as a function": (behind_b(lambda net, x: F.conv2d(x, net.a.weight, net.a.bias, padding=1)), {}, "a"),
+    "called behind its hooks": (behind_b(lambda net, x: net.a.forward(x)), {}, "a"),
+    "network's output": (lambda net, x: (head(net, net.b(net.a(x))), net.c(x)), {"c": conv(3, 4)}, "c fc"),
+}  # fmt: skip
+
+
+def check_conversion(model: nn.Module, graph: ChannelGraph, images: Tensor) -> None:
+    """Half of the prunable units dead, behind dense compactors: exact, and at the predicted MACs."""
+    selected = graph.prunable
+    alive = random_alive(graph, selected, 0.5)
+    insert_generic_compactors(model, graph, selected, alive)
+    _, report = convert(model, graph, images)
+    assert report.float64_difference <= 1e-12
+    assert report.dropped == (~alive).sum() > 0
+
+
+@pytest.mark.parametrize("case", EXACT)
+def test_known_operations_convert_exactly(case: str) -> None:
+    torch.manual_seed(0)
+    forward, modules, prunable = EXACT[case]
+    model, images = generic(three(forward, **modules)).eval(), torch.randn(2, 3, 6, 6)
+    graph = ChannelGraph(model, images)
+    for layer in prunable.split():
+        assert graph.prunable[graph.layers[layer].out_units].all(), graph.explain()
+    check_conversion(model, graph, images)
+
+
+@pytest.mark.parametrize("case", UNPRUNABLE)
+def test_what_has_no_rule_is_unprunable_with_a_reason(case: str) -> None:
+    torch.manual_seed(0)
+    forward, modules, unprunable = UNPRUNABLE[case]
+    model, images = generic(three(forward, **modules)).eval(), torch.randn(2, 3, 6, 6)
+    graph = ChannelGraph(model, images)
+    for name in unprunable.split():
+        if name in graph.layers:  # an unknown layer is none
+            layer = graph.layers[name]
+            assert not graph.prunable[layer.out_units].any()
+            assert all(len(graph.reasons[int(unit)]) > 10 for unit in layer.out_units)
+    assert graph.explain()
+    if graph.prunable.any():
+        check_conversion(model, graph, images)
+
+
+def test_reasons_say_where() -> None:
+    model = three(behind_b(lambda net, x: net.soft(net.a(x))), soft=nn.Softmax(1))
+    graph = ChannelGraph(model, torch.randn(1, 3, 6, 6))
+    assert {graph.reasons[int(unit)] for unit in graph.layers["a"].out_units} == {
+        "passes through softmax in soft, which has no rule here"
+    }
+    line = next(line for line in graph.explain().splitlines() if line.startswith("a "))
+    assert line.endswith("passes through softmax in soft, which has no rule here")
+
+
+def test_part_of_a_layer_may_be_unprunable() -> None:
+    """Concatenated, then one half of the layers through an unknown operation: the others stay prunable."""
+    model = Net(
+        lambda net, x: head(net, net.b(torch.cat([F.relu(net.a(x)), net.c(x).cumsum(2)], 1))),
+        **{"a": conv(3, 8), "c": conv(3, 5), "b": conv(13, 6), "fc": nn.Linear(6, 2)},
+    )
+    graph = ChannelGraph(model, torch.randn(2, 3, 6, 6))
+    assert graph.prunable[graph.layers["a"].out_units].all()
+    assert not graph.prunable[graph.layers["c"].out_units].any()
+
+
+@pytest.mark.parametrize("dims", [1, 3])
+def test_convolutions_of_other_dimensions(dims: int) -> None:
+    torch.manual_seed(0)
+    kind, norm = {1: (nn.Conv1d, nn.BatchNorm1d), 3: (nn.Conv3d, nn.BatchNorm3d)}[dims]
+    model = nn.Sequential(
+        kind(3, 6, 3), norm(6), nn.ReLU(), kind(6, 6, 1), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 4**dims, 2)
+    )
+    images = torch.randn(2, 3, *[6] * dims)
+    graph = ChannelGraph(generic(model).eval(), images)
+    assert graph.prunable.sum() == 12
+    check_conversion(model, graph, images)
+
+
+def test_several_inputs_and_integers() -> None:
+    torch.manual_seed(0)
+    model = Net(
+        lambda net, words, x: net.fc(F.relu(net.a(net.e(words))).mean(1) * F.relu(net.b(x))),
+        **{"e": nn.Embedding(10, 8), "a": nn.Linear(8, 6), "b": nn.Linear(4, 6), "fc": nn.Linear(6, 2)},
+    )
+    inputs = (torch.randint(0, 10, (2, 5)), torch.randn(2, 4))
+    graph = ChannelGraph(model, inputs)
+    assert graph.prunable.sum() == 6
+    alive = random_alive(graph, graph.prunable, 0.5)
+    insert_generic_compactors(model, graph, graph.prunable, alive)
+    assert convert(model, graph, inputs)[1].float64_difference <= 1e-12
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "squeezenet1_1", "shufflenet_v2_x0_5"])
+def test_torchvisions_networks(name: str) -> None:
+    torch.manual_seed(0)
+    model = generic(torchvision.models.get_model(name, weights=None, num_classes=10)).eval()
+    images = torch.randn(2, 3, 64, 64)
+    graph = ChannelGraph(model, images)
+    outputs = {"resnet18": 10, "mobilenet_v2": 10, "squeezenet1_1": 10}
+    if name in outputs:  # all but the network's input and output
+        widths = sum(len(group.units) for group in graph.groups if group.producers)
+        assert graph.prunable.sum() == widths - outputs[name]
+    else:
+        assert any("passes through" in reason for reason in graph.reasons.values())
+        assert graph.prunable.sum() > 1000
+    check_conversion(model, graph, images)
+
+
+def test_a_concatenating_network_with_bn_behind() -> None:
+    """Two dense layers in the style of DenseNet, whose BN stands before the convolution."""
+    torch.manual_seed(0)
+
+    def forward(net: Net, x: Tensor) -> Tensor:
+        x = net.stem(x)
+        x = torch.cat([x, net.c1(F.relu(net.n1(x)))], 1)
+        x = torch.cat([x, net.c2(F.relu(net.n2(x)))], 1)
+        return net.fc(F.relu(net.n3(x)).mean((2, 3)))
+
+    modules = {"stem": conv(3, 8), "n1": nn.BatchNorm2d(8), "c1": conv(8, 4, 1), "n2": nn.BatchNorm2d(12)}
+    modules |= {"c2": conv(12, 4, 1), "n3": nn.BatchNorm2d(16), "fc": nn.Linear(16, 2)}
+    model, images = generic(Net(forward, **modules)).eval(), torch.randn(2, 3, 6, 6)
+    graph = ChannelGraph(model, images)
+    assert graph.prunable.sum() == 16
+    check_conversion(model, graph, images)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Net(lambda net, x: net.fc(x) if x.sum() > 0 else net.fc(-x), fc=nn.Linear(4, 2)),
+        Net(lambda net, x: net.fc(x.numpy()), fc=nn.Linear(4, 2)),
+        nn.Linear(5, 2),
+    ],
+    ids=["branch on data", "not torch", "wrong inputs"],
+)
+def test_a_model_that_cannot_be_exported_is_a_users_mistake(model: nn.Module) -> None:
+    with pytest.raises(ValueError, match="can't be traced"):
+        ChannelGraph(model, torch.randn(2, 4))
+
+
+@pytest.mark.parametrize("inputs", [(), torch.tensor(1.0), [3]])
+def test_inputs_that_are_none(inputs: object) -> None:
+    with pytest.raises(ValueError, match="example_inputs"):
+        ChannelGraph(nn.Linear(4, 2), inputs)
+
+
+def test_tracing_leaves_the_model_as_it_was() -> None:
+    model = generic(three(behind_b(lambda net, x: net.n(net.a(x))), n=nn.BatchNorm2d(8))).train()
+    model.n.eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    ChannelGraph(model, torch.randn(2, 3, 6, 6))
+    assert model.training
+    assert not model.n.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert np.isfinite([tensor.double().sum() for tensor in model.state_dict().values()]).all()

@@ -1,0 +1,92 @@
+"""What is looked at while a run trains: means since the last look, evaluations, records, whether all is finite."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from tqdm import tqdm
+
+from training import run_folder
+from training.callback import Callback, TrainState
+from training.evaluation import Evaluation, evaluate
+from training.meter import Meter
+
+logger = logging.getLogger(__name__)
+
+
+class NonFiniteLoss(ValueError):
+    """A loss or a weight was infinite or not a number; latest.pth is from before it."""
+
+
+def look(state: TrainState, meter: Meter, callbacks: Sequence[Callback], bar: tqdm) -> None:
+    """Read what the device has added up since the last look, and tell it."""
+    check_finite(state, meter)
+    seen = meter.look()
+    if seen is None:
+        return
+    progress = {name: text for callback in callbacks for name, text in callback.progress().items()}
+    state.log.curves("Train", seen.train, state.step)
+    state.log.scalars(callback_scalars(callbacks).get("scalars", {}), state.step)
+    bar.set_description(
+        f"epoch {min(state.step // state.steps_per_epoch + 1, state.recipe.epochs)}/{state.recipe.epochs}"
+    )
+    bar.set_postfix({"loss": f"{seen.train.loss:.4f}", "top1": f"{seen.train.top1:.2f}", **progress})
+    logger.info(
+        "step %d of %d, lr=%.6g, loss=%.5f, top1=%.3f%s, TRAIN speed: %.1f examples/sec",
+        state.step,
+        state.total_steps,
+        lr_of_step(state, state.step),
+        seen.train.loss,
+        seen.train.top1,
+        "".join(f", {name}={text}" for name, text in progress.items()),
+        seen.speed,
+        extra={"progress": True},
+    )
+
+
+def check_finite(state: TrainState, meter: Meter) -> None:
+    """Raise NonFiniteLoss if a loss since the run's start wasn't finite, on any process."""
+    step = meter.first_bad_step()
+    if step is not None:
+        raise NonFiniteLoss(
+            f"the loss isn't finite at step {step} (learning rate {lr_of_step(state, step):g}): lower --lr or add "
+            f"--warmup-epochs; {run_folder.LATEST}, if there is one, is from before"
+        )
+
+
+def lr_of_step(state: TrainState, step: int) -> float:
+    """The recipe's learning rate in the step-th step, counted from 1."""
+    return state.recipe.lr * state.scheduler.lr_lambdas[0](step - 1)
+
+
+def validate(state: TrainState) -> Evaluation:
+    """Evaluate the model, log it and draw it."""
+    recipe = state.recipe
+    val = evaluate(
+        state.model,
+        state.data,
+        state.world,
+        batch_size=recipe.batch_size,
+        amp=recipe.amp,
+        channels_last=recipe.channels_last,
+    )
+    logger.info("val at epoch %d, top1=%.4f, top5=%.4f, loss=%.6f", state.epoch, val.top1, val.top5, val.loss)
+    state.log.curves("Val", val, state.step)
+    return val
+
+
+def callback_scalars(callbacks: Sequence[Callback]) -> dict[str, dict[str, float]]:
+    """What the callbacks measure, under `scalars`; nothing where they measure nothing."""
+    values = {name: value for callback in callbacks for name, value in callback.scalars().items()}
+    return {"scalars": values} if values else {}
+
+
+def epoch_record(
+    state: TrainState, trained: Evaluation, val: Evaluation | None, callbacks: Sequence[Callback], seconds: float
+) -> dict[str, Any]:
+    """One line of metrics.jsonl. All that depends on the machine is under `time`."""
+    record: dict[str, Any] = {"epoch": state.epoch, "step": state.step, "lr": lr_of_step(state, state.step)}
+    record["train"] = trained.to_dict()
+    if val is not None:
+        record["val"] = val.to_dict()
+    return {**record, **callback_scalars(callbacks), "time": {"seconds": round(seconds, 3)}}

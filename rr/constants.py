@@ -124,7 +124,7 @@ def _read(
         if values.isnan().any():
             findings.inexact[unit] = f"when dead, what it gives to {layer.name} still varies with the input"
         elif (values != values[0]).any() or (padded and values[0] != 0):
-            findings.inexact[unit] = f"when dead, it is a constant that the padding of {layer.name} cuts at the border"
+            findings.inexact[unit] = f"when dead, a constant that padding cuts at the border reaches {layer.name}"
     if findings.inexact or not constant.any():
         return
     weight = parameter(f"{layer.name}.weight")

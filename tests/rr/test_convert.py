@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -13,7 +14,6 @@ from networks import conv, generic, insert_generic_compactors, random_alive, tin
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-import rr.convert
 from base_model import build_model
 from rr import ChannelGraph, ConversionError, convert, find_compactors
 from rr.convert import alive_units, unit_norms
@@ -136,7 +136,8 @@ def test_dropping_what_matters_is_caught() -> None:
 
 def test_a_wrong_conversion_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     model, graph, images, _ = trained_tiny()
-    fold_layer = rr.convert._fold_layer
+    module = sys.modules["rr.convert"]  # `rr.convert` is the function
+    fold_layer = module._fold_layer
 
     def change_by(difference: float) -> None:
         def wrong(*arguments: object) -> nn.Module:
@@ -145,7 +146,7 @@ def test_a_wrong_conversion_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
                 layer.weight.view(-1)[0] += difference
             return layer
 
-        monkeypatch.setattr(rr.convert, "_fold_layer", wrong)
+        monkeypatch.setattr(module, "_fold_layer", wrong)
 
     change_by(0.0)
     convert(model, graph, images)
@@ -156,7 +157,7 @@ def test_a_wrong_conversion_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     change_by(float("nan"))
     with pytest.raises(ConversionError, match="float64_difference is nan"):
         convert(model, graph, images)
-    monkeypatch.setattr(rr.convert, "FLOAT64_TOLERANCE", 1.0)
+    monkeypatch.setattr(module, "FLOAT64_TOLERANCE", 1.0)
     change_by(1e-3)
     with pytest.raises(ConversionError, match="float32_difference"):
         convert(model, graph, images)

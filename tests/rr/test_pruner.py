@@ -1,0 +1,515 @@
+"""The pruner in a training loop: gradients against the formula, the schedule, restarts, and the whole way to the end."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import Networks
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from networks import Net, conv, generic, head, tiny
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from base_model import build_model
+from rr import ChannelGraph, ConversionReport, ResRepConfig, ResRepPruner, find_compactors, param_groups
+from rr.masks import select_forgotten
+
+IMAGES = torch.zeros(1, 1, 8, 8)
+LENIENT = {"flops_target": 0.5, "penalty": 0.01}
+
+
+def tiny_pruner(**settings: object) -> ResRepPruner:
+    torch.manual_seed(0)
+    return ResRepPruner(generic(tiny()), IMAGES, ResRepConfig(**LENIENT | settings))
+
+
+def stream_pruner() -> ResRepPruner:
+    """Three layers add into one stream of 5 channels; `mid` is a layer of its own."""
+
+    def forward(net: Net, x: Tensor) -> Tensor:
+        x = net.a(x)
+        x = F.relu(x + net.b(F.relu(net.mid(x))))
+        return head(net, x + net.c(x))
+
+    torch.manual_seed(0)
+    modules = {"a": conv(1, 5), "mid": conv(5, 4), "b": conv(4, 5), "c": conv(5, 5), "fc": nn.Linear(5, 3)}
+    return ResRepPruner(Net(forward, **modules), IMAGES, ResRepConfig(**LENIENT, layers="all"))
+
+
+def batch(seed: int, size: int = 8) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(size, 1, 8, 8, generator=generator), torch.randint(0, 3, (size,), generator=generator)
+
+
+def optimizer_of(pruner: ResRepPruner, lr: float = 0.05) -> torch.optim.SGD:
+    optimizer = torch.optim.SGD(pruner.param_groups(lr=lr))
+    pruner.attach(optimizer)
+    return optimizer
+
+
+def step(pruner: ResRepPruner, optimizer: torch.optim.Optimizer, seed: int) -> float:
+    images, labels = batch(seed)
+    loss = F.cross_entropy(pruner.model.train()(images), labels)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def expected_gradients(pruner: ResRepPruner, task: dict[str, Tensor], scale: float = 1.0) -> dict[str, Tensor]:
+    """m dL/dq + lambda q / |q|, row by row in float64; |q| is the root mean square over a unit's rows."""
+    squares: dict[int, list[float]] = {}
+    for site in pruner.sites:
+        for row, unit in enumerate(site.units.tolist()):
+            q = pruner.compactors[site.host].matrix[row].double()
+            squares.setdefault(unit, []).append(float((q * 1e30).square().sum()))
+    gradients = {}
+    for site in pruner.sites:
+        compactor, rows = pruner.compactors[site.host], []
+        for row, unit in enumerate(site.units.tolist()):
+            q, norm = compactor.matrix[row].double(), math.sqrt(np.mean(squares[unit])) / 1e30
+            penalty = scale * pruner.config.penalty * q / norm if norm > 0 else torch.zeros_like(q)
+            rows.append(float(compactor.mask[row]) * task[site.host][row].double().flatten() + penalty)
+        gradients[site.host] = torch.stack(rows)
+    return gradients
+
+
+def randomise(pruner: ResRepPruner, seed: int = 0) -> dict[str, Tensor]:
+    """Random rows, masks (one bit per unit) and task gradients; the gradients by host."""
+    generator = torch.Generator().manual_seed(seed)
+    keep = torch.rand(pruner.graph.num_units, generator=generator) < 0.5
+    task = {}
+    with torch.no_grad():
+        for site in pruner.sites:
+            compactor = pruner.compactors[site.host]
+            compactor.pwc.weight.normal_(generator=generator)
+            compactor.mask.copy_(keep[torch.from_numpy(site.units)])
+            task[site.host] = torch.randn(compactor.pwc.weight.shape, generator=generator)
+            compactor.pwc.weight.grad = task[site.host].clone()
+    return task
+
+
+def gradients(pruner: ResRepPruner) -> dict[str, Tensor]:
+    return {host: compactor.pwc.weight.grad.flatten(1).double() for host, compactor in pruner.compactors.items()}
+
+
+# Gradients ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [tiny_pruner, stream_pruner])
+@pytest.mark.parametrize("scale", [1.0, 1024.0, torch.tensor(65536.0)])
+def test_gradients_are_the_formula(make: Callable[[], ResRepPruner], scale: float | Tensor) -> None:
+    pruner = make()
+    for seed in range(3):
+        task = randomise(pruner, seed)
+        weights = {host: compactor.pwc.weight.clone() for host, compactor in pruner.compactors.items()}
+        expected = expected_gradients(pruner, task, float(scale))
+        pruner.adjust_gradients(scale)
+        for host, gradient in gradients(pruner).items():
+            torch.testing.assert_close(gradient, expected[host], rtol=1e-5, atol=1e-6)
+            assert torch.equal(pruner.compactors[host].pwc.weight, weights[host])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    norms=st.lists(st.floats(-30, 3), min_size=6, max_size=6),
+    penalty=st.floats(1e-6, 1.0),
+    scale=st.sampled_from([1.0, 65536.0, 2.0**24]),
+)
+def test_rows_of_any_norm_are_penalised_alike(norms: list[float], penalty: float, scale: float) -> None:
+    pruner = PRUNER
+    object.__setattr__(pruner.config, "penalty", penalty)
+    task = randomise(pruner)
+    compactor = pruner.compactors["1"]
+    with torch.no_grad():
+        for row, exponent in enumerate(norms):
+            compactor.pwc.weight[row] *= 10.0**exponent / compactor.pwc.weight[row].norm()
+        compactor.pwc.weight.grad.zero_()
+        task["1"].zero_()
+    pruner.adjust_gradients(scale)
+    found = gradients(pruner)["1"].norm(dim=1)
+    torch.testing.assert_close(found, torch.full_like(found, penalty * scale), rtol=1e-3, atol=0)
+
+
+PRUNER = tiny_pruner()
+
+
+@pytest.mark.parametrize("scale", [1.0, 65536.0, 2.0**40])
+def test_a_zero_row_gets_no_penalty_and_no_nan(scale: float) -> None:
+    pruner = tiny_pruner(penalty=1.0)
+    task = randomise(pruner)
+    compactor = pruner.compactors["1"]
+    with torch.no_grad():
+        compactor.pwc.weight[:2] = 0
+        compactor.mask[:2] = torch.tensor([1.0, 0.0])
+    pruner.adjust_gradients(scale)
+    found = gradients(pruner)["1"]
+    torch.testing.assert_close(found[0], task["1"][0].flatten().double())
+    assert (found[1] == 0).all()
+    assert torch.isfinite(found).all()
+
+
+def test_rows_of_1e_minus_23_get_the_whole_penalty() -> None:
+    pruner = tiny_pruner(penalty=1e-4)
+    randomise(pruner)
+    compactor = pruner.compactors["1"]
+    with torch.no_grad():
+        compactor.pwc.weight[3] *= 1e-23 / compactor.pwc.weight[3].norm()
+        compactor.mask[3] = 0
+    pruner.adjust_gradients()
+    assert float(gradients(pruner)["1"][3].norm()) == pytest.approx(1e-4, rel=1e-3)
+
+
+def test_rows_that_the_loss_does_not_reach_are_penalised() -> None:
+    pruner = tiny_pruner()
+    task = randomise(pruner)
+    pruner.compactors["1"].pwc.weight.grad = None
+    task["1"].zero_()
+    pruner.adjust_gradients()
+    torch.testing.assert_close(gradients(pruner)["1"], expected_gradients(pruner, task)["1"], rtol=1e-5, atol=1e-6)
+
+
+def test_rows_of_units_that_are_not_pruned_are_left_alone() -> None:
+    """Of two layers behind one concatenation only one is chosen; other sites have no compactor at all."""
+    pruner = tiny_pruner(include=("0",), flops_target=0.6)
+    assert list(pruner.compactors) == ["1"]
+    pruner = stream_pruner()
+    assert list(pruner.compactors) == ["a", "mid", "b", "c"]
+
+
+# Steps -------------------------------------------------------------------------------------------------------------
+
+
+def test_two_steps_are_sgd_by_hand() -> None:
+    pruner = tiny_pruner()
+    optimizer = optimizer_of(pruner, lr=0.05)
+    model = pruner.model
+    pruner.compactors["1"].mask[::2] = 0
+    biases = {name for name, _ in model.named_parameters() if name.endswith("bias")}
+    norms = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
+    reference, velocity = copy.deepcopy(model).train(), {}
+    for seed in range(3):
+        reference.zero_grad()
+        images, labels = batch(seed)
+        F.cross_entropy(reference(images), labels).backward()
+        with torch.no_grad():
+            for name, parameter in reference.named_parameters():
+                gradient, lr, momentum = parameter.grad, 0.05, 0.9
+                if "compactor" in name:
+                    momentum = 0.99
+                    mask = reference.get_submodule(name.removesuffix(".pwc.weight")).mask.view(-1, 1, 1, 1)
+                    gradient = gradient * mask + 0.01 * parameter / parameter.norm(dim=1, keepdim=True)
+                elif name in biases:
+                    lr = 0.1
+                elif name not in norms:
+                    gradient = gradient + 1e-4 * parameter
+                velocity[name] = gradient + momentum * velocity.get(name, 0)
+                parameter -= lr * velocity[name]
+        step(pruner, optimizer, seed)
+        for name, parameter in model.named_parameters():
+            torch.testing.assert_close(parameter, reference.get_parameter(name), rtol=1e-5, atol=1e-6)
+    assert pruner.steps == 3
+
+
+def test_the_penalty_comes_once_per_step_under_accumulation() -> None:
+    pruner = tiny_pruner()
+    optimizer = optimizer_of(pruner)
+    task = {host: torch.zeros_like(compactor.pwc.weight) for host, compactor in pruner.compactors.items()}
+    for seed in range(4):
+        images, labels = batch(seed)
+        loss = F.cross_entropy(pruner.model.eval()(images), labels) / 4
+        loss.backward()
+        weights = [pruner.compactors[host].pwc.weight for host in task]
+        again = F.cross_entropy(pruner.model(images), labels) / 4
+        for host, gradient in zip(task, torch.autograd.grad(again, weights), strict=True):
+            task[host] += gradient
+    expected = expected_gradients(pruner, task)
+    optimizer.step()
+    assert pruner.steps == 1
+    for host, gradient in gradients(pruner).items():
+        torch.testing.assert_close(gradient, expected[host], rtol=1e-4, atol=1e-6)
+
+
+def test_a_fused_optimisers_scale_is_used() -> None:
+    """GradScaler leaves its scale with optimisers that unscale by themselves."""
+    pruner = tiny_pruner()
+    optimizer = torch.optim.SGD(pruner.param_groups(lr=0.0))
+    pruner.attach(optimizer)
+    task = randomise(pruner)
+    expected = expected_gradients(pruner, task, 512.0)
+    optimizer.grad_scale = torch.tensor(512.0)
+    optimizer.step()
+    for host, gradient in gradients(pruner).items():
+        torch.testing.assert_close(gradient, expected[host], rtol=1e-5, atol=1e-6)
+
+
+def test_parameter_groups_have_the_papers_settings() -> None:
+    model = build_model("src20")
+    pruner = ResRepPruner(model, torch.zeros(1, 3, 16, 16))
+    model.stage1.conv1.conv.weight.requires_grad_(False)
+    found = {}
+    for group in pruner.param_groups(lr=0.01, momentum=0.9, weight_decay=1e-4):
+        for parameter in group["params"]:
+            assert parameter not in found
+            found[parameter] = (group["lr"], group["momentum"], group["weight_decay"])
+    names = {parameter: name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert found.keys() == names.keys()
+    for parameter, name in names.items():
+        if "compactor" in name:
+            assert found[parameter] == (0.01, 0.99, 0.0)
+        elif name.endswith("bias"):
+            assert found[parameter] == (0.02, 0.9, 0.0)
+        else:
+            assert found[parameter] == (0.01, 0.9, 0.0 if ".bn." in name else 1e-4)
+
+
+def test_parameter_groups_of_a_plain_model_and_shared_parameters() -> None:
+    model = tiny(bias=True)
+    model.append(model[-1])
+    groups = param_groups(model, lr=0.1, momentum=0.8, weight_decay=0.5, bias_lr_factor=3.0)
+    held = [parameter for group in groups for parameter in group["params"]]
+    assert len(held) == len(set(held)) == len(list(model.parameters()))
+    assert [group["lr"] for group in groups] == pytest.approx([0.1, 0.1, 0.3])
+    assert [group["weight_decay"] for group in groups] == [0.5, 0.0, 0.0]
+    torch.optim.SGD(groups)
+
+
+def test_an_optimiser_without_the_compactors_is_refused() -> None:
+    pruner = tiny_pruner()
+    plain = [parameter for name, parameter in pruner.model.named_parameters() if "compactor" not in name]
+    for parameters in (plain, [*plain, pruner.compactors["1"].pwc.weight]):
+        with pytest.raises(ValueError, match="lacks the compactors"):
+            pruner.attach(torch.optim.SGD(parameters, lr=0.1))
+
+
+# Masks -------------------------------------------------------------------------------------------------------------
+
+
+def test_masks_come_when_they_are_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    pruner = tiny_pruner(before_mask_iters=5, mask_interval=3, begin_granularity=2, flops_target=0.3)
+    optimizer = optimizer_of(pruner, lr=0.001)
+    forgotten = []
+    for seed in range(14):
+        step(pruner, optimizer, seed)
+        forgotten.append(int((~pruner.masked_alive()).sum()))
+    # Steps 1 to 14: the phase begins after step 5, the first update is 3 steps later.
+    assert forgotten == [0] * 7 + [2] * 3 + [4] * 3 + [6]
+    counted = []
+    monkeypatch.setattr(pruner, "update_masks", lambda: counted.append(pruner.steps))
+    for seed in range(8):
+        step(pruner, optimizer, seed)
+    assert counted == [17, 20]
+
+
+def test_masks_are_those_of_the_lowest_norms_and_stay_current() -> None:
+    pruner = tiny_pruner(begin_granularity=3, flops_target=0.1, num_at_least=2)
+    compactor = pruner.compactors["1"]
+    with torch.no_grad():
+        compactor.pwc.weight.mul_(torch.tensor([3.0, 0.5, 0.6, 4.0, 0.7, 5.0]).view(-1, 1, 1, 1))
+    pruner.update_masks()
+    assert compactor.mask.tolist() == [1, 0, 0, 1, 0, 1]
+    assert pruner.compactors["4"].mask.tolist() == [1] * 8
+    with torch.no_grad():  # chosen afresh: nothing stays masked because it once was
+        compactor.pwc.weight[1] *= 100
+    pruner.update_masks()
+    assert compactor.mask.tolist() == [1, 1, 0, 1, 0, 1]
+    assert int(pruner.compactors["4"].mask.sum()) == 4
+    for _ in range(9):
+        pruner.update_masks()
+    assert [int(item.mask.sum()) for item in pruner.compactors.values()] == [2, 2]  # num_at_least, no stall
+    alive = pruner.masked_alive()
+    assert pruner.graph.widths(alive) == [2, 2]
+    assert pruner.masked_macs_ratio == pruner.graph.macs(alive) / pruner.full_macs
+
+
+def test_masks_stop_at_the_target() -> None:
+    pruner = tiny_pruner(flops_target=0.6, begin_granularity=1)
+    with torch.no_grad():
+        for compactor in pruner.compactors.values():
+            compactor.pwc.weight.mul_(1 + torch.rand(len(compactor.mask), 1, 1, 1))
+    ratios = []
+    for _ in range(14):
+        pruner.update_masks()
+        ratios.append(pruner.masked_macs_ratio)
+        assert pruner.target_met == (ratios[-1] <= 0.6)
+    assert ratios == sorted(ratios, reverse=True)
+    first = next(index for index, ratio in enumerate(ratios) if ratio <= 0.6)
+    assert len(set(ratios[first:])) == 1
+    assert ratios[first - 1] > 0.6
+
+
+def test_the_rows_of_a_stream_share_a_bit() -> None:
+    pruner = stream_pruner()
+    for updates in range(3):
+        randomise(pruner, seed=updates)
+        pruner.update_masks()
+        masks = [pruner.compactors[host].mask for host in "abc"]
+        assert torch.equal(masks[0], masks[1])
+        assert torch.equal(masks[0], masks[2])
+        alive = pruner.masked_alive()
+        assert pruner.graph.widths(alive)[0] == int(masks[0].sum())
+
+
+def test_an_unreachable_target_is_refused_before_training() -> None:
+    model = generic(tiny())
+    names = list(model.state_dict())
+    with pytest.raises(
+        ValueError, match=r"flops_target 0\.01 can't be reached.*num_at_least = 3, 0\.\d+ of the MACs"
+    ) as error:
+        ResRepPruner(model, IMAGES, ResRepConfig(flops_target=0.01, num_at_least=3))
+    reachable = float(str(error.value).split("num_at_least = 3, ")[1].split()[0])
+    assert list(model.state_dict()) == names
+    with pytest.raises(ValueError, match="can't be reached"):
+        ResRepPruner(tiny(), IMAGES, ResRepConfig(flops_target=reachable - 1e-3, num_at_least=3))
+    pruner = ResRepPruner(model, IMAGES, ResRepConfig(flops_target=reachable + 1e-4, num_at_least=3))
+    for _ in range(9):
+        pruner.update_masks()
+    assert pruner.target_met
+    assert pruner.masked_macs_ratio == pytest.approx(reachable, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"flops_target": 0.0},
+        {"flops_target": 1.1},
+        {"penalty": -1e-4},
+        {"before_mask_iters": -1},
+        {"mask_interval": 0},
+        {"begin_granularity": 0},
+        {"num_at_least": 0},
+        {"threshold": -1.0},
+        {"compactor_momentum": 1.0},
+        {"layers": "some"},
+        {"flops_target": float("nan")},
+        {"penalty": float("nan")},
+    ],
+    ids=str,
+)
+def test_invalid_settings_are_refused(settings: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        ResRepConfig(**settings)
+
+
+def test_one_update_of_resnet50_is_quick(traced: Networks) -> None:
+    _, _, graph = traced["sres50"]
+    selected = np.flatnonzero(graph.select("internal", exclude=("conv1.*",)))
+    norms, group = np.random.default_rng(0).random(len(selected)), graph.macs.group_of_unit[selected]
+    target, seconds = 0.5 * graph.macs(np.ones(graph.num_units, dtype=bool)), []
+    for _ in range(5):
+        start = time.perf_counter()
+        forgotten = select_forgotten(
+            norms, group, graph.macs.group_sizes, graph.macs.of_group_widths, target, min_width=1, limit=len(norms)
+        )
+        seconds.append(time.perf_counter() - start)
+    alive = np.ones(graph.num_units, dtype=bool)
+    alive[selected[forgotten]] = False
+    assert 0.499 < graph.macs(alive) / graph.macs(np.ones_like(alive)) <= 0.5
+    assert min(seconds) < 0.05
+
+
+# From the start to the end -----------------------------------------------------------------------------------------
+
+
+def test_an_interrupted_run_is_the_uninterrupted_one() -> None:
+    settings = {"before_mask_iters": 2, "mask_interval": 3, "begin_granularity": 2}
+
+    def start() -> tuple[ResRepPruner, torch.optim.SGD]:
+        pruner = tiny_pruner(**settings)
+        return pruner, optimizer_of(pruner)
+
+    whole, optimizer = start()
+    losses = [step(whole, optimizer, seed) for seed in range(15)]
+    first, optimizer = start()
+    for seed in range(7):
+        step(first, optimizer, seed)
+    saved = copy.deepcopy((first.model.state_dict(), optimizer.state_dict(), first.state_dict()))
+    second, optimizer = start()
+    with torch.no_grad():
+        for parameter in second.model.parameters():
+            parameter.add_(1)
+    second.model.load_state_dict(saved[0])
+    optimizer.load_state_dict(saved[1])
+    second.load_state_dict(saved[2])
+    assert [step(second, optimizer, seed) for seed in range(7, 15)] == losses[7:]
+    assert second.steps == whole.steps == 15
+    assert not whole.masked_alive().all()
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, second.model.state_dict()[name])
+
+
+def test_a_pruner_takes_a_model_that_has_its_compactors() -> None:
+    pruner = tiny_pruner()
+    randomise(pruner)
+    before = copy.deepcopy(pruner.model.state_dict())
+    again = ResRepPruner(pruner.model, IMAGES, pruner.config)
+    assert again.compactors == pruner.compactors
+    assert all(torch.equal(tensor, before[name]) for name, tensor in again.model.state_dict().items())
+    assert (again.masked_alive() == pruner.masked_alive()).all()
+    with pytest.raises(ValueError, match="compactors at other places"):
+        ResRepPruner(pruner.model, IMAGES, ResRepConfig(flops_target=0.8, include=("0",)))
+
+
+@pytest.mark.parametrize("layers", ["internal", "all"])
+def test_a_small_task_from_training_to_the_narrow_network(layers: str) -> None:
+    """The class is where the bright spot is; the penalty drives the masked rows under the threshold."""
+    torch.manual_seed(0)
+    images = 0.3 * torch.randn(192, 1, 8, 8)
+    labels = torch.arange(192) % 3
+    for image, label in zip(images, labels, strict=True):
+        image[:, 3 * label : 3 * label + 2] += 2
+
+    def forward(net: Net, x: Tensor) -> Tensor:
+        x = F.relu(net.bn(net.stem(x)))
+        x = F.relu(x + net.bn2(net.b(F.relu(net.bn1(net.a(x))))))
+        return net.fc(F.max_pool2d(x, 4).flatten(1))
+
+    modules = {"stem": conv(1, 6, bias=False), "bn": nn.BatchNorm2d(6), "a": conv(6, 12, bias=False)}
+    modules |= {
+        "bn1": nn.BatchNorm2d(12),
+        "b": conv(12, 6, bias=False),
+        "bn2": nn.BatchNorm2d(6),
+        "fc": nn.Linear(24, 3),
+    }
+    model = Net(forward, **modules)
+    steps = 500
+    config = ResRepConfig(
+        flops_target=0.5,
+        penalty=0.02,
+        before_mask_iters=20,
+        mask_interval=10,
+        begin_granularity=2,
+        compactor_momentum=0.9,
+        layers=layers,
+    )
+    pruner = ResRepPruner(model, images[:2], config)
+    optimizer = optimizer_of(pruner)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
+        F.cross_entropy(model.train()(images), labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        scheduler.step()
+    assert pruner.target_met
+    assert pruner.remaining_macs_ratio <= 0.5
+    norms = {host: compactor.matrix.norm(dim=1) for host, compactor in pruner.compactors.items()}
+    for host, compactor in pruner.compactors.items():
+        assert (norms[host][compactor.mask == 0] < 1e-5).all()
+    slim = pruner.convert()
+    report: ConversionReport = pruner.report
+    assert report.macs_ratio == pruner.remaining_macs_ratio <= 0.5
+    with torch.no_grad():
+        logits, expected = slim(images), model.eval()(images)
+    torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-3)
+    assert torch.equal(logits.argmax(1), expected.argmax(1))
+    assert (logits.argmax(1) == labels).float().mean() > 0.95
+    assert not find_compactors(slim)
+    assert ChannelGraph(slim, images[:1]).widths(np.ones(10**4, dtype=bool)) == list(report.widths)

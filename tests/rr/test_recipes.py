@@ -1,0 +1,45 @@
+"""The method's settings for each network."""
+
+import pytest
+from conftest import Networks
+
+from base_model import build_model, model_info, model_names
+from rr import ChannelGraph, ResRepConfig, ResRepPruner
+from rr.recipes import resrep_config
+
+PAPER = {
+    "penalty": 1e-4,
+    "mask_interval": 200,
+    "begin_granularity": 4,
+    "num_at_least": 1,
+    "threshold": 1e-5,
+    "compactor_momentum": 0.99,
+    "layers": "internal",
+}
+
+
+@pytest.mark.parametrize("arch", model_names())
+def test_every_recipe_builds_with_the_papers_settings(arch: str) -> None:
+    config = resrep_config(arch)
+    assert isinstance(config, ResRepConfig)
+    assert {name: getattr(config, name) for name in PAPER} == PAPER
+    assert config.flops_target == (0.455 if model_info(arch).dataset == "imagenet" and arch != "smi1" else 0.471)
+
+
+@pytest.mark.parametrize("arch", ["src20", "vc", "lenet5bn", "smi1_cifar"])
+def test_targets_can_be_reached(arch: str) -> None:
+    info = model_info(arch)
+    model = build_model(arch)
+    images = next(model.parameters()).new_zeros(1, info.in_channels, info.image_size, info.image_size)
+    pruner = ResRepPruner(model, images, resrep_config(arch))
+    assert len(pruner.compactors) > 0
+
+
+def test_resnet50_prunes_the_first_two_convolutions_of_every_block(traced: Networks) -> None:
+    graph: ChannelGraph = traced["sres50"][2]
+    config = resrep_config("sres50")
+    selected = graph.select(config.layers, config.include, config.exclude)
+    assert selected.sum() == 7552
+    hosts = [site.host for site in graph.sites.values() if selected[site.units].any()]
+    assert len(hosts) == 32
+    assert all(".block" in host and host.endswith(("conv1", "conv2")) for host in hosts)

@@ -1,0 +1,221 @@
+"""The experiment script end to end, as a person runs it: prune, convert, test, kill, resume, several processes."""
+
+import json
+import os
+import re
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from base_model import build_model, full_widths
+from rr import ChannelGraph
+from rr.files import load_network, read_hdf5, save_hdf5
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPT = ROOT / "rr" / "exp_resrep.py"
+COMMON = ["-a", "src20", "--dataset", "digits", "--image-size", "8", "--batch-size", "64", "--device", "cpu"]
+# 23 steps an epoch; a masked row moves by lr * penalty / (1 - 0.9) = 0.025 a step, and settles as the rate falls.
+PRUNE = [*COMMON, "--epochs", "12", "--lr", "0.05", "--schedule", "step", "--gamma", "0.2"]
+PRUNE += ["--milestones", "6", "7", "8", "9", "10", "11", "--penalty", "0.05", "--compactor-momentum", "0.9"]
+PRUNE += ["--before-mask-epochs", "0.5", "--mask-interval", "1", "--begin-granularity", "16", "--log-interval", "10"]
+
+
+def run_script(*options: str, script: Path = SCRIPT, **settings: object) -> subprocess.CompletedProcess:
+    """Run a script in a process of its own."""
+    command = [sys.executable, str(script), *map(str, options)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, **settings)
+
+
+@pytest.fixture(scope="module")
+def base_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network that nobody trained: what is tested here doesn't depend on how good it is."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("base") / "finish.hdf5"
+    save_hdf5(path, build_model("src20", in_channels=1).state_dict(), {"arch": "src20"})
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(base_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a whole run."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    run = run_script(*PRUNE, "--base-weights", base_weights, "--output-dir", folder)
+    assert run.returncode == 0, run.stderr
+    return folder
+
+
+def test_a_run_reaches_its_target_and_loses_nothing(finished: Path) -> None:
+    result = json.loads((finished / "result.json").read_text())
+    assert result["conversion"]["macs_ratio"] <= 0.471
+    assert result["conversion"]["float64_difference"] <= 1e-10
+    assert result["converted"]["top1"] == result["last_epoch"]["top1"]
+    assert result["converted"]["loss"] == pytest.approx(result["last_epoch"]["loss"], rel=1e-4)
+    assert result["run"]["recipe"]["penalty"] == 0.05
+    assert {"torch", "python"} <= set(result["run"]["versions"])
+
+
+def test_files_are_the_documented_ones(finished: Path) -> None:
+    names = {path.name for path in finished.iterdir()}
+    assert {"log.txt", "init.hdf5", "before_first_mask.hdf5", "latest.pth", "finish.hdf5"} <= names
+    assert {"finish_converted.hdf5", "finish_converted.pth", "metrics.jsonl", "run.json", "tensorboard"} <= names
+    converted = read_hdf5(finished / "finish_converted.hdf5")
+    assert len(converted.deps) == len(full_widths("src20"))
+    assert not any("compactor" in name or ".bn." in name for name in converted.arrays)
+    with h5py.File(finished / "finish.hdf5") as file:
+        assert file["stage1.block0.conv1.compactor.pwc.weight"].shape == (16, 16, 1, 1)
+        assert file["stage1.block0.conv1.compactor.mask"].shape == (16,)
+    with h5py.File(finished / "before_first_mask.hdf5") as file:
+        assert all(file[name][()].min() == 1 for name in file if name.endswith(".mask"))
+    payload = torch.load(finished / "finish_converted.pth", weights_only=True)
+    assert payload["deps"] == converted.deps
+
+
+def test_log_lines_are_the_originals(finished: Path) -> None:
+    log = (finished / "log.txt").read_text()
+    assert re.search(r"val at epoch 12, top1=[\d.]+, top5=[\d.]+, loss=[\d.]+", log)
+    assert re.search(r"iter \d+, unmasked deps \[16, \d+, 16, ", log)
+    assert re.search(r"TRAIN speed: [\d.]+ examples/sec", log)
+
+
+def test_the_converted_macs_are_those_of_the_widths(finished: Path) -> None:
+    result = json.loads((finished / "result.json").read_text())["conversion"]
+    narrow = build_model("src20", widths=result["widths"], in_channels=1, image_size=8)
+    graph = ChannelGraph(narrow, torch.zeros(1, 1, 8, 8))
+    assert graph.macs(np.ones(graph.num_units, dtype=bool)) == result["macs_after"]
+
+
+def test_every_file_can_be_evaluated_afresh(finished: Path, base_weights: Path, tmp_path: Path) -> None:
+    result = json.loads((finished / "result.json").read_text())
+    figures = tmp_path / "figures.json"
+    tool = ROOT / "tools" / "evaluate.py"
+    options = [*COMMON[:6], "--against", str(base_weights), "--output", str(figures)]
+    run = run_script(finished / "finish_converted.pth", *options, script=tool)
+    assert run.returncode == 0, run.stderr
+    assert "MACs" in run.stdout
+    written = json.loads(figures.read_text())
+    assert written["val"]["top1"] == pytest.approx(result["converted"]["top1"])
+    assert written["comparison"]["macs_ratio"] == pytest.approx(result["conversion"]["macs_ratio"])
+    in_training = run_script(finished / "finish.hdf5", *COMMON[:6], script=tool)
+    assert f"top1={result['converted']['top1']:.4f}" in in_training.stdout
+    assert "with compactors" in in_training.stdout
+
+
+def test_a_finished_folder_is_tested_and_one_without_the_converted_file_converted(
+    finished: Path, base_weights: Path
+) -> None:
+    options = [*PRUNE, "--base-weights", str(base_weights), "--output-dir", str(finished)]
+    before = (finished / "finish_converted.hdf5").read_bytes()
+    finish = (finished / "finish.hdf5").read_bytes()
+    tested = run_script(*options)
+    assert tested.returncode == 0, tested.stderr
+    assert "converted model: top1=" in tested.stderr
+    assert "step " not in tested.stderr
+    (finished / "finish_converted.hdf5").unlink()
+    again = run_script(*options)
+    assert again.returncode == 0, again.stderr
+    assert (finished / "finish.hdf5").read_bytes() == finish
+    afresh = read_hdf5(finished / "finish_converted.hdf5")
+    (finished / "finish_converted.hdf5").write_bytes(before)
+    for name, array in read_hdf5(finished / "finish_converted.hdf5").arrays.items():
+        assert np.array_equal(array, afresh.arrays[name]), name
+
+
+def test_killed_in_mid_epoch_it_goes_on_bit_identically(finished: Path, base_weights: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "killed"
+    options = [*PRUNE, "--base-weights", str(base_weights), "--output-dir", str(folder), "--checkpoint-interval", "5"]
+    process = subprocess.Popen([sys.executable, str(SCRIPT), *options], stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:  # the masks are at work, and the second epoch isn't over
+        if line.startswith("step 30 "):
+            process.send_signal(signal.SIGKILL)
+            break
+    assert process.wait(60) == -signal.SIGKILL
+    process.stderr.close()
+    assert not (folder / "finish.hdf5").exists()
+
+    refused = run_script(*options)
+    assert refused.returncode == 2
+    assert "-c continue" in refused.stderr
+    resumed = run_script(*options, "-c", "continue")
+    assert resumed.returncode == 0, resumed.stderr
+    assert re.search(r"going on after epoch 1, step (25|30) ", resumed.stderr)
+    for name in ("finish.hdf5", "finish_converted.hdf5"):
+        whole, other = read_hdf5(finished / name), read_hdf5(folder / name)
+        assert whole.arrays.keys() == other.arrays.keys()
+        for key, array in whole.arrays.items():
+            assert np.array_equal(array, other.arrays[key]), key
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [["-m", "torch.distributed.run"], ["-m", "torch.distributed.launch"]],
+    ids=["torchrun", "torch.distributed.launch"],
+)
+def test_two_processes(launcher: list[str], base_weights: Path, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, *launcher, "--nproc_per_node=2", f"--master_port={port}", str(SCRIPT), *PRUNE]
+    command += ["--base-weights", str(base_weights), "--output-dir", str(tmp_path / "run"), "--max-steps", "20"]
+    began = time.perf_counter()
+    run = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert time.perf_counter() - began < 300
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert log.count("converted model: top1=") == 1  # rank 0 alone logs and writes
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["processes"] == 2
+    model, _ = load_network(
+        tmp_path / "run" / "finish_converted.hdf5", lambda **widths: build_model("src20", in_channels=1, **widths)
+    )
+    assert sum(parameter.numel() for parameter in model.parameters()) > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-a", "src21"], "src20, src32"),
+        (["-a", "src20", "--epoch", "3"], "unrecognized arguments: --epoch"),
+        (["-a", "src20", "--dataset", "cifar"], "cifar10, cifar100"),
+        (["-a", "src20", "--dataset", "digits"], "python train_base_model.py -a src20"),
+        (["-a", "sres50", "--dataset", "digits"], "python transform_torchvision.py -a sres50"),
+        (["-a", "src20", "--dataset", "digits", "--flops-target", "0"], "flops_target must be more than 0"),
+        (["-a", "src20", "--dataset", "digits", "--batch-size", "0"], "batch_size"),
+        (["-a", "src20", "--dataset", "folder", "--data-dir", "nowhere"], "nowhere"),
+        (["-a", "src20", "--dataset", "digits", "--base-weights", "BROKEN"], "HDF5"),
+        (["-a", "src32", "--dataset", "digits", "--base-weights", "BASE"], "missing"),
+        (
+            ["-a", "src20", "--dataset", "digits", "--base-weights", "BASE", "--flops-target", "0.01"],
+            "can't be reached",
+        ),
+        ([*COMMON, "--base-weights", "BASE", "--output-dir", "FINISHED"], "another recipe"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(
+    options: list[str],
+    message: str,
+    finished: Path,
+    base_weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    (tmp_path / "broken.hdf5").write_bytes(base_weights.read_bytes()[:5000])
+    stand_for = {"BASE": base_weights, "FINISHED": finished, "BROKEN": tmp_path / "broken.hdf5"}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *(str(stand_for.get(option, option)) for option in options)])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error

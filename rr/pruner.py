@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 # Rows are scaled by this power of two (exactly) before they are squared: norms from 1e-30 to 1e3 neither
 # underflow nor overflow in float32.
 _NORM_SCALE = 2.0**50
+_SMALLEST_SCALED_NORM = 1e-20  # below every such norm, and far enough above 0 that nothing over it overflows
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ class ResRepPruner:
         if self._rows_share_units:
             per_unit = squares.new_zeros(self._unit_rows.numel()).index_add_(0, self._row_units, squares)
             squares = (per_unit / self._unit_rows)[self._row_units]
-        factor = self.config.penalty * scale / squares.sqrt().clamp_min(torch.finfo(squares.dtype).tiny)
+        factor = self.config.penalty * scale / squares.sqrt().clamp_min(_SMALLEST_SCALED_NORM)
         factors = (factor * self._penalised).split(self._sizes)
         masks = [self.compactors[site.host].mask.view(-1, 1, 1, 1) for site in self.sites]
         gradients = [weight.grad for weight in weights]

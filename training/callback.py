@@ -1,5 +1,6 @@
 """What the training loop shows to others, and where they come in."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,10 @@ from data import Data
 from training.distributed import World
 from training.log import RunLog
 from training.recipe import Recipe
+
+# BN statistics stay each process's own while training; newer torch has another name for it.
+_SYNC_ARGUMENTS = inspect.signature(DistributedDataParallel).parameters
+_NO_BUFFER_SYNC = {"forward_sync_buffers" if "forward_sync_buffers" in _SYNC_ARGUMENTS else "broadcast_buffers": False}
 
 
 @dataclass
@@ -44,7 +49,7 @@ class TrainState:
         network = self.model
         if self.world.size > 1:
             ids = [self.world.device.index] if self.world.device.type == "cuda" else None
-            network = DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
+            network = DistributedDataParallel(network, device_ids=ids, **_NO_BUFFER_SYNC)
         self.network = torch.compile(network) if self.recipe.compile else network
 
     def save_weights(self, name: str) -> None:

@@ -117,7 +117,7 @@ UNPRUNABLE = {
     "called twice": (lambda net, x: head(net, net.b(F.relu(net.c(F.relu(net.c(net.a(x))))))), {"c": conv(8, 8)}, "a"),
     "BN called twice": (
         behind_b(lambda net, x: net.n(net.c(net.n(net.a(x)).relu()))),
-        {"c": conv(8, 8), "n": nn.BatchNorm2d(8)},
+        {"c": conv(8, 8, 1), "n": nn.BatchNorm2d(8), "b": conv(8, 6, 1)},
         "a c",
     ),
     "its weight used elsewhere": (behind_b(lambda net, x: net.a(x) * net.a.weight.amax()), {}, "a"),

@@ -1,9 +1,10 @@
-"""The pruner in a training loop: gradients against the formula, the schedule, restarts, and the whole way to the end."""
+"""The pruner in a training loop: gradients against the formula, schedule, restarts, and the whole way to the end."""
 
 from __future__ import annotations
 
 import copy
 import math
+import sys
 import time
 from collections.abc import Callable
 
@@ -20,7 +21,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from base_model import build_model
 from rr import ChannelGraph, ConversionReport, ResRepConfig, ResRepPruner, find_compactors, param_groups
-from rr.masks import select_forgotten
 
 IMAGES = torch.zeros(1, 1, 8, 8)
 LENIENT = {"flops_target": 0.5, "penalty": 0.01}
@@ -69,13 +69,13 @@ def expected_gradients(pruner: ResRepPruner, task: dict[str, Tensor], scale: flo
     squares: dict[int, list[float]] = {}
     for site in pruner.sites:
         for row, unit in enumerate(site.units.tolist()):
-            q = pruner.compactors[site.host].matrix[row].double()
+            q = pruner.compactors[site.host].matrix[row].detach().double()
             squares.setdefault(unit, []).append(float((q * 1e30).square().sum()))
     gradients = {}
     for site in pruner.sites:
         compactor, rows = pruner.compactors[site.host], []
         for row, unit in enumerate(site.units.tolist()):
-            q, norm = compactor.matrix[row].double(), math.sqrt(np.mean(squares[unit])) / 1e30
+            q, norm = compactor.matrix[row].detach().double(), math.sqrt(np.mean(squares[unit])) / 1e30
             penalty = scale * pruner.config.penalty * q / norm if norm > 0 else torch.zeros_like(q)
             rows.append(float(compactor.mask[row]) * task[site.host][row].double().flatten() + penalty)
         gradients[site.host] = torch.stack(rows)
@@ -177,12 +177,25 @@ def test_rows_that_the_loss_does_not_reach_are_penalised() -> None:
     torch.testing.assert_close(gradients(pruner)["1"], expected_gradients(pruner, task)["1"], rtol=1e-5, atol=1e-6)
 
 
-def test_rows_of_units_that_are_not_pruned_are_left_alone() -> None:
-    """Of two layers behind one concatenation only one is chosen; other sites have no compactor at all."""
-    pruner = tiny_pruner(include=("0",), flops_target=0.6)
-    assert list(pruner.compactors) == ["1"]
-    pruner = stream_pruner()
-    assert list(pruner.compactors) == ["a", "mid", "b", "c"]
+def test_rows_that_are_not_to_be_pruned_are_left_alone() -> None:
+    """`d` adds into `a` with its first rows and into `c` with its last, and `c` is excluded."""
+    torch.manual_seed(0)
+    model = Net(
+        lambda net, x: net.fc((torch.cat([net.a(x), net.c(x)], 1) + net.d(x)).relu().mean((2, 3))),
+        **{"a": conv(1, 4), "c": conv(1, 3), "d": conv(1, 7), "fc": nn.Linear(7, 3)},
+    )
+    config = ResRepConfig(flops_target=0.6, penalty=0.01, layers="all", exclude=("c",), begin_granularity=9)
+    pruner = ResRepPruner(model, IMAGES, config)
+    assert list(pruner.compactors) == ["a", "d"]
+    task = randomise(pruner)
+    pruner.update_masks()
+    assert pruner.compactors["a"].mask.sum() < 4
+    assert pruner.compactors["d"].mask.tolist() == [*pruner.compactors["a"].mask.tolist(), 1, 1, 1]
+    expected = expected_gradients(pruner, task)
+    pruner.adjust_gradients()
+    found = gradients(pruner)
+    torch.testing.assert_close(found["d"][:4], expected["d"][:4], rtol=1e-5, atol=1e-6)
+    assert torch.equal(found["d"][4:], task["d"][4:].flatten(1).double())
 
 
 # Steps -------------------------------------------------------------------------------------------------------------
@@ -238,15 +251,19 @@ def test_the_penalty_comes_once_per_step_under_accumulation() -> None:
         torch.testing.assert_close(gradient, expected[host], rtol=1e-4, atol=1e-6)
 
 
-def test_a_fused_optimisers_scale_is_used() -> None:
-    """GradScaler leaves its scale with optimisers that unscale by themselves."""
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_penalty_is_in_true_units_under_a_gradient_scaler(fused: bool) -> None:
+    """A fused optimiser unscales within its step, others are handed true gradients."""
     pruner = tiny_pruner()
-    optimizer = torch.optim.SGD(pruner.param_groups(lr=0.0))
+    optimizer = torch.optim.SGD(pruner.param_groups(lr=0.0), lr=0.0, fused=fused)
     pruner.attach(optimizer)
     task = randomise(pruner)
-    expected = expected_gradients(pruner, task, 512.0)
-    optimizer.grad_scale = torch.tensor(512.0)
-    optimizer.step()
+    expected = expected_gradients(pruner, task)
+    scaler = torch.amp.GradScaler("cpu", init_scale=512.0)
+    scaler.scale(torch.zeros(()))  # gets the scaler going, as scaling a loss does
+    for compactor in pruner.compactors.values():
+        compactor.pwc.weight.grad.mul_(512.0)
+    scaler.step(optimizer)
     for host, gradient in gradients(pruner).items():
         torch.testing.assert_close(gradient, expected[host], rtol=1e-5, atol=1e-6)
 
@@ -310,7 +327,7 @@ def test_masks_come_when_they_are_due(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_masks_are_those_of_the_lowest_norms_and_stay_current() -> None:
-    pruner = tiny_pruner(begin_granularity=3, flops_target=0.1, num_at_least=2)
+    pruner = tiny_pruner(begin_granularity=3, flops_target=0.112, num_at_least=2)
     compactor = pruner.compactors["1"]
     with torch.no_grad():
         compactor.pwc.weight.mul_(torch.tensor([3.0, 0.5, 0.6, 4.0, 0.7, 5.0]).view(-1, 1, 1, 1))
@@ -399,20 +416,19 @@ def test_invalid_settings_are_refused(settings: dict[str, object]) -> None:
         ResRepConfig(**settings)
 
 
-def test_one_update_of_resnet50_is_quick(traced: Networks) -> None:
-    _, _, graph = traced["sres50"]
-    selected = np.flatnonzero(graph.select("internal", exclude=("conv1.*",)))
-    norms, group = np.random.default_rng(0).random(len(selected)), graph.macs.group_of_unit[selected]
-    target, seconds = 0.5 * graph.macs(np.ones(graph.num_units, dtype=bool)), []
+def test_one_update_of_resnet50_is_quick(traced: Networks, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, images, graph = traced["sres50"]
+    monkeypatch.setattr(sys.modules["rr.pruner"], "ChannelGraph", lambda *_: graph)
+    config = ResRepConfig(flops_target=0.5, exclude=("conv1.*",), begin_granularity=8000)
+    pruner, seconds = ResRepPruner(copy.deepcopy(model), images, config), []
+    with torch.no_grad():
+        for compactor in pruner.compactors.values():
+            compactor.pwc.weight.mul_(torch.rand(len(compactor.mask), 1, 1, 1))
     for _ in range(5):
         start = time.perf_counter()
-        forgotten = select_forgotten(
-            norms, group, graph.macs.group_sizes, graph.macs.of_group_widths, target, min_width=1, limit=len(norms)
-        )
+        pruner.update_masks()
         seconds.append(time.perf_counter() - start)
-    alive = np.ones(graph.num_units, dtype=bool)
-    alive[selected[forgotten]] = False
-    assert 0.499 < graph.macs(alive) / graph.macs(np.ones_like(alive)) <= 0.5
+    assert 0.499 < pruner.masked_macs_ratio <= 0.5
     assert min(seconds) < 0.05
 
 

@@ -1,0 +1,140 @@
+"""Who may import whom, and what library code may not do: read from the source, nothing is run."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("base_model", "data", "training", "rr")
+# Which of the project's packages a package may import, beside itself.
+ALLOWED = {"base_model": set(), "data": set(), "rr": set(), "training": {"base_model", "data"}}
+
+SPEAKS_FOR_THE_SCRIPTS = "training/bad_input.py"  # its one line on stderr is what the scripts end with on bad input
+
+
+def sources() -> list[Path]:
+    """Python files of the project, those that are not in git yet included."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.py"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    names = listed.stdout.splitlines() if listed.returncode == 0 else []
+    paths = [ROOT / name for name in names] or [path for path in ROOT.rglob("*.py") if ".venv" not in path.parts]
+    return sorted(path for path in paths if path.is_file())
+
+
+def is_script(path: Path, tree: ast.Module) -> bool:
+    """A file that is run: it has `if __name__ == "__main__"`."""
+    return any(isinstance(node, ast.If) and "__main__" in ast.unparse(node.test) for node in tree.body)
+
+
+def imported(tree: ast.Module) -> set[str]:
+    """Every module that a file imports, anywhere in it; `from a import b` gives a and a.b."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = "." * node.level + (node.module or "")
+            names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def forbidden_imports(package: str, tree: ast.Module) -> set[str]:
+    """What a library file imports from packages of the project that it may not know."""
+    known = ALLOWED[package] | {package}
+    return {name for name in imported(tree) if name.split(".")[0] in set(PACKAGES) - known}
+
+
+def star_imports(tree: ast.Module) -> list[int]:
+    """Lines with `from a import *`."""
+    return [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names)
+    ]
+
+
+def prints(tree: ast.Module) -> list[int]:
+    """Lines that call print."""
+    return [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    ]
+
+
+def module_name(path: Path) -> str:
+    """`rr/exp_resrep.py` as it would be imported."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sources()}
+SCRIPTS = {module_name(path) for path, tree in TREES.items() if is_script(path, tree)}
+LIBRARY = [
+    path
+    for path in TREES
+    if path.relative_to(ROOT).parts[0] in PACKAGES and module_name(path) not in SCRIPTS and path.parent != ROOT
+]
+
+
+def place(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def test_the_packages_and_scripts_are_found() -> None:
+    assert {path.relative_to(ROOT).parts[0] for path in LIBRARY} == set(PACKAGES)
+    assert {"rr.exp_resrep", "train_base_model", "transform_torchvision", "display_hdf5"} <= SCRIPTS
+    assert {"rr.pruner", "rr.convert", "training.loop", "data.memory", "base_model.registry"} <= {
+        module_name(path) for path in LIBRARY
+    }
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=place)
+def test_packages_import_only_what_they_may_know(path: Path) -> None:
+    assert not forbidden_imports(path.relative_to(ROOT).parts[0], TREES[path])
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=place)
+def test_libraries_do_not_print(path: Path) -> None:
+    assert len(prints(TREES[path])) == (place(path) == SPEAKS_FOR_THE_SCRIPTS)
+
+
+def test_nobody_imports_a_script() -> None:
+    found = {place(path): imported(tree) & SCRIPTS for path, tree in TREES.items() if "tests" not in path.parts}
+    assert not {path: names for path, names in found.items() if names}
+
+
+def test_nobody_imports_everything() -> None:
+    assert not {place(path): star_imports(tree) for path, tree in TREES.items() if star_imports(tree)}
+
+
+@pytest.mark.parametrize(
+    ("package", "source", "expected"),
+    [
+        ("rr", "import training", {"training"}),
+        ("rr", "def f():\n    from data.registry import load_data", {"data.registry", "data.registry.load_data"}),
+        ("data", "import base_model.vgg as v", {"base_model.vgg"}),
+        ("training", "import rr", {"rr"}),
+        ("training", "import data\nfrom base_model import build_model", set()),
+        ("base_model", "import torch\nfrom base_model import conv_bn\nfrom . import vgg", set()),
+        ("rr", "import database", set()),
+    ],
+)
+def test_the_rule_sees_through_every_form(package: str, source: str, expected: set[str]) -> None:
+    assert forbidden_imports(package, ast.parse(source)) == expected
+
+
+def test_the_other_rules_see_what_they_forbid() -> None:
+    tree = ast.parse("from torch import *\n\ndef f():\n    print(1)\n\nlog.print(2)\n")
+    assert star_imports(tree) == [1]
+    assert prints(tree) == [4]
+    assert is_script(ROOT, ast.parse('if __name__ == "__main__":\n    main()'))
+    assert imported(ast.parse("from rr import exp_resrep")) == {"rr", "rr.exp_resrep"}

@@ -110,14 +110,22 @@ class ResRepPruner:
     Raises ValueError, before any training, when the model can't be traced, nothing is prunable, or the target can't be
     reached (saying what can).
 
-    steps: optimiser steps so far; graph: the ChannelGraph; target_met: the masked widths reach the target
+    graph: what was traced; given, it takes the trace's place (rr.tables.TableGraph)
+    steps: optimiser steps so far; target_met: the masked widths reach the target
     """
 
-    def __init__(self, model: nn.Module, example_inputs: Inputs, config: ResRepConfig | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        example_inputs: Inputs,
+        config: ResRepConfig | None = None,
+        *,
+        graph: ChannelGraph | None = None,
+    ) -> None:
         self.model = model
         self.example_inputs = example_inputs
         self.config = config or ResRepConfig()
-        self.graph = ChannelGraph(model, example_inputs)
+        self.graph = graph or ChannelGraph(model, example_inputs)
         self.selected = self.graph.select(self.config.layers, self.config.include, self.config.exclude)
         self.steps = 0
         self._prepare_selection()

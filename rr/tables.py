@@ -125,7 +125,8 @@ def _flow_from_tables(
     for source in sorted(successors):
         for reader in successors[source]:
             columns = len(layers[reader].in_ids)
-            if columns % widths[source]:
+            pixels, rest = divmod(columns, widths[source])
+            if rest or (pixels != 1 and layers[reader].kind != "linear"):
                 raise ValueError(f"layer {reader} reads {columns} channels, which layer {source} can't give")
             read = np.repeat(
                 out_ids[source], columns // widths[source]

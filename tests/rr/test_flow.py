@@ -40,10 +40,15 @@ def shuffled(net: Net, x: Tensor) -> Tensor:
     return x.view(x.shape[0], 2, 4, *x.shape[2:]).transpose(1, 2).flatten(1, 2)
 
 
-def written_in_part(net: Net, x: Tensor) -> Tensor:
-    x = net.a(x)
-    x[:, :4].add_(1.0)
-    return F.relu(x)
+def written_in_part(write: Callable[[Tensor], object]) -> Callable[[Net, Tensor], Tensor]:
+    """`write` changes a view of what others read."""
+
+    def change(net: Net, x: Tensor) -> Tensor:
+        x = net.a(x)
+        write(x)
+        return F.relu(x)
+
+    return behind_b(change)
 
 
 def squeezed(net: Net, x: Tensor) -> Tensor:
@@ -111,7 +116,10 @@ UNPRUNABLE = {
     "shuffled": (behind_b(shuffled), {}, "a"),
     "pixels from channels": (behind_b(lambda net, x: F.pixel_shuffle(net.a(x), 2)), {"b": conv(2, 6)}, "a"),
     "reordered by index": (behind_b(lambda net, x: net.a(x)[:, torch.tensor([1, 0, 3, 2, 4, 5, 6, 7])]), {}, "a"),
-    "written in part": (behind_b(written_in_part), {}, "a"),
+    "some channels written": (written_in_part(lambda x: x[:, :4].add_(1.0)), {}, "a"),
+    "some rows written": (written_in_part(lambda x: x[:, :, :2].add_(1.0)), {}, "a"),
+    "some rows written from themselves": (written_in_part(lambda x: x[:, :, :2].exp_()), {}, "a"),
+    "some rows set": (written_in_part(lambda x: x[:, :, :2].fill_(1.0)), {}, "a"),
     "a vector of numbers": (behind_b(lambda net, x: net.a(x) * torch.linspace(1, 2, 8).view(8, 1, 1)), {}, "a"),
     "a list of numbers": (behind_b(lambda net, x: net.a(x) * torch.tensor([[[[0.5]]]])), {}, "a"),
     "called twice": (lambda net, x: head(net, net.b(F.relu(net.c(F.relu(net.c(net.a(x))))))), {"c": conv(8, 8)}, "a"),

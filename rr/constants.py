@@ -84,7 +84,7 @@ def _run(graph: ChannelGraph, alive: np.ndarray, parameter: Callable[[str], torc
             if node.op == "output" or is_assertion(node):
                 continue
             layer = layers.get(node.name)
-            if layer is not None and layer.kind in ("conv", "linear", "grouped"):
+            if layer is not None and layer.kind in ("conv", "linear"):
                 _read(layer, node, values[node.args[0]], alive, parameter, findings)
                 values[node] = _unknown(node)
             elif node.name in sites or operation(node) not in WITH_RULE:  # without a rule: nothing prunable passes

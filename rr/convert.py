@@ -13,7 +13,7 @@ from torch import nn
 
 from rr.compactor import Compactor, find_compactors, remove_compactors
 from rr.constants import dead_constants
-from rr.graph import ChannelGraph, Layer
+from rr.graph import PRODUCERS, ChannelGraph, Layer
 from rr.trace import Inputs, as_inputs, eval_mode
 
 FLOAT64_TOLERANCE = 1e-10
@@ -180,9 +180,7 @@ def _fold_layer(
     out_kept = _kept(alive, layer.out_units)
     if from_dead is not None:
         bias = from_dead.to(weight) if bias is None else bias + from_dead.to(weight)
-    if layer.kind == "depthwise":
-        pass  # one input channel per group: a group goes with its channel
-    elif layer.kind != "grouped":
+    if layer.kind in PRODUCERS:  # in the others a group goes with all its channels
         weight = weight[:, _kept(alive, layer.in_units)]
     if layer.norm is not None:
         scale, shift = _norm_as_affine(modules[layer.norm])
@@ -207,7 +205,7 @@ def _plain_layer(layer: Layer, module: nn.Module, weight: torch.Tensor, bias: to
     if layer.kind == "linear":
         plain.out_features, plain.in_features = weight.shape
     else:
-        if layer.kind == "depthwise":
+        if layer.kind not in PRODUCERS:
             plain.groups = weight.shape[0] * module.groups // module.out_channels
         plain.out_channels, plain.in_channels = weight.shape[0], weight.shape[1] * plain.groups
     return plain

@@ -55,8 +55,8 @@ class LayerFlow:
     node:         the name of its operation in the trace
     out_ids:      [out_channels], the id of each output channel
     in_ids:       [in_channels or in_features], the id of each input column; None for a norm layer
-    macs_each:    multiply-accumulates per example and live (input, output) pair (depthwise: per output channel);
-                  a fraction for a grouped convolution, most of whose pairs meet nowhere
+    macs_each:    multiply-accumulates per example and live (input, output) pair; for 'depthwise' and 'grouped', whose
+                  groups go as a whole, per live output channel
     """
 
     name: str
@@ -64,16 +64,20 @@ class LayerFlow:
     node: str
     out_ids: np.ndarray
     in_ids: np.ndarray | None
-    macs_each: float
+    macs_each: int
 
 
 @dataclass
 class ChannelFlow:
-    """What the ids found: the layers in order of execution, the united ids, and why some may not be pruned."""
+    """What the ids found: the layers in order of execution, the united ids, and why some may not be pruned.
+
+    streams: ids in which an addition joined different units (residual streams)
+    """
 
     layers: list[LayerFlow] = field(default_factory=list)
     parent: list[int] = field(default_factory=list)
     reasons: dict[int, str] = field(default_factory=dict)
+    streams: set[int] = field(default_factory=set)
 
     def fresh(self, count: int) -> np.ndarray:
         """`count` new ids, each a unit of its own."""
@@ -90,12 +94,14 @@ class ChannelFlow:
             self.parent[channel], channel = root, self.parent[channel]
         return root
 
-    def unite(self, first: np.ndarray, second: np.ndarray) -> None:
-        """Ids at the same position live and die together."""
+    def unite(self, first: np.ndarray, second: np.ndarray, *, in_stream: bool = False) -> None:
+        """Ids at the same position live and die together; in_stream: since they add into a residual stream."""
         for a, b in np.unique(np.stack([first, second]), axis=1).T:
             root_a, root_b = self.find(int(a)), self.find(int(b))
             if root_a != root_b:
                 self.parent[max(root_a, root_b)] = min(root_a, root_b)
+                if in_stream:
+                    self.streams.add(root_a)
 
     def protect(self, ids: np.ndarray, reason: str) -> None:
         """The units of these ids can't be pruned, for `reason` (the first one given stays)."""
@@ -176,7 +182,8 @@ class _Interpreter:
             return self.ids[activations[0]]
         first, second = (compact(ids) for ids in torch.broadcast_tensors(*(self.ids[source] for source in activations)))
         first, second = torch.broadcast_tensors(first, second)
-        self.flow.unite(first.flatten().numpy(), second.flatten().numpy())
+        adds = operation(node) in ("add", "sub")
+        self.flow.unite(first.flatten().numpy(), second.flatten().numpy(), in_stream=adds)
         return first.expand(shape_of(node))
 
     def pooling(self, node: fx.Node) -> torch.Tensor | None:
@@ -245,9 +252,11 @@ class _Interpreter:
         elif module.groups == module.in_channels:
             kind, out_ids = "depthwise", np.repeat(columns, out_channels // module.in_channels)
         else:
-            kind, out_ids = "grouped", self.flow.fresh(out_channels)
-            self.flow.protect(np.concatenate([columns, out_ids]), f"{name} is a grouped convolution")
-            per_pixel = per_pixel / module.groups
+            # All channels of a group, in and out, are one unit: the groups that stay are whole.
+            by_group = columns.reshape(module.groups, -1)  # [groups, inputs of each]
+            self.flow.unite(by_group[:, :-1].flatten(), by_group[:, 1:].flatten())
+            kind, out_ids = "grouped", np.repeat(by_group[:, 0], out_channels // module.groups)
+            per_pixel *= by_group.shape[1]
         self.flow.layers.append(LayerFlow(name, kind, node.name, out_ids, columns, per_pixel))
         return spread(out_ids, 1, shape_of(node))
 

@@ -65,6 +65,7 @@ class ChannelGraph:
 
     layers: by name, in building order (that of `named_modules`, which is that of "deps")
     reasons: unit -> why it can't be pruned; a unit that isn't in it is prunable
+    streams: the units that an addition joined out of several layers' channels
     """
 
     def __init__(self, model: nn.Module, example_inputs: Inputs) -> None:
@@ -78,6 +79,7 @@ class ChannelGraph:
         unit_of_root, reasons = _number_units(flow, flows)
         norms = direct_norms(trace, flow.layers)
         self.num_units = len(unit_of_root)
+        self.streams = {unit_of_root[flow.find(channel)] for channel in flow.streams}
         self.reasons: dict[int, str] = {}
         for channel, reason in reasons.items():
             self.reasons.setdefault(unit_of_root[channel], reason)
@@ -115,7 +117,7 @@ class ChannelGraph:
     def select(self, layers: str = "internal", include: Sequence[str] = (), exclude: Sequence[str] = ()) -> np.ndarray:
         """The units to prune, [num_units] of bool.
 
-        layers: 'internal', those made by one layer alone (the paper's choice), or 'all', residual streams too
+        layers: 'internal', those that no addition joins into a residual stream (the paper's choice), or 'all'
         include, exclude: name patterns (`stage1.*`) of producing layers; a unit is taken when every producer is
         included (no pattern: all are) and none is excluded
 
@@ -131,7 +133,7 @@ class ChannelGraph:
         for group in self.groups:
             included = all(any(fnmatchcase(name, p) for p in include) for name in group.producers) or not include
             excluded = any(fnmatchcase(name, p) for name in group.producers for p in exclude)
-            if included and not excluded and (layers == "all" or len(group.producers) == 1):
+            if included and not excluded and (layers == "all" or group.units[0] not in self.streams):
                 selected[group.units] = True
         selected &= self.prunable
         if not selected.any():
@@ -240,11 +242,11 @@ class ChannelGraph:
                     continue
                 for unit, count in zip(*np.unique(units, return_counts=True), strict=True):
                     signatures[unit].append((layer.name, role, int(count)))
-                    if role == "out" and layer.kind in (*PRODUCERS, "grouped"):
+                    if role == "out" and layer.kind in PRODUCERS:
                         producers[unit].append(layer.name)
         groups: dict[tuple, list[int]] = {}
         for unit in range(self.num_units):
-            groups.setdefault((*signatures[unit], unit in self.reasons), []).append(unit)
+            groups.setdefault((*signatures[unit], unit in self.reasons, unit in self.streams), []).append(unit)
         return [Group(np.array(units), tuple(producers[units[0]])) for units in groups.values()]
 
 
@@ -261,7 +263,7 @@ class MacsOfWidths:
         self.group_sizes = np.array([len(group.units) for group in graph.groups])
         counted = [layer for layer in graph.layers.values() if layer.kind != "norm"]
         self._each = np.array([layer.macs_each for layer in counted], dtype=np.float64)
-        self._dense = np.array([layer.kind != "depthwise" for layer in counted])
+        self._dense = np.array([layer.kind in PRODUCERS for layer in counted])
         self._out = np.stack([self._per_group(layer.out_units) for layer in counted])  # [layers, groups]
         self._in = np.stack([self._per_group(layer.in_units) for layer in counted])
 
@@ -285,8 +287,8 @@ class MacsOfWidths:
     @staticmethod
     def of_layer(layer: Layer, alive: np.ndarray) -> int:
         """MACs of one layer."""
-        inputs = 1 if layer.kind == "depthwise" else int(alive[layer.in_units].sum())
-        return round(layer.macs_each * inputs * int(alive[layer.out_units].sum()))
+        inputs = int(alive[layer.in_units].sum()) if layer.kind in PRODUCERS else 1
+        return layer.macs_each * inputs * int(alive[layer.out_units].sum())
 
 
 def _number_units(flow: ChannelFlow, layers: Sequence[LayerFlow]) -> tuple[dict[int, int], dict[int, str]]:

@@ -121,7 +121,7 @@ def _flow_from_tables(
     for follower, leader in follow_dict.items():
         if widths[follower] != widths[leader]:
             raise ValueError(f"layer {follower} can't follow layer {leader}: their widths differ")
-        flow.unite(out_ids[follower], out_ids[leader])
+        flow.unite(out_ids[follower], out_ids[leader], in_stream=True)
     for source in sorted(successors):
         for reader in successors[source]:
             columns = len(layers[reader].in_ids)

@@ -86,6 +86,11 @@ EXACT = {
         {"block": Net(lambda net, x: F.relu(net.bn(net.conv(x))), conv=conv(3, 8), bn=nn.BatchNorm2d(8))},
         "block.conv b",
     ),
+    "grouped": (
+        behind_b(lambda net, x: F.relu(net.n(net.g(net.a(x))))),
+        {"g": conv(8, 12, groups=4), "n": nn.BatchNorm2d(12), "b": conv(12, 6, 1)},
+        "a g b",
+    ),
     "channels last": (
         lambda net, x: net.fc(F.gelu(net.l(F.relu(net.a(x)).permute(0, 2, 3, 1))).mean((1, 2))),
         {"l": nn.Linear(8, 6)},
@@ -108,7 +113,11 @@ UNPRUNABLE = {
         {"n": nn.BatchNorm2d(8, track_running_stats=False)},
         "a",
     ),
-    "grouped": (behind_b(lambda net, x: net.g(net.a(x))), {"g": conv(8, 8, groups=4)}, "a g"),
+    "grouped, a constant that padding cuts": (
+        behind_b(lambda net, x: net.g(net.a(x))),
+        {"g": conv(8, 8, groups=4)},
+        "a g",
+    ),
     "transposed": (behind_b(lambda net, x: net.t(net.a(x))), {"t": nn.ConvTranspose2d(8, 8, 2)}, "a"),
     "padded outside": (behind_b(lambda net, x: F.pad(net.a(x), (1, 1, 1, 1), mode="reflect")), {}, "a"),
     "part of the channels": (behind_b(lambda net, x: net.a(x)[:, :4]), {"b": conv(4, 6)}, "a"),

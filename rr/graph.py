@@ -266,6 +266,8 @@ class MacsOfWidths:
         self._dense = np.array([layer.kind in PRODUCERS for layer in counted])
         self._out = np.stack([self._per_group(layer.out_units) for layer in counted])  # [layers, groups]
         self._in = np.stack([self._per_group(layer.in_units) for layer in counted])
+        # Attention, say: what no layer here counts, and no width changes.
+        self._fixed = graph.trace.macs - round(self._of_layers(self.group_sizes))
 
     def _per_group(self, units: np.ndarray) -> np.ndarray:
         """A layer's channels in each group, per unit of it."""
@@ -273,6 +275,9 @@ class MacsOfWidths:
 
     def of_group_widths(self, widths: np.ndarray) -> float:
         """MACs with `widths` ([groups]) live units in each group."""
+        return self._fixed + self._of_layers(widths)
+
+    def _of_layers(self, widths: np.ndarray) -> float:
         inputs = np.where(self._dense, self._in @ widths, 1.0)
         return float(np.sum(self._each * inputs * (self._out @ widths)))
 

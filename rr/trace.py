@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import fx, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from rr.compactor import compactors_bypassed
 
@@ -22,12 +23,14 @@ class Trace:
     parameters:  placeholder name -> the parameter's or buffer's name in the model
     user_inputs: names of the placeholders that are the network's inputs
     batch:       the examples' batch size
+    macs:        multiply-accumulates per example of the whole network, half of what torch's FLOP counter counts
     """
 
     nodes: tuple[fx.Node, ...]
     parameters: dict[str, str]
     user_inputs: frozenset[str]
     batch: int
+    macs: int
 
     def parameter(self, argument: object) -> str | None:
         """The model's name for a node's argument, None when that is no parameter or buffer."""
@@ -78,12 +81,15 @@ def trace_model(model: nn.Module, example_inputs: Inputs) -> Trace:
                 f"the model can't be traced by torch.export ({reason}): check that the example inputs fit it, "
                 "and take data-dependent Python branches out of its forward"
             ) from error
+        with FlopCounterMode(display=False) as counter:
+            model(*inputs)
     signature = exported.graph_signature
     return Trace(
         nodes=tuple(exported.graph.nodes),
         parameters={**signature.inputs_to_parameters, **signature.inputs_to_buffers},
         user_inputs=frozenset(signature.user_inputs),
         batch=inputs[0].shape[0],
+        macs=counter.get_total_flops() // (2 * inputs[0].shape[0]),
     )
 
 

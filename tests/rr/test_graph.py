@@ -135,6 +135,30 @@ def test_macs_of_grouped_convolutions() -> None:
     assert graph.macs(np.ones(graph.num_units, dtype=bool)) == counter.get_total_flops() // 2
 
 
+def test_macs_of_layers_without_a_rule_are_counted_too() -> None:
+    """A convolution called twice can't be pruned, but it costs; what is pruned beside it is taken off exactly."""
+    model = Net(
+        lambda net, x: head(net, F.relu(net.b(F.relu(net.twice(F.relu(net.twice(net.a(x)))))))),
+        a=conv(3, 8),
+        twice=conv(8, 8),
+        b=conv(8, 6),
+        fc=nn.Linear(6, 2),
+    )
+    images = torch.randn(2, 3, 7, 5)
+    graph = ChannelGraph(model, images)
+
+    def counted() -> int:
+        with FlopCounterMode(display=False) as counter:
+            model(images)
+        return counter.get_total_flops() // (2 * len(images))
+
+    alive = np.ones(graph.num_units, dtype=bool)
+    assert graph.macs(alive) == counted()
+    alive[graph.layers["b"].out_units[:4]] = False
+    model.b, model.fc = conv(8, 2), nn.Linear(2, 2)
+    assert graph.macs(alive) == counted()
+
+
 def test_a_graph_is_the_same_with_compactors_in_the_model() -> None:
     model = generic(build_model("src20"))
     images = torch.randn(1, 3, 16, 16)

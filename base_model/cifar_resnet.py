@@ -36,7 +36,7 @@ class BasicBlock(nn.Module):
         self.conv2 = ConvBN(mid, out, 3, folded=folded)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv2(F.relu(self.conv1(x)))
+        return self.conv2(F.relu(self.conv1(x), inplace=True))
 
 
 class CifarResNet(nn.Module):

@@ -37,7 +37,7 @@ class Bottleneck(nn.Module):
         self.conv3 = ConvBN(mid2, out, 1, folded=folded)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv3(F.relu(self.conv2(F.relu(self.conv1(x)))))
+        return self.conv3(F.relu(self.conv2(F.relu(self.conv1(x), inplace=True)), inplace=True))
 
 
 class ImageNetResNet(nn.Module):
@@ -82,6 +82,6 @@ class ImageNetResNet(nn.Module):
         self.fc = nn.Linear(channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.max_pool2d(F.relu(self.conv1(x)), kernel_size=3, stride=2, padding=1)
+        x = F.max_pool2d(F.relu(self.conv1(x), inplace=True), kernel_size=3, stride=2, padding=1)
         x = self.stage4(self.stage3(self.stage2(self.stage1(x))))
         return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))

@@ -50,6 +50,6 @@ class LeNet5BN(nn.Module):
         self.linear2 = nn.Linear(widths["linear1"], num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.max_pool2d(F.relu(self.conv1(x)), 2)
-        x = F.max_pool2d(F.relu(self.conv2(x)), 2)
-        return self.linear2(F.relu(self.linear1(x.flatten(1))))
+        x = F.max_pool2d(F.relu(self.conv1(x), inplace=True), 2)
+        x = F.max_pool2d(F.relu(self.conv2(x), inplace=True), 2)
+        return self.linear2(F.relu(self.linear1(x.flatten(1)), inplace=True))

@@ -36,7 +36,7 @@ class SeparableBlock(nn.Module):
         self.pointwise = ConvBN(in_channels, out, 1, folded=folded)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.pointwise(F.relu(self.depthwise(x))))
+        return F.relu(self.pointwise(F.relu(self.depthwise(x), inplace=True)), inplace=True)
 
 
 class MobileNet(nn.Module):
@@ -83,7 +83,7 @@ class MobileNet(nn.Module):
         self.add_module(classifier, nn.Linear(channels, num_classes))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.conv1(x))
+        x = F.relu(self.conv1(x), inplace=True)
         for name in self.block_names:
             x = self.get_submodule(name)(x)
         return self.get_submodule(self.classifier_name)(F.adaptive_avg_pool2d(x, 1).flatten(1))

@@ -35,10 +35,10 @@ class ResidualStage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.conv1 is not None:
-            x = F.relu(self.conv1(x))
+            x = F.relu(self.conv1(x), inplace=True)
         shortcut = x if self.projection is None else self.projection(x)
         for name in self.block_names:
-            x = shortcut = F.relu(self.get_submodule(name)(x) + shortcut)
+            x = shortcut = F.relu(self.get_submodule(name)(x) + shortcut, inplace=True)
         return x
 
 

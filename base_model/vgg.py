@@ -35,7 +35,7 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for conv in self.children():
-            x = F.relu(conv(x))
+            x = F.relu(conv(x), inplace=True)
         return F.max_pool2d(x, 2)
 
 
@@ -70,4 +70,4 @@ class VGG(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stage5(self.stage4(self.stage3(self.stage2(self.stage1(x)))))
-        return self.linear2(F.relu(self.linear1(x.flatten(1))))
+        return self.linear2(F.relu(self.linear1(x.flatten(1)), inplace=True))

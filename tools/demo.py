@@ -2,7 +2,7 @@
 
     python tools/demo.py            # or `make demo`, which sets up .venv first
 
-Keeps at most 47.1% of the MACs at the base network's accuracy (within half a point). About 6 minutes on 2 cores, under
+Keeps at most 47.1% of the MACs at the base network's accuracy (within half a point). 3 to 6 minutes on 2 cores, under
 2 GiB. Everything is in demo_run/: base/, pruned/ and result.json; a stopped demo goes on where it was.
 """
 

@@ -132,6 +132,35 @@ def convert(
     return slim.to(next(model.parameters()).device), report
 
 
+def rehearse(
+    model: nn.Module, graph: ChannelGraph, example_inputs: Inputs, selected: np.ndarray, min_width: int = 1
+) -> None:
+    """Run a copy of `model` with every second selected unit gone, so that what can't be narrowed is known beforehand.
+
+    A trace can't tell a size that the forward computes (`x.shape[1]`) from one that is written into it
+    (`x.view(-1, 400)`). Raises ValueError, with the error that a conversion would meet after training.
+    """
+    alive = np.ones(graph.num_units, dtype=bool)
+    for group in graph.groups:
+        units = group.units[selected[group.units]]
+        alive[units[1::2][: max(len(group.units) - min_width, 0)]] = False
+    anchor = next(model.parameters())
+    inputs = [
+        item.to(anchor.device, anchor.dtype) if item.is_floating_point() else item.to(anchor.device)
+        for item in as_inputs(example_inputs)
+    ]
+    narrow = fold(model, graph, alive)
+    try:
+        with torch.no_grad():
+            narrow(*inputs)
+    except Exception as error:  # whatever the user's forward raises: it means the same
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"the model's forward fails with fewer channels ({reason}): take sizes from tensors (x.shape[1], "
+            "x.flatten(1)) in place of numbers, or leave the layers before that place out with `exclude`"
+        ) from error
+
+
 def zero_dead_rows(model: nn.Module, graph: ChannelGraph, alive: np.ndarray) -> None:
     """Set the compactor rows of dead units to exactly zero, in place."""
     compactors = find_compactors(model)

@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rr.compactor import Compactor, find_compactors, insert_compactors
-from rr.convert import alive_units, convert, unit_norms
+from rr.convert import alive_units, convert, rehearse, unit_norms
 from rr.graph import ChannelGraph, Site
 from rr.masks import least_macs, select_forgotten
 from rr.trace import Inputs
@@ -107,8 +107,8 @@ def param_groups(
 class ResRepPruner:
     """Compactors in `model` (put there in place), the masks' schedule, and the gradients' reset and penalty.
 
-    Raises ValueError, before any training, when the model can't be traced, nothing is prunable, or the target can't be
-    reached (saying what can).
+    Raises ValueError, before any training, when the model can't be traced, nothing is prunable, its forward counts
+    channels itself, or the target can't be reached (saying what can).
 
     graph: what was traced; given, it takes the trace's place (rr.tables.TableGraph)
     steps: optimiser steps so far; target_met: the masked widths reach the target
@@ -130,6 +130,7 @@ class ResRepPruner:
         self.steps = 0
         self._prepare_selection()
         self._check_target()
+        rehearse(model, self.graph, example_inputs, self.selected, self.config.num_at_least)
         self.sites: list[Site] = [s for s in self.graph.sites.values() if self.selected[s.units].any()]
         hosts = {site.host: len(site.units) for site in self.sites}
         present = find_compactors(model)

@@ -9,13 +9,14 @@ import sys
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import SIZES, Networks
-from networks import conv, generic, insert_generic_compactors, random_alive, tiny
+from networks import Net, conv, generic, insert_generic_compactors, random_alive, tiny
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from base_model import build_model
-from rr import ChannelGraph, ConversionError, convert, find_compactors
+from rr import ChannelGraph, ConversionError, ResRepConfig, ResRepPruner, convert, find_compactors
 from rr.convert import alive_units, unit_norms
 
 
@@ -242,3 +243,21 @@ def test_the_slim_model_exports_and_takes_other_batches() -> None:
     assert slim(torch.randn(7, 1, 10, 10)).shape == (7, 3)
     exported = torch.export.export(slim, (images,)).module()
     torch.testing.assert_close(exported(images), slim(images))
+
+
+def test_a_forward_with_sizes_of_its_own_is_refused_before_training() -> None:
+    def build(size: int | None) -> Net:
+        return Net(
+            lambda net, x: net.fc(F.relu(net.a(x)).view(len(x), size or -1)),
+            a=conv(1, 6),
+            fc=nn.Linear(6 * 16, 3),
+        )
+
+    images = torch.randn(2, 1, 4, 4)
+    with pytest.raises(ValueError, match=r"fewer channels .*exclude"):
+        ResRepPruner(build(96), images, ResRepConfig(flops_target=0.5))
+    model = build(None)
+    before = copy.deepcopy(model.state_dict())
+    pruner = ResRepPruner(model, images, ResRepConfig(flops_target=0.5))
+    assert all(torch.equal(before[name], model.state_dict()[name]) for name in before)
+    assert (pruner.masked_alive()).all()

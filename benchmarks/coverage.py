@@ -3,11 +3,11 @@
     python benchmarks/coverage.py                       # every torchvision classifier, to results/coverage.json
     python benchmarks/coverage.py --models resnet18 densenet121 timm/efficientnet_lite0
 
-For each: units, share of the MACs that can go, seconds to trace, and the proof: compactors are random dense matrices, BN
-statistics and affine parameters random (negative gammas and betas among them), a random half of the prunable units is
-dead. The converted network is compared at two input sizes and another batch size, converted again, trained for one step
-and exported. A model that is in the output file already isn't done again, so a stopped run goes on. About 20 minutes on
-2 cores.
+For each: units, share of the MACs that can go, seconds to trace, and the proof: compactors are random dense
+matrices, BN statistics and affine parameters random (negative gammas and betas among them), a random half of the
+prunable units is dead. The converted network is compared at two input sizes and another batch size, converted
+again, trained for one step and exported. A model that is in the output file already isn't done again, so a stopped
+run goes on. About 20 minutes on 2 cores.
 """
 
 import argparse
@@ -153,7 +153,7 @@ def prove(model: nn.Module, image_sizes: tuple[int, int]) -> dict[str, Any]:
 
 @torch.no_grad()
 def differences(model: nn.Module, slim: nn.Module, images: torch.Tensor) -> dict[str, float]:
-    """Largest difference over largest output, against the unconverted model in float64; `slim` is of float32 weights."""
+    """Largest difference over largest output, against the unconverted model in float64; `slim` is in float32."""
     exact = copy.deepcopy(model).double()(images.double())
     scale = float(exact.abs().max())
     return {

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import torch
 
-from base_model import build_model, model_info, model_names
+from base_model import model_info, model_names
 from data import load_data
 from rr import param_groups
 from rr.files import save_hdf5
@@ -33,6 +33,7 @@ from training import (
     first_rank_first,
     from_options,
     init_world,
+    network_builder,
     parse_choice,
     prepare,
     to_plain,
@@ -72,9 +73,7 @@ def run(recipe: Recipe, conti_or_fs: str | None = None, local_rank: int | None =
             data = load_data(recipe.dataset, recipe.data_dir, image_size, recipe.workers)
 
         torch.manual_seed(recipe.seed)
-        model = build_model(
-            recipe.arch, num_classes=data.num_classes, in_channels=data.in_channels, image_size=data.image_size
-        )
+        model = network_builder(recipe.arch, data)()
         check_fits(model, data)
 
         todo = prepare(recipe.output_dir, to_plain(recipe), conti_or_fs) if world.is_first else None

@@ -20,7 +20,6 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the checkout without PYTHONPATH
 
-from base_model import build_model, model_info, model_names
+from base_model import model_info, model_names
 from data import Data, load_data
 from rr import ConversionReport, ResRepConfig, ResRepPruner
 from rr.files import load_network, load_strict, read_hdf5, save_converted, save_hdf5
@@ -53,6 +52,7 @@ from training import (
     first_rank_first,
     from_options,
     init_world,
+    network_builder,
     parse_choice,
     prepare,
     resrep_recipe,
@@ -117,13 +117,7 @@ def run(
             data = load_data(recipe.dataset, recipe.data_dir, image_size, recipe.workers)
         before_mask_iters = round(start.before_mask_epochs * data.steps_per_epoch(recipe.batch_size))
         config = replace(config, before_mask_iters=before_mask_iters)
-        build = partial(
-            build_model,
-            recipe.arch,
-            num_classes=data.num_classes,
-            in_channels=data.in_channels,
-            image_size=data.image_size,
-        )
+        build = network_builder(recipe.arch, data)
         everything = {**to_plain(recipe), **to_plain(config), **to_plain(start)}
         folder = Path(recipe.output_dir)
 

@@ -15,7 +15,6 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the checkout without PYTHONPATH
 
-from base_model import build_model, model_info, model_names
+from base_model import model_info, model_names
 from data import Data, dataset_names, load_data
 from rr.files import WeightFile, load_network, read_weights
 from training import (
@@ -36,6 +35,7 @@ from training import (
     evaluate,
     exit_on_bad_input,
     init_world,
+    network_builder,
     parse_choice,
     surroundings,
 )
@@ -115,14 +115,7 @@ def data_of(options: argparse.Namespace, attributes: dict[str, Any]) -> Data:
 
 def test_file(path: Path, options: argparse.Namespace, data: Data, world: World) -> Tested:
     """Build the network that the file is of, load it strictly and evaluate it."""
-    build = partial(
-        build_model,
-        options.arch,
-        num_classes=data.num_classes,
-        in_channels=data.in_channels,
-        image_size=data.image_size,
-    )
-    model, file = load_network(path, build)
+    model, file = load_network(path, network_builder(options.arch, data))
     check_fits(model, data)
     model.to(world.device)
     val = evaluate(model, data, world, batch_size=options.batch_size, amp=options.amp, channels_last=True)

@@ -5,6 +5,7 @@ Public:
     add_options, from_options, parse_choice, to_plain: recipes as command lines.
     World, init_world, add_local_rank, first_rank_first, broadcast_object, barrier: one process or several.
     add_continue, prepare, RunState: what is to be done in a run's folder.
+    network_builder: the network that the data asks for.
     RunLog: log.txt, metrics.jsonl, run.json, TensorBoard; surroundings: versions, commit, hardware.
     train, TrainResult, NonFiniteLoss; Callback, TrainState: the loop, and where others come in.
     evaluate, Evaluation, check_fits; compare, count_macs: how good, and how large and fast.
@@ -17,6 +18,7 @@ from training.distributed import World, add_local_rank, barrier, broadcast_objec
 from training.evaluation import Evaluation, check_fits, evaluate
 from training.log import RunLog, surroundings
 from training.loop import TrainResult, train
+from training.network import network_builder
 from training.observe import NonFiniteLoss
 from training.options import add_options, from_options, parse_choice, to_plain
 from training.recipe import Recipe, base_recipe, file_attributes, resrep_recipe
@@ -50,6 +52,7 @@ __all__ = [
     "first_rank_first",
     "from_options",
     "init_world",
+    "network_builder",
     "parse_choice",
     "prepare",
     "resrep_recipe",

@@ -104,7 +104,10 @@ class RunLog:
     def progress_bar(self, total: int, initial: int) -> tqdm:
         """A bar over the run's steps with the time left; nothing where stderr is no terminal."""
         quiet = not (self.active and sys.stderr.isatty())
-        return tqdm(total=total, initial=initial, unit="step", disable=quiet, dynamic_ncols=True, smoothing=0.05)
+        # A terminal that doesn't know its size (in a container, say) says 0, and tqdm would draw nothing.
+        knows_size = not quiet and os.get_terminal_size(sys.stderr.fileno()).columns > 0
+        size = {"dynamic_ncols": True} if knows_size else {"ncols": 120, "nrows": 20}
+        return tqdm(total=total, initial=initial, unit="step", disable=quiet, smoothing=0.05, **size)
 
 
 class _TerminalHandler(logging.Handler):

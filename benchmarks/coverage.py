@@ -84,7 +84,7 @@ def sizes(name: str) -> tuple[int, int]:
     """Two input sizes."""
     if name.startswith(FIXED_SIZE):
         return 224, 224
-    return (96, 128) if "inception" in name else (64, 96)
+    return (299, 331) if "inception" in name else (64, 96)
 
 
 def randomised(model: nn.Module) -> nn.Module:

@@ -144,8 +144,8 @@ def _execute(node: fx.Node, value_of: Callable[[fx.Node], object]) -> object:
     args, kwargs = fx.map_arg((node.args, node.kwargs), value_of)
     if operation(node) in ("view", "_unsafe_view"):
         return args[0].reshape(args[1])
-    if operation(node) in CASTS:
-        return args[0]  # stays in float64
+    if operation(node) in CASTS or operation(node).endswith("dropout"):
+        return args[0]  # stays in float64, and whole
     if is_in_place(node):
         args = (args[0].clone(), *args[1:])
     return node.target(*args, **kwargs)

@@ -56,7 +56,7 @@ class LayerFlow:
     out_ids:      [out_channels], the id of each output channel
     in_ids:       [in_channels or in_features], the id of each input column; None for a norm layer
     macs_each:    multiply-accumulates per example and live (input, output) pair; for 'depthwise' and 'grouped', whose
-                  groups go as a whole, per live output channel
+                  groups go as a whole, per live output channel; 0 for a layer that only training runs
     """
 
     name: str
@@ -257,7 +257,9 @@ class _Interpreter:
             self.flow.unite(by_group[:, :-1].flatten(), by_group[:, 1:].flatten())
             kind, out_ids = "grouped", np.repeat(by_group[:, 0], out_channels // module.groups)
             per_pixel *= by_group.shape[1]
-        self.flow.layers.append(LayerFlow(name, kind, node.name, out_ids, columns, per_pixel))
+        self.flow.layers.append(
+            LayerFlow(name, kind, node.name, out_ids, columns, self.if_evaluated(weight, per_pixel))
+        )
         return spread(out_ids, 1, shape_of(node))
 
     def linear(self, node: fx.Node) -> torch.Tensor | None:
@@ -269,8 +271,14 @@ class _Interpreter:
         shape = shape_of(node)
         out_ids = self.flow.fresh(shape[-1])
         positions = int(np.prod(shape[:-1])) // self.trace.batch
-        self.flow.layers.append(LayerFlow(name, "linear", node.name, out_ids, columns, positions))
+        self.flow.layers.append(
+            LayerFlow(name, "linear", node.name, out_ids, columns, self.if_evaluated(weight, positions))
+        )
         return spread(out_ids, -1, shape)
+
+    def if_evaluated(self, weight: object, macs_each: int) -> int:
+        """What a layer costs where the network is used: nothing, for one that only training runs."""
+        return macs_each if self.trace.parameter(weight) in self.trace.evaluated else 0
 
     def unknown(self, node: fx.Node, name: str) -> torch.Tensor | list[torch.Tensor]:
         """Nothing that passes through an operation without a rule is pruned."""

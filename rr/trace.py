@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -10,19 +11,22 @@ import torch
 from torch import fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from rr.compactor import compactors_bypassed
+from rr.compactor import CHILD, compactors_bypassed
+
+logger = logging.getLogger(__name__)
 
 Inputs = torch.Tensor | Sequence[torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Trace:
-    """An exported forward pass in eval mode, without its compactors.
+    """An exported forward pass in eval mode, without its compactors; with the heads that only training runs, if any.
 
     nodes:       the operations in order of execution (placeholders and the output included)
     parameters:  placeholder name -> the parameter's or buffer's name in the model
     user_inputs: names of the placeholders that are the network's inputs
     batch:       the examples' batch size
+    evaluated:   the parameters that the forward in eval mode reads
     macs:        multiply-accumulates per example of the whole network, half of what torch's FLOP counter counts
     """
 
@@ -30,6 +34,7 @@ class Trace:
     parameters: dict[str, str]
     user_inputs: frozenset[str]
     batch: int
+    evaluated: frozenset[str]
     macs: int
 
     def parameter(self, argument: object) -> str | None:
@@ -63,7 +68,8 @@ def argument(node: fx.Node, position: int, name: str, default: object = None) ->
 def trace_model(model: nn.Module, example_inputs: Inputs) -> Trace:
     """Export `model` in eval mode as it is without compactors; the model itself is left as it was.
 
-    Raises ValueError when the model can't be exported.
+    Where eval mode leaves parameters unread (the auxiliary heads of GoogLeNet), the forward of training is exported,
+    with its layers (BN, dropout) in eval mode. Raises ValueError when the model can't be exported.
     """
     inputs = as_inputs(example_inputs)
     anchor = next(model.parameters(), None)
@@ -73,24 +79,47 @@ def trace_model(model: nn.Module, example_inputs: Inputs) -> Trace:
         stack.enter_context(compactors_bypassed(model))
         stack.enter_context(eval_mode(model))
         stack.enter_context(torch.no_grad())
-        try:
-            exported = torch.export.export(model, inputs)
-        except Exception as error:  # torch.export raises many kinds; each means the same to the user
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ValueError(
-                f"the model can't be traced by torch.export ({reason}): check that the example inputs fit it, "
-                "and take data-dependent Python branches out of its forward"
-            ) from error
+        exported = _export(model, inputs)
+        evaluated = _read_parameters(exported)
         with FlopCounterMode(display=False) as counter:
             model(*inputs)
+        unread = {name for name, _ in model.named_parameters() if f".{CHILD}." not in f".{name}"} - evaluated
+        if unread:
+            for module in model.modules():
+                module.training = any(name != CHILD for name, _ in module.named_children())
+            try:
+                exported = _export(model, inputs)
+            except ValueError as error:  # that forward may want larger images, or targets
+                logger.warning(
+                    "what only training runs (%s, ...) stays as wide as it is and won't fit a narrower network: %s",
+                    min(unread),
+                    error,
+                )
     signature = exported.graph_signature
     return Trace(
         nodes=tuple(exported.graph.nodes),
         parameters={**signature.inputs_to_parameters, **signature.inputs_to_buffers},
         user_inputs=frozenset(signature.user_inputs),
         batch=inputs[0].shape[0],
+        evaluated=evaluated,
         macs=counter.get_total_flops() // (2 * inputs[0].shape[0]),
     )
+
+
+def _export(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.export.ExportedProgram:
+    try:
+        return torch.export.export(model, inputs)
+    except Exception as error:  # torch.export raises many kinds; each means the same to the user
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"the model can't be traced by torch.export ({reason}): check that the example inputs fit it, "
+            "and take data-dependent Python branches out of its forward"
+        ) from error
+
+
+def _read_parameters(exported: torch.export.ExportedProgram) -> frozenset[str]:
+    names = exported.graph_signature.inputs_to_parameters
+    return frozenset(names[node.name] for node in exported.graph.nodes if node.name in names and node.users)
 
 
 class eval_mode:

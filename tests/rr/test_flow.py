@@ -11,6 +11,7 @@ import torch.nn.functional as F
 import torchvision
 from networks import Net, conv, generic, head, insert_generic_compactors, random_alive
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from rr import ChannelGraph, convert
 
@@ -298,3 +299,51 @@ def test_tracing_leaves_the_model_as_it_was() -> None:
     assert not model.n.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert np.isfinite([tensor.double().sum() for tensor in model.state_dict().values()]).all()
+
+
+def test_heads_that_only_training_runs_are_narrowed_too() -> None:
+    """GoogLeNet's way: they read the same channels, cost nothing in use, and still fit after the conversion."""
+
+    def forward(net: Net, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        x = F.relu(net.n(net.a(x)))
+        y = head(net, F.relu(net.b(x)))
+        return (y, net.aux(F.relu(net.c(x)).mean((2, 3)))) if net.training else y
+
+    torch.manual_seed(0)
+    model = generic(
+        Net(
+            forward,
+            a=conv(3, 8),
+            n=nn.BatchNorm2d(8),
+            b=conv(8, 6),
+            fc=nn.Linear(6, 2),
+            c=conv(8, 10),
+            aux=nn.Linear(10, 2),
+        )
+    )
+    images = torch.randn(2, 3, 6, 6)
+    graph = ChannelGraph(model, images)
+    with FlopCounterMode(display=False) as counter:
+        model.eval()(images)
+    assert graph.macs(np.ones(graph.num_units, dtype=bool)) == counter.get_total_flops() // (2 * len(images))
+    assert graph.prunable[graph.layers["c"].out_units].all()
+
+    alive = random_alive(graph, graph.prunable, 0.5)
+    insert_generic_compactors(model, graph, graph.prunable, alive)
+    slim, report = convert(model, graph, images)
+    assert report.float64_difference <= 1e-12
+    model.training = slim.training = True  # their layers stay in eval mode
+    with torch.no_grad():
+        for ours, theirs in zip(slim(images), model(images), strict=True):
+            torch.testing.assert_close(ours, theirs)
+
+
+def test_a_training_forward_that_can_not_be_traced_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    def forward(net: Net, x: Tensor) -> Tensor:
+        x = net.a(x)
+        return net.aux(x.repeat(1, 1, 1, 2)[:, :, 10**6]) if net.training else head(net, x)
+
+    model = Net(forward, a=conv(3, 8), fc=nn.Linear(8, 2), aux=conv(8, 2))
+    graph = ChannelGraph(model, torch.randn(2, 3, 6, 6))
+    assert graph.prunable.any()
+    assert "aux.bias" in caplog.text

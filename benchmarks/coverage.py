@@ -1,7 +1,7 @@
 """How far the channel graph reaches: classifiers traced, half of their channels killed, converted, compared.
 
     python benchmarks/coverage.py                       # every torchvision classifier, to results/coverage.json
-    python benchmarks/coverage.py --models resnet18 densenet121 timm/efficientnet_lite0
+    python benchmarks/coverage.py --models torchvision/resnet18 timm/efficientnet_lite0 src20
 
 For each: units, share of the MACs that can go, seconds to trace, and the proof: compactors are random dense
 matrices, BN statistics and affine parameters random (negative gammas and betas among them), a random half of the
@@ -30,9 +30,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the checkout without PYTHONPATH
 
+from base_model import build_any
 from rr import ChannelGraph, convert, find_compactors, insert_compactors
 from rr.convert import zero_dead_rows
-from rr.masks import least_macs
 from training import init_world, surroundings
 
 MOST_PARAMETERS = 250_000_000  # float64 copies of more don't fit into 24 GiB
@@ -43,9 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Examine the models one by one; each result is on disk before the next begins."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("results/coverage.json"))
-    parser.add_argument("--models", nargs="*", help="torchvision names, or timm/NAME (default: all of torchvision's)")
+    parser.add_argument(
+        "--models", nargs="*", help="torchvision/NAME, timm/NAME or ours (default: all of torchvision's)"
+    )
     options = parser.parse_args(arguments)
-    names = options.models or torchvision.models.list_models(module=torchvision.models)
+    classifiers = torchvision.models.list_models(module=torchvision.models)
+    names = options.models or [f"torchvision/{name}" for name in classifiers]
     result = json.loads(options.output.read_text()) if options.output.exists() else {"models": {}}
     result.update(surroundings(init_world("cpu")))
     for name in names:
@@ -62,30 +65,20 @@ def examine(name: str) -> dict[str, Any]:
     torch.manual_seed(0)
     try:
         with torch.device("meta"):
-            parameters = sum(parameter.numel() for parameter in build(name).parameters())
+            parameters = sum(parameter.numel() for parameter in build_any(name).parameters())
     except NotImplementedError:  # a constructor that computes with tensors; none of the large ones does
-        parameters = sum(parameter.numel() for parameter in build(name).parameters())
+        parameters = sum(parameter.numel() for parameter in build_any(name).parameters())
     if parameters > MOST_PARAMETERS:
         return {"parameters": parameters, "not_run": "too large for this machine's memory in float64"}
     try:
-        return {"parameters": parameters, **prove(randomised(build(name)).eval(), sizes(name))}
+        return {"parameters": parameters, **prove(randomised(build_any(name)).eval(), sizes(name))}
     except Exception as error:  # the benchmark goes on: this is what it is there to find
         return {"parameters": parameters, "failed": f"{type(error).__name__}: {str(error).strip()[:300]}"}
 
 
-def build(name: str) -> nn.Module:
-    """A freshly initialised model."""
-    if name.startswith("timm/"):
-        import timm  # a development dependency
-
-        return timm.create_model(name.removeprefix("timm/"))
-    extra = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    return torchvision.models.get_model(name, weights=None, **extra)
-
-
 def sizes(name: str) -> tuple[int, int]:
     """Two input sizes."""
-    if name.startswith(FIXED_SIZE):
+    if name.removeprefix("torchvision/").startswith(FIXED_SIZE):
         return 224, 224
     return (299, 331) if "inception" in name else (64, 96)
 
@@ -113,14 +106,11 @@ def prove(model: nn.Module, image_sizes: tuple[int, int]) -> dict[str, Any]:
     figures: dict[str, Any] = {"trace_seconds": time.perf_counter() - began, "layers": len(graph.layers)}
     candidates = np.flatnonzero(graph.prunable)
     full = np.ones(graph.num_units, dtype=bool)
-    least = least_macs(
-        graph.macs.group_of_unit[candidates], graph.macs.group_sizes, graph.macs.of_group_widths, min_width=1
-    )
     figures |= {
         "macs": graph.macs(full),
         "units": graph.num_units,
         "prunable_units": len(candidates),
-        "share_of_macs_that_can_go": 1 - least / graph.macs(full),
+        "share_of_macs_that_can_go": graph.removable_share(),
         "causes": Counter(graph.reasons.values()).most_common(5),
     }
     alive = full.copy()

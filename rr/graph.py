@@ -16,6 +16,7 @@ from torch import fx, nn
 
 from rr.constants import inexact_consumers
 from rr.flow import ChannelFlow, LayerFlow, channel_flow
+from rr.masks import least_macs
 from rr.trace import Inputs, Trace, trace_model
 
 PRODUCERS = ("conv", "linear")  # layers whose outputs are new channels
@@ -165,6 +166,13 @@ class ChannelGraph:
         return names + [
             layer.name for layer in self.layers.values() if layer.kind == "linear" and self._is_output(layer)
         ]
+
+    def removable_share(self) -> float:
+        """Share of the MACs that are gone when one unit of each prunable group is left."""
+        candidates = np.flatnonzero(self.prunable)
+        groups = self.macs.group_of_unit[candidates]
+        least = least_macs(groups, self.macs.group_sizes, self.macs.of_group_widths, min_width=1)
+        return 1 - least / self.macs(np.ones(self.num_units, dtype=bool))
 
     def succeeding_strategy(self) -> dict[int, list[int]]:
         """Layer index -> the layers that read its output before another layer adds into it (`succeeding_strategy`)."""

@@ -1,0 +1,56 @@
+"""The explaining tool, on networks from anywhere."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from base_model import build_any
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def explain(*options: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "tools" / "explain.py"), *map(str, options)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_a_network_of_torchvision(tmp_path: Path) -> None:
+    run = explain("-a", "torchvision/shufflenet_v2_x0_5", "--image-size", 64)
+    assert run.returncode == 0, run.stderr
+    line = next(line for line in run.stdout.splitlines() if line.startswith("stage2.0.branch2.0 "))
+    assert line.endswith("yes")
+    assert "1,000 units stay: a channel of the network's output" in run.stdout
+    assert "which has no rule here" in run.stdout
+
+
+def test_a_network_of_ones_own(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from torch import nn\n"
+        "def build():\n"
+        "    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))\n"
+        "def nothing():\n"
+        "    return 3\n"
+    )
+    run = explain("-a", f"{path}:build", "--in-channels", 1, "--image-size", 8)
+    assert run.returncode == 0, run.stderr
+    assert "4 of 7 units can go, and with them 75.0% of the MACs" in run.stdout
+    assert explain("-a", f"{path}:other").returncode == 2
+    with pytest.raises(ValueError, match="return an nn.Module"):
+        build_any(f"{path}:nothing")
+
+
+def test_names() -> None:
+    assert isinstance(build_any("src20"), nn.Module)
+    assert isinstance(build_any("torchvision/resnet18"), nn.Module)
+    for name, message in {
+        "src21": "src20, src32",
+        "torchvision/resnet19": "resnet18",
+        "timm/": "no network is called",
+        "nowhere.py:build": "no file",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            build_any(name)

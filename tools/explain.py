@@ -4,8 +4,8 @@
     python tools/explain.py -a torchvision/mobilenet_v2 --image-size 224
     python tools/explain.py -a my_models.py:build --in-channels 1 --image-size 28
 
-Prints a table (width, MACs, with whom a layer shares its channels, or why they stay), a line per cause, and the share of
-the MACs that can go. Seconds for any CNN.
+Prints a table (width, MACs, with whom a layer shares its channels, or why they stay), a line per cause, and the share
+of the MACs that can go. Seconds for any CNN.
 """
 
 import argparse
@@ -49,9 +49,8 @@ def explain(name: str, image_size: int | None, in_channels: int | None) -> None:
     print(graph.explain())
     full = np.ones(graph.num_units, dtype=bool)
     print(f"\n{name} at {channels} x {size} x {size}: {graph.macs(full):,} MACs")
-    print(
-        f"{graph.prunable.sum():,} of {graph.num_units:,} units can go, and with them {graph.removable_share():.1%} of the MACs"
-    )
+    units = f"{graph.prunable.sum():,} of {graph.num_units:,} units"
+    print(f"{units} can go, and with them {graph.removable_share():.1%} of the MACs")
     for cause, units in Counter(graph.reasons.values()).most_common():
         print(f"{units:,} units stay: {cause}")
 

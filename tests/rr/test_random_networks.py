@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from rr import ChannelGraph, convert
 from rr.convert import rehearse
 
-EXAMPLES = int(os.environ.get("RESREP_EXAMPLES", "30"))
+EXAMPLES = int(os.environ.get("RESREP_EXAMPLES", "60"))
 ACTIVATIONS = (F.relu, F.relu6, F.silu, F.hardswish, F.hardsigmoid, F.gelu, torch.sigmoid, torch.tanh, F.leaky_relu)
 OPERATIONS = (
     *("conv", "conv bn", "depthwise bn", "grouped bn", "bn", "activation", "activation"),

@@ -39,7 +39,27 @@ def table(folder: Path) -> str:
     found = {path: result for path, result in files.items() if "comparison" in result}
     rows = [HEAD, ["---"] * len(HEAD), *(row(result) for result in found.values())]
     lines = [f"| {' | '.join(cells)} |" for cells in rows]
-    return "\n".join([*lines, "", *(note(path, result) for path, result in found.items())])
+    notes = [note(path, result) for path, result in found.items()]
+    return "\n".join([*lines, "", *notes, *coverage(folder / "coverage.json")])
+
+
+def coverage(path: Path) -> list[str]:
+    """A line on how many classifiers convert exactly, from what benchmarks/coverage.py wrote."""
+    if not path.is_file():
+        return []
+    models = json.loads(path.read_text())["models"]
+    run = {name: figures for name, figures in models.items() if "not_run" not in figures}
+    good = {name: figures for name, figures in run.items() if "failed" not in figures}
+    halved = sum(figures["share_of_macs_that_can_go"] >= 0.5 for figures in good.values())
+    exact = max(figures["float64_difference"] for figures in good.values())
+    slowest = max(good, key=lambda name: good[name]["trace_seconds"])
+    used = sum(figures["trains"] is True and figures["exports"] is True for figures in good.values())
+    return [
+        f"- `{path.relative_to(ROOT)}`: of {len(models)} classifiers {len(run)} were tried (the rest is too large for "
+        f"that machine) and {len(good)} converted with a random half of their prunable channels dead: outputs differ by at "
+        f"most {exact:.0e} in float64; {halved} can lose half of their MACs and more; {used} then trained a step and "
+        f"exported. Slowest trace: {slowest}, {good[slowest]['trace_seconds']:.0f} s."
+    ]
 
 
 def row(result: dict[str, Any]) -> list[str]:

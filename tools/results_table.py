@@ -56,8 +56,8 @@ def coverage(path: Path) -> list[str]:
     used = sum(figures["trains"] is True and figures["exports"] is True for figures in good.values())
     return [
         f"- `{path.relative_to(ROOT)}`: of {len(models)} classifiers {len(run)} were tried (the rest is too large for "
-        f"that machine) and {len(good)} converted with a random half of their prunable channels dead: outputs differ by at "
-        f"most {exact:.0e} in float64; {halved} can lose half of their MACs and more; {used} then trained a step and "
+        f"that machine); {len(good)} converted with a random half of their prunable channels dead, the outputs at most "
+        f"{exact:.0e} apart in float64; {halved} can lose half of their MACs and more; {used} then trained a step and "
         f"exported. Slowest trace: {slowest}, {good[slowest]['trace_seconds']:.0f} s."
     ]
 

@@ -84,6 +84,8 @@ def _run(graph: ChannelGraph, alive: np.ndarray, parameter: Callable[[str], torc
             if node.op == "output" or is_assertion(node):
                 continue
             layer = layers.get(node.name)
+            if layer is not None and layer.kind in ("depthwise", "grouped") and any(_padding(node)):
+                _check_border(layer, values[node.args[0]], alive, findings)
             if layer is not None and layer.kind in ("conv", "linear"):
                 _read(layer, node, values[node.args[0]], alive, parameter, findings)
                 values[node] = _unknown(node)
@@ -122,15 +124,28 @@ def _read(
     for column, values in zip(dead.tolist(), received, strict=True):
         unit = int(layer.in_units[column])
         if values.isnan().any():
-            findings.inexact[unit] = f"when dead, what it gives to {layer.name} still varies with the input"
+            findings.inexact.setdefault(unit, f"when dead, what it gives to {layer.name} still varies with the input")
         elif (values != values[0]).any() or (padded and values[0] != 0):
-            findings.inexact[unit] = f"when dead, a constant that padding cuts at the border reaches {layer.name}"
+            findings.inexact.setdefault(
+                unit, f"when dead, a constant that padding cuts at the border reaches {layer.name}"
+            )
     if findings.inexact or not constant.any():
         return
     weight = parameter(f"{layer.name}.weight")
     if layer.kind != "linear":
         weight = weight.flatten(2).sum(2)  # a constant without padding meets every tap of the kernel
     findings.bias[layer.name] = weight[:, dead] @ constant
+
+
+def _check_border(layer: Layer, x: torch.Tensor, alive: np.ndarray, findings: _Findings) -> None:
+    """A constant other than 0 differs at the border behind a padded layer, if not in images of the examples' size."""
+    cut = x.transpose(0, 1).flatten(1).nan_to_num(0.0).any(1)  # [channels]
+    for channel in torch.nonzero(cut).flatten().tolist():
+        unit = int(layer.in_units[channel])
+        if not alive[unit]:
+            findings.inexact.setdefault(
+                unit, f"when dead, a constant that padding cuts at the border reaches {layer.name}"
+            )
 
 
 def _padding(node: fx.Node) -> tuple[int, ...]:
@@ -142,6 +157,8 @@ def _padding(node: fx.Node) -> tuple[int, ...]:
 
 def _execute(node: fx.Node, value_of: Callable[[fx.Node], object]) -> object:
     args, kwargs = fx.map_arg((node.args, node.kwargs), value_of)
+    if operation(node) == "avg_pool2d" and argument(node, 3, "padding", 0) not in (0, [0, 0]):
+        args = (torch.where(args[0] == 0, args[0], UNKNOWN), *args[1:])  # it averages the padding in: as for a layer
     if operation(node) in ("view", "_unsafe_view"):
         return args[0].reshape(args[1])
     if operation(node) in CASTS or operation(node).endswith("dropout"):

@@ -224,17 +224,22 @@ class ChannelGraph:
 
     def _find_sites(self, model: nn.Module) -> dict[str, Site]:
         modules = dict(model.named_modules())
+        inside = _nodes_by_module(self.trace)
         sites = {}
         for layer in self.layers.values():
-            if layer.kind not in PRODUCERS:
-                continue
+            if layer.kind not in PRODUCERS or inside[layer.name][-1] != layer.node:
+                continue  # its forward goes on after its operation: a hook would come after the rest
             host, node = (layer.norm, self._node_of_norm[layer.norm]) if layer.norm else (layer.name, layer.node)
-            host = _container(self.trace, modules, layer, host, node)
+            host = _container(inside, modules, layer, host, node)
             sites[layer.name] = Site(host, layer.name, node, layer.out_units)
         return sites
 
     def _protect_units_without_compactors(self) -> None:
-        """A unit some of whose channels no compactor can silence stays (its producer has no site)."""
+        """A unit some of whose channels no compactor can silence stays (a producer has no site, or there is none)."""
+        for layer in self.layers.values():
+            if layer.kind in PRODUCERS and layer.name not in self.sites:
+                for unit in layer.out_units:
+                    self.reasons.setdefault(int(unit), f"{layer.name} goes on after its own operation in its forward")
         covered = np.zeros(self.num_units, dtype=bool)
         for site in self.sites.values():
             covered[site.units] = True
@@ -319,7 +324,11 @@ def _number_units(flow: ChannelFlow, layers: Sequence[LayerFlow]) -> tuple[dict[
 
 
 def direct_norms(trace: Trace, layers: Sequence[LayerFlow]) -> dict[str, LayerFlow]:
-    """Node of a convolution or linear layer -> the BN that alone reads its output."""
+    """Node of a convolution or linear layer -> the BN that alone reads its output, and whose module ends with it.
+
+    (timm's BN modules run the activation too: a compactor's hook would come after it, and folding would lose it.)
+    """
+    inside = _nodes_by_module(trace)
     norm_at = {layer.node: layer for layer in layers if layer.kind == "norm"}
     calls = [layer.name for layer in layers]
     makers = {layer.node for layer in layers if layer.kind != "norm"}
@@ -327,12 +336,22 @@ def direct_norms(trace: Trace, layers: Sequence[LayerFlow]) -> dict[str, LayerFl
     for node in trace.nodes:
         if node.name in makers and len(node.users) == 1:
             user = next(iter(node.users))
-            if user.name in norm_at and calls.count(norm_at[user.name].name) == 1:
-                found[node.name] = norm_at[user.name]
+            norm = norm_at.get(user.name)
+            if norm is not None and calls.count(norm.name) == 1 and inside[norm.name][-1] == user.name:
+                found[node.name] = norm
     return found
 
 
-def _container(trace: Trace, modules: dict[str, nn.Module], layer: Layer, host: str, node: str) -> str:
+def _nodes_by_module(trace: Trace) -> dict[str, list[str]]:
+    """Module name -> the names of the operations that run within it, its children's included, in order."""
+    inside: dict[str, list[str]] = {}
+    for node in trace.nodes:
+        for path, _ in (node.meta.get("nn_module_stack") or {}).values():
+            inside.setdefault(path, []).append(node.name)
+    return inside
+
+
+def _container(inside: dict[str, list[str]], modules: dict[str, nn.Module], layer: Layer, host: str, node: str) -> str:
     """The module that is just a conv and its BN, where they are in one: there the original has its compactor.
 
     Nothing else may happen in it: a ReLU in the same forward would stand between the BN and the compactor.
@@ -340,9 +359,4 @@ def _container(trace: Trace, modules: dict[str, nn.Module], layer: Layer, host: 
     parent = layer.name.rpartition(".")[0]
     if layer.norm is None or not parent or isinstance(modules[parent], (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
         return host
-    inside = {
-        item.name
-        for item in trace.nodes
-        if any(path == parent for path, _ in (item.meta.get("nn_module_stack") or {}).values())
-    }
-    return parent if inside == {layer.node, node} else host
+    return parent if inside[parent] == [layer.node, node] else host

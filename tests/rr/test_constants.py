@@ -123,6 +123,24 @@ def test_a_pool_that_counts_its_padding_is_unprunable() -> None:
     assert not graph.prunable[graph.layers["conv1"].out_units].any()
 
 
+@pytest.mark.parametrize("size", [1, 2, 7])
+def test_a_padded_depthwise_layer_behind_another_is_unprunable_whatever_the_image_size(size: int) -> None:
+    """On a single pixel, or on two by two, a border can't be told from the rest; the network may see larger images."""
+    net = Net(
+        lambda net, x: head(net, net.conv2(net.d2(F.silu(net.bn(net.d1(net.conv1(x))))))),
+        conv1=conv(3, 8),
+        d1=conv(8, 8, groups=8),
+        bn=nn.BatchNorm2d(8),
+        d2=conv(8, 8, groups=8),
+        conv2=conv(8, 4, 1),
+        fc=nn.Linear(4, 2),
+    )
+    graph = ChannelGraph(generic(net).eval(), torch.randn(1, 3, size, size))
+    for unit in graph.layers["conv1"].out_units:
+        assert graph.reasons[int(unit)] == "when dead, a constant that padding cuts at the border reaches d2"
+    assert graph.prunable[graph.layers["conv2"].out_units].all()
+
+
 def test_a_depthwise_layer_with_several_outputs_per_channel() -> None:
     torch.manual_seed(0)
     net = Net(

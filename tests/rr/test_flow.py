@@ -57,8 +57,31 @@ def squeezed(net: Net, x: Tensor) -> Tensor:
     return x * torch.sigmoid(net.s2(F.relu(net.s1(x.mean((2, 3), keepdim=True)))))
 
 
+class NormWithActivation(nn.BatchNorm2d):
+    """BN and activation in one module, as timm has it: a hook behind it comes after the activation."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.act = nn.SiLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(super().forward(x))
+
+
+class ConvWithActivation(nn.Conv2d):
+    """A convolution whose forward goes on after it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.silu(super().forward(x)) + 0.1
+
+
 # What b reads, and the layers whose outputs may all be pruned.
 EXACT = {
+    "BN with its activation": (
+        behind_b(lambda net, x: net.n(net.a(x))),
+        {"n": NormWithActivation(8), "b": conv(8, 6, 1)},
+        "a b",
+    ),
     "squeeze and excite": (behind_b(squeezed), {"s1": conv(8, 4, 1), "s2": conv(4, 8, 1)}, "a s1 s2 b"),
     "add": (behind_b(lambda net, x: net.a(x) + net.c(x)), {"c": conv(3, 8)}, "a c b"),
     "in place": (behind_b(lambda net, x: net.a(x).relu_().add_(net.c(x))), {"c": conv(3, 8)}, "a c b"),
@@ -101,6 +124,17 @@ EXACT = {
 
 # What b reads, and the layers of whose outputs none may be pruned.
 UNPRUNABLE = {
+    "BN with its activation, a constant that padding cuts": (
+        behind_b(lambda net, x: net.n(net.a(x))),
+        {"n": NormWithActivation(8)},
+        "a",
+    ),
+    "convolution with its activation": (behind_b(lambda net, x: net.a(x)), {"a": ConvWithActivation(3, 8, 3)}, "a"),
+    "a stream into which one adds": (
+        behind_b(lambda net, x: net.a(x) + net.c(x)),
+        {"a": ConvWithActivation(3, 8, 3), "c": nn.Conv2d(3, 8, 3)},
+        "a c",
+    ),
     "fft": (behind_b(lambda net, x: torch.fft.fft(net.a(x), dim=1).real), {}, "a"),
     "softmax": (behind_b(lambda net, x: net.a(x).softmax(1)), {}, "a"),
     "cumsum": (behind_b(lambda net, x: net.a(x).cumsum(1)), {}, "a"),

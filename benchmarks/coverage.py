@@ -1,7 +1,7 @@
 """How far the channel graph reaches: classifiers traced, half of their channels killed, converted, compared.
 
     python benchmarks/coverage.py                       # every torchvision classifier, to results/coverage.json
-    python benchmarks/coverage.py --models torchvision/resnet18 timm/efficientnet_lite0 src20
+    python benchmarks/coverage.py --models torchvision/resnet18 timm/efficientnet_lite0 src20       # pip install timm
 
 For each: units, share of the MACs that can go, seconds to trace, and the proof: compactors are random dense
 matrices, BN statistics and affine parameters random (negative gammas and betas among them), a random half of the

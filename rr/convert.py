@@ -1,4 +1,4 @@
-"""Fold conv-BN-compactor into narrow plain convs, and prove the result equal (section 3.2, equations 4 to 8)."""
+"""Fold conv-BN-compactor into narrow plain convs, and prove the result equal (section 3.2)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import nn
 from rr.compactor import Compactor, find_compactors, remove_compactors
 from rr.constants import dead_constants
 from rr.graph import PRODUCERS, ChannelGraph, Layer
-from rr.trace import Inputs, as_inputs, eval_mode
+from rr.trace import Inputs, as_inputs, eval_mode, first_line, inputs_like
 
 FLOAT64_TOLERANCE = 1e-10
 FLOAT32_TOLERANCE = 1e-6  # or 4 times the unconverted model's own float32 error, where that is more
@@ -98,17 +98,19 @@ def convert(
     example_inputs: Inputs,
     *,
     threshold: float = 1e-5,
+    min_width: int = 1,
     prove: bool = True,
 ) -> tuple[nn.Module, ConversionReport]:
     """A plain, narrow copy of `model`: compactors and BN folded, dead channels gone. `model` stays as it is.
 
     threshold: rows (units) with a smaller norm are dropped; section 3.3 has 1e-5
+    min_width: units that each group keeps all the same, those with the largest norms
     prove: compare both models on random inputs shaped like `example_inputs`, in float64 and float32
 
     Raises ConversionError when they differ by more than the tolerances above.
     """
     compactors = find_compactors(model)
-    alive = alive_units(graph, compactors, threshold)
+    alive = alive_units(graph, compactors, threshold, min_width)
     norms = unit_norms(graph, compactors)
     zeroed = copy.deepcopy(model).to("cpu", torch.float64)
     zero_dead_rows(zeroed, graph, alive)
@@ -144,20 +146,15 @@ def rehearse(
     for group in graph.groups:
         units = group.units[selected[group.units]]
         alive[units[1::2][: max(len(group.units) - min_width, 0)]] = False
-    anchor = next(model.parameters())
-    inputs = [
-        item.to(anchor.device, anchor.dtype) if item.is_floating_point() else item.to(anchor.device)
-        for item in as_inputs(example_inputs)
-    ]
+    inputs = inputs_like(model, example_inputs)
     narrow = fold(model, graph, alive)
     try:
         with torch.no_grad():
             narrow(*inputs)
     except Exception as error:  # whatever the user's forward raises: it means the same
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
-            f"the model's forward fails with fewer channels ({reason}): take sizes from tensors (x.shape[1], "
-            "x.flatten(1)) in place of numbers, or leave the layers before that place out with `exclude`"
+            f"the model's forward fails with fewer channels ({first_line(error)}): take sizes from tensors "
+            "(x.shape[1], x.flatten(1)) in place of numbers, or leave the layers before that place out with `exclude`"
         ) from error
 
 

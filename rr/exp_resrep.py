@@ -59,6 +59,7 @@ from training import (
     to_plain,
     train,
 )
+from training.log import write_whole
 from training.run_folder import FINISH_WEIGHTS, LATEST, METRICS, RUN
 
 CONVERTED, RESULT, BEFORE_FIRST_MASK = "finish_converted.hdf5", "result.json", "before_first_mask.hdf5"
@@ -254,8 +255,8 @@ def write_converted(pruner: ResRepPruner, folder: Path, attributes: dict[str, st
         report.float64_difference,
         report.float32_difference,
     )
-    save_converted(folder / CONVERTED, slim, report.widths, attributes)
     write_result(folder, {"conversion": {**report.as_dict(), "masked_macs_ratio": masked}})
+    save_converted(folder / CONVERTED, slim, report.widths, attributes)  # last: the file says that all is done
 
 
 def test_converted(recipe: Recipe, data: Data, world: World, folder: Path, build: Any) -> None:
@@ -280,7 +281,7 @@ def write_result(folder: Path, findings: dict[str, Any]) -> None:
     epochs = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
     evaluated = [record for record in epochs if "val" in record]
     accuracies = {"base": evaluated[0]["val"], "last_epoch": evaluated[-1]["val"]}
-    path.write_text(json.dumps({**stored, **accuracies, **findings, "run": run}, indent=2) + "\n")
+    write_whole(path, json.dumps({**stored, **accuracies, **findings, "run": run}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -220,10 +220,9 @@ def save_converted(
     path: str | Path, model: nn.Module, deps: Sequence[int], attributes: Mapping[str, str | int | float]
 ) -> None:
     """Write a converted network as HDF5, and as `.pth` (tensors and plain values) beside it."""
-    state = model.state_dict()
-    save_hdf5(path, state, attributes, deps)
-    state = {name: tensor.detach().cpu() for name, tensor in state.items()}
+    state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     save_pth(Path(path).with_suffix(".pth"), {"state_dict": state, "deps": list(deps), "attributes": dict(attributes)})
+    save_hdf5(path, state, attributes, deps)
 
 
 def read_weights(path: str | Path) -> WeightFile:

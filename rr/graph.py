@@ -36,7 +36,7 @@ class Layer:
     node: str
     out_units: np.ndarray
     in_units: np.ndarray | None
-    macs_each: float
+    macs_each: int
     norm: str | None = None
 
 
@@ -100,9 +100,6 @@ class ChannelGraph:
         self._protect_units_without_compactors()
         for unit, reason in inexact_consumers(self, model).items():
             self.reasons.setdefault(unit, reason)
-        self._finish()
-
-    def _finish(self) -> None:
         self.groups = self._find_groups()
         self.macs = MacsOfWidths(self)
 

@@ -171,7 +171,7 @@ class ResRepPruner:
 
     @torch.no_grad()
     def adjust_gradients(self, scale: torch.Tensor | float = 1.0) -> None:
-        """grad(q_i) = m_i dL/dq_i + lambda q_i / |q_i|, in place (equation 12; 0 for a row that is 0).
+        """grad(q_i) = m_i dL/dq_i + lambda q_i / |q_i|, in place (0 for a row that is 0).
 
         A unit made by several layers has p rows, one mask bit and one norm: |q_i| is then the root mean square over
         its p rows, so that p = 1 is the paper's rule. scale: what the gradients are multiplied by at present.
@@ -265,7 +265,12 @@ class ResRepPruner:
     def convert(self, *, prove: bool = True) -> nn.Module:
         """The plain, narrow model, proven equal; what was done and shown stands in `self.report`."""
         slim, self.report = convert(
-            self.model, self.graph, self.example_inputs, threshold=self.config.threshold, prove=prove
+            self.model,
+            self.graph,
+            self.example_inputs,
+            threshold=self.config.threshold,
+            min_width=self.config.num_at_least,
+            prove=prove,
         )
         return slim
 

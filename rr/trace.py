@@ -50,6 +50,20 @@ def as_inputs(example_inputs: Inputs) -> tuple[torch.Tensor, ...]:
     return inputs
 
 
+def inputs_like(model: nn.Module, example_inputs: Inputs) -> tuple[torch.Tensor, ...]:
+    """Example inputs on the model's device and, where they are floating-point, in its type."""
+    inputs = as_inputs(example_inputs)
+    anchor = next(model.parameters(), None)
+    if anchor is None:
+        return inputs
+    return tuple(item.to(anchor.device, anchor.dtype if item.is_floating_point() else None) for item in inputs)
+
+
+def first_line(error: Exception) -> str:
+    """An error's message as far as its first line, its type where it has none."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
 def operation(node: fx.Node) -> str:
     """The ATen operation's plain name: `relu_` and `relu.default` are both `relu`."""
     schema = getattr(node.target, "_schema", None)
@@ -71,10 +85,7 @@ def trace_model(model: nn.Module, example_inputs: Inputs) -> Trace:
     Where eval mode leaves parameters unread (the auxiliary heads of GoogLeNet), the forward of training is exported,
     with its layers (BN, dropout) in eval mode. Raises ValueError when the model can't be exported.
     """
-    inputs = as_inputs(example_inputs)
-    anchor = next(model.parameters(), None)
-    if anchor is not None:
-        inputs = tuple(item.to(anchor.device, anchor.dtype if item.is_floating_point() else None) for item in inputs)
+    inputs = inputs_like(model, example_inputs)
     with ExitStack() as stack:
         stack.enter_context(compactors_bypassed(model))
         stack.enter_context(eval_mode(model))
@@ -110,9 +121,8 @@ def _export(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.export.
     try:
         return torch.export.export(model, inputs)
     except Exception as error:  # torch.export raises many kinds; each means the same to the user
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
-            f"the model can't be traced by torch.export ({reason}): check that the example inputs fit it, "
+            f"the model can't be traced by torch.export ({first_line(error)}): check that the example inputs fit it, "
             "and take data-dependent Python branches out of its forward"
         ) from error
 

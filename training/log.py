@@ -43,7 +43,7 @@ class RunLog:
             run.setdefault("resumed", []).append(surroundings(world))
         else:
             run = {"recipe": recipe, "seed": recipe.get("seed"), **surroundings(world)}
-        _write_whole(path, json.dumps(run, indent=2) + "\n")
+        write_whole(path, json.dumps(run, indent=2) + "\n")
 
     def __enter__(self) -> "RunLog":
         if self.active:
@@ -99,7 +99,7 @@ class RunLog:
         if self.active and path.exists():
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
             kept = [line for line in lines if line.endswith("\n") and json.loads(line)["epoch"] <= epoch]
-            _write_whole(path, "".join(kept))
+            write_whole(path, "".join(kept))
 
     def progress_bar(self, total: int, initial: int) -> tqdm:
         """A bar over the run's steps with the time left; nothing where stderr is no terminal."""
@@ -157,7 +157,8 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file whose place the old one keeps until the new one is whole."""
     beside = path.with_name(path.name + ".new")
     beside.write_text(text, encoding="utf-8")
     os.replace(beside, path)

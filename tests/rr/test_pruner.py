@@ -529,3 +529,15 @@ def test_a_small_task_from_training_to_the_narrow_network(layers: str) -> None:
     assert (logits.argmax(1) == labels).float().mean() > 0.95
     assert not find_compactors(slim)
     assert ChannelGraph(slim, images[:1]).widths(np.ones(10**4, dtype=bool)) == list(report.widths)
+
+
+def test_a_conversion_keeps_the_rows_that_the_pruner_says_remain() -> None:
+    """Also where the penalty has driven rows to zero that no mask may forget."""
+    model, images = tiny(), torch.randn(2, 1, 8, 8)
+    pruner = ResRepPruner(model, images, ResRepConfig(flops_target=0.9, num_at_least=3))
+    with torch.no_grad():
+        for compactor in pruner.compactors.values():
+            compactor.pwc.weight[1:] = 0.0
+    remaining = pruner.graph.widths(pruner.remaining_alive())
+    pruner.convert()
+    assert remaining == list(pruner.report.widths) == [3, 3]

@@ -31,7 +31,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the checkout without PYTHONPATH
 
 from base_model import build_any
-from rr import ChannelGraph, convert, find_compactors, insert_compactors
+from rr import ChannelGraph, convert, find_compactors
 from rr.convert import zero_dead_rows
 from training import init_world, surroundings
 
@@ -118,13 +118,11 @@ def prove(model: nn.Module, image_sizes: tuple[int, int]) -> dict[str, Any]:
     for group in graph.groups:
         if not alive[group.units].any():
             alive[group.units[0]] = True
-    insert_compactors(
-        model, {site.host: len(site.units) for site in graph.sites.values() if graph.prunable[site.units].any()}
-    )
+    graph.insert_compactors(model, graph.prunable)
     with torch.no_grad():
         for compactor in find_compactors(model).values():
             weight = compactor.pwc.weight
-            weight.copy_(0.5 * weight + torch.randn_like(weight) * len(weight) ** -0.5)
+            weight.copy_(0.5 * weight + torch.randn_like(weight) * weight.shape[1] ** -0.5)
     zero_dead_rows(model, graph, alive)
     slim, report = convert(model, graph, images)
     figures |= {

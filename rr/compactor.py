@@ -9,6 +9,7 @@ from itertools import chain
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 CHILD = "compactor"  # a host module holds its compactor under this name, as in the original's weight files
 WEIGHT_SUFFIX = f".{CHILD}.pwc.weight"
@@ -17,23 +18,27 @@ WEIGHT_SUFFIX = f".{CHILD}.pwc.weight"
 class Compactor(nn.Module):
     """A 1x1 convolution without bias, the identity at the start: y = Q x over the channels.
 
-    pwc.weight: [D, D, 1, 1], the matrix Q; row i makes channel i
+    pwc.weight: [D, D / groups, 1, 1], the matrix Q; row i makes channel i
     mask:       [D], 1 = keep the row, 0 = forget it (its task gradient is reset)
 
     channel_dim: where the channels are; 1 behind a convolution ([N, D, ...]), -1 behind a linear layer ([..., D])
+    groups: 1 for a dense Q; G for a block-diagonal one, behind a convolution of G groups; D for a diagonal one,
+        behind a layer that keeps its channels apart
     """
 
     def __init__(
         self,
         channels: int,
         channel_dim: int = 1,
+        groups: int = 1,
         *,
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.pwc = nn.Conv2d(channels, channels, 1, bias=False, device=device, dtype=dtype)
-        nn.init.dirac_(self.pwc.weight)
+        assert groups == 1 or channel_dim == 1, "behind a linear layer they are dense"
+        self.pwc = nn.Conv2d(channels, channels, 1, groups=groups, bias=False, device=device, dtype=dtype)
+        nn.init.dirac_(self.pwc.weight, groups)
         self.register_buffer("mask", torch.ones(channels, device=device, dtype=dtype))
         self.channel_dim = channel_dim
         self.bypassed = False
@@ -49,12 +54,17 @@ class Compactor(nn.Module):
 
     @property
     def matrix(self) -> torch.Tensor:
-        """Q as a [D, D] view of the parameter."""
+        """Q as a [D, D / groups] view of the parameter: each row's own columns."""
         return self.pwc.weight.flatten(1)
 
 
-def insert_compactors(model: nn.Module, hosts: Mapping[str, int]) -> dict[str, Compactor]:
+def insert_compactors(
+    model: nn.Module, hosts: Mapping[str, int], groups: Mapping[str, int] | None = None
+) -> dict[str, Compactor]:
     """Put an identity compactor behind each host module, in place: host name -> number of channels.
+
+    A host inside a BN module (the activation that timm's BN runs itself) has its compactor before it, since that is
+    behind the BN. groups: host name -> groups of its compactor, where that isn't dense.
 
     No output changes, no name of the model's own parameters changes, and the model's own checkpoints load
     (strictly) before and after. Returns the compactors by host name. Raises ValueError for a host that the
@@ -70,8 +80,14 @@ def insert_compactors(model: nn.Module, hosts: Mapping[str, int]) -> dict[str, C
         host = modules[name]
         anchor = next(chain(host.parameters(), model.parameters()))  # a BN without affine has none of its own
         channel_dim = -1 if any(isinstance(module, nn.Linear) for module in host.modules()) else 1
-        host.add_module(CHILD, Compactor(channels, channel_dim, device=anchor.device, dtype=anchor.dtype))
-        host.register_forward_hook(_through_compactor)
+        compactor = Compactor(
+            channels, channel_dim, (groups or {}).get(name, 1), device=anchor.device, dtype=anchor.dtype
+        )
+        host.add_module(CHILD, compactor)
+        if isinstance(modules[name.rpartition(".")[0]], _BatchNorm):
+            host.register_forward_pre_hook(_compactor_first)
+        else:
+            host.register_forward_hook(_through_compactor)
     if hosts and not _load_hook_ids(model):
         model.register_load_state_dict_pre_hook(_identity_for_plain_checkpoints)
     return {name: getattr(modules[name], CHILD) for name in hosts}
@@ -92,8 +108,9 @@ def remove_compactors(model: nn.Module) -> None:
     for name in find_compactors(model):
         host = modules[name]
         delattr(host, CHILD)
-        for key in [key for key, hook in host._forward_hooks.items() if hook is _through_compactor]:
-            del host._forward_hooks[key]
+        for hooks in (host._forward_hooks, host._forward_pre_hooks):
+            for key in [key for key, hook in hooks.items() if hook in (_through_compactor, _compactor_first)]:
+                del hooks[key]
     for key in _load_hook_ids(model):
         del model._load_state_dict_pre_hooks[key]
 
@@ -115,6 +132,10 @@ def _through_compactor(host: nn.Module, _: object, output: torch.Tensor) -> torc
     return getattr(host, CHILD)(output)
 
 
+def _compactor_first(host: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    return (getattr(host, CHILD)(inputs[0]), *inputs[1:])
+
+
 def _identity_for_plain_checkpoints(
     model: nn.Module, state_dict: dict[str, torch.Tensor], prefix: str, *_: object
 ) -> None:
@@ -122,9 +143,9 @@ def _identity_for_plain_checkpoints(
     if any(name.endswith(WEIGHT_SUFFIX) for name in state_dict):
         return
     for name, compactor in find_compactors(model).items():
-        channels = compactor.mask.numel()
-        state_dict[f"{prefix}{name}{WEIGHT_SUFFIX}"] = torch.eye(channels).view(channels, channels, 1, 1)
-        state_dict[f"{prefix}{name}.{CHILD}.mask"] = torch.ones(channels)
+        identity = nn.init.dirac_(torch.empty_like(compactor.pwc.weight), compactor.pwc.groups)
+        state_dict[f"{prefix}{name}{WEIGHT_SUFFIX}"] = identity
+        state_dict[f"{prefix}{name}.{CHILD}.mask"] = torch.ones_like(compactor.mask)
 
 
 def _load_hook_ids(model: nn.Module) -> list[int]:

@@ -1,4 +1,4 @@
-"""What a dead channel becomes behind its compactor, and what that adds to the layers that read it.
+"""What a dead channel becomes behind its compactors, and what that adds to the layers that read it.
 
 A dead channel is exactly 0 behind its compactor, but a depthwise conv-BN-ReLU behind it makes it the constant
 relu(beta - mean gamma / sqrt(var + eps)), which belongs into the next layer's bias. The traced network is run in
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from rr.flow import CASTS, WITH_RULE, is_assertion, is_in_place, shape_of
+from rr.flow import CASTS, PRODUCERS, has_rule, is_assertion, is_in_place, shape_of
 from rr.trace import argument, operation
 
 if TYPE_CHECKING:
@@ -26,31 +26,38 @@ UNKNOWN = float("nan")
 
 @dataclass
 class _Findings:
-    """bias: layer -> [out_channels], what its dead inputs add; inexact: unit -> why its constant can't be folded"""
+    """bias: layer -> [out_channels], what its dead inputs add; inexact: unit -> where its constant can't be folded"""
 
     bias: dict[str, torch.Tensor] = field(default_factory=dict)
-    inexact: dict[int, str] = field(default_factory=dict)
+    inexact: dict[int, Inexact] = field(default_factory=dict)
+
+    def mark(self, unit: int, node: fx.Node, reason: str) -> None:
+        self.inexact.setdefault(unit, Inexact(node, reason))
 
 
-def inexact_consumers(graph: ChannelGraph, model: nn.Module) -> dict[int, str]:
-    """The units whose dead channels could leave something that no bias can hold, with the reason.
+@dataclass(frozen=True)
+class Inexact:
+    """node: the operation that would need to be without its constant; reason: why no bias can hold that"""
+
+    node: fx.Node
+    reason: str
+
+
+def inexact_consumers(graph: ChannelGraph, model: nn.Module) -> dict[int, Inexact]:
+    """Units whose dead channels could leave something that no bias can hold: the first found on each unit's way.
 
     Decided for all values of the parameters at once: a probe gives every constant a value that no ReLU hides.
     """
-    shapes = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    shapes = {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
 
     def probe(name: str) -> torch.Tensor:
         value = torch.full(shapes[name].shape, 0.5, dtype=torch.float64)
         return -value if name.endswith("running_mean") else value
 
-    found: dict[int, str] = {}
-    while True:
-        dead = graph.prunable
-        dead[list(found)] = False
-        fresh = _run(graph, ~dead, probe).inexact
-        if not fresh:
-            return found
-        found.update(fresh)
+    return _run(graph, ~graph.prunable, probe).inexact
 
 
 def dead_constants(graph: ChannelGraph, model: nn.Module, alive: np.ndarray) -> dict[str, torch.Tensor]:
@@ -58,15 +65,18 @@ def dead_constants(graph: ChannelGraph, model: nn.Module, alive: np.ndarray) -> 
 
     Layers that get nothing are left out. alive: [num_units] of bool; dead units must be prunable.
     """
-    values: Mapping[str, torch.Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    values: Mapping[str, torch.Tensor] = {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
     findings = _run(graph, alive, lambda name: values[name].detach().to("cpu", torch.float64))
     assert not findings.inexact, findings.inexact  # such units are unprunable
     return findings.bias
 
 
 def _run(graph: ChannelGraph, alive: np.ndarray, parameter: Callable[[str], torch.Tensor]) -> _Findings:
-    layers = {layer.node: layer for layer in graph.layers.values()}
-    sites = {site.node: site for site in graph.sites.values()}
+    layers = {node: layer for layer in graph.layers.values() for node in layer.nodes}
+    sites = {node: site for site in graph.sites.values() for node in site.nodes}
     last_use = {source: node for node in graph.trace.nodes for source in node.all_input_nodes}
     findings = _Findings()
     values: dict[fx.Node, object] = {}
@@ -84,12 +94,13 @@ def _run(graph: ChannelGraph, alive: np.ndarray, parameter: Callable[[str], torc
             if node.op == "output" or is_assertion(node):
                 continue
             layer = layers.get(node.name)
-            if layer is not None and layer.kind in ("depthwise", "grouped") and any(_padding(node)):
-                _check_border(layer, values[node.args[0]], alive, findings)
-            if layer is not None and layer.kind in ("conv", "linear"):
+            cuts = layer is not None and layer.kind in ("depthwise", "grouped") and any(_padding(node))
+            if cuts and layer.name not in graph.sites:  # a compactor of its own silences what it makes of a constant
+                _check_border(layer, node, values[node.args[0]], alive, findings)
+            if layer is not None and layer.kind in PRODUCERS:
                 _read(layer, node, values[node.args[0]], alive, parameter, findings)
                 values[node] = _unknown(node)
-            elif node.name in sites or operation(node) not in WITH_RULE:  # without a rule: nothing prunable passes
+            elif node.name in sites or not has_rule(node):  # without a rule: nothing prunable passes
                 values[node] = _unknown(node)
             else:
                 values[node] = _execute(node, value_of)
@@ -120,15 +131,17 @@ def _read(
     channel_dim = x.dim() - 1 if layer.kind == "linear" else 1
     received = x.transpose(0, channel_dim)[dead].flatten(1)  # [dead, positions]
     constant = received[:, 0]
-    padded = layer.kind != "linear" and any(_padding(node))
+    # A transposed convolution's pixels don't all meet the whole kernel.
+    padded = layer.kind == "transposed" or (layer.kind == "conv" and any(_padding(node)))
+    shared = len(layer.nodes) > 1  # one bias for calls that may differ in what they receive
     for column, values in zip(dead.tolist(), received, strict=True):
         unit = int(layer.in_units[column])
         if values.isnan().any():
-            findings.inexact.setdefault(unit, f"when dead, what it gives to {layer.name} still varies with the input")
+            findings.mark(unit, node, f"when dead, what it gives to {layer.name} still varies with the input")
         elif (values != values[0]).any() or (padded and values[0] != 0):
-            findings.inexact.setdefault(
-                unit, f"when dead, a constant that padding cuts at the border reaches {layer.name}"
-            )
+            findings.mark(unit, node, f"when dead, a constant that padding cuts at the border reaches {layer.name}")
+        elif shared and values[0] != 0:
+            findings.mark(unit, node, f"when dead, a constant reaches {layer.name}, which is called more than once")
     if findings.inexact or not constant.any():
         return
     weight = parameter(f"{layer.name}.weight")
@@ -137,15 +150,13 @@ def _read(
     findings.bias[layer.name] = weight[:, dead] @ constant
 
 
-def _check_border(layer: Layer, x: torch.Tensor, alive: np.ndarray, findings: _Findings) -> None:
+def _check_border(layer: Layer, node: fx.Node, x: torch.Tensor, alive: np.ndarray, findings: _Findings) -> None:
     """A constant other than 0 differs at the border behind a padded layer, if not in images of the examples' size."""
     cut = x.transpose(0, 1).flatten(1).nan_to_num(0.0).any(1)  # [channels]
     for channel in torch.nonzero(cut).flatten().tolist():
         unit = int(layer.in_units[channel])
         if not alive[unit]:
-            findings.inexact.setdefault(
-                unit, f"when dead, a constant that padding cuts at the border reaches {layer.name}"
-            )
+            findings.mark(unit, node, f"when dead, a constant that padding cuts at the border reaches {layer.name}")
 
 
 def _padding(node: fx.Node) -> tuple[int, ...]:
@@ -157,7 +168,7 @@ def _padding(node: fx.Node) -> tuple[int, ...]:
 
 def _execute(node: fx.Node, value_of: Callable[[fx.Node], object]) -> object:
     args, kwargs = fx.map_arg((node.args, node.kwargs), value_of)
-    if operation(node) == "avg_pool2d" and argument(node, 3, "padding", 0) not in (0, [0, 0]):
+    if operation(node).startswith("avg_pool") and any(np.atleast_1d(argument(node, 3, "padding", 0))):
         args = (torch.where(args[0] == 0, args[0], UNKNOWN), *args[1:])  # it averages the padding in: as for a layer
     if operation(node) in ("view", "_unsafe_view"):
         return args[0].reshape(args[1])
@@ -165,7 +176,11 @@ def _execute(node: fx.Node, value_of: Callable[[fx.Node], object]) -> object:
         return args[0]  # stays in float64, and whole
     if is_in_place(node):
         args = (args[0].clone(), *args[1:])
-    return node.target(*args, **kwargs)
+    result = node.target(*args, **kwargs)
+    if operation(node) == "mul":  # whatever the other is: a gate that varies lets nothing of a dead channel through
+        zero = torch.zeros((), dtype=torch.float64)
+        result = torch.where((torch.as_tensor(args[0]) == 0) | (torch.as_tensor(args[1]) == 0), zero, result)
+    return result
 
 
 def _unknown(node: fx.Node) -> object:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import copy
+import logging
 import time
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
-from rr.compactor import Compactor, find_compactors, remove_compactors
+from rr.compactor import CHILD, Compactor, find_compactors, remove_compactors
 from rr.constants import dead_constants
-from rr.graph import PRODUCERS, ChannelGraph, Layer
+from rr.flow import PRODUCERS
+from rr.graph import ChannelGraph, Group, Layer
 from rr.trace import Inputs, as_inputs, eval_mode, first_line, inputs_like
+
+logger = logging.getLogger(__name__)
 
 FLOAT64_TOLERANCE = 1e-10
 FLOAT32_TOLERANCE = 1e-6  # or 4 times the unconverted model's own float32 error, where that is more
@@ -137,25 +142,55 @@ def convert(
 def rehearse(
     model: nn.Module, graph: ChannelGraph, example_inputs: Inputs, selected: np.ndarray, min_width: int = 1
 ) -> None:
-    """Run a copy of `model` with every second selected unit gone, so that what can't be narrowed is known beforehand.
+    """Convert a copy of `model` with every second selected unit dead: what can't be narrowed is known beforehand.
 
     A trace can't tell a size that the forward computes (`x.shape[1]`) from one that is written into it
-    (`x.view(-1, 400)`). Raises ValueError, with the error that a conversion would meet after training.
+    (`x.view(-1, 400)`, `x[:, :24]`). The units of groups with which the narrow forward fails, or computes something
+    else, become unprunable, with the reason, in `graph`.
     """
-    alive = np.ones(graph.num_units, dtype=bool)
-    for group in graph.groups:
-        units = group.units[selected[group.units]]
-        alive[units[1::2][: max(len(group.units) - min_width, 0)]] = False
-    inputs = inputs_like(model, example_inputs)
-    narrow = fold(model, graph, alive)
-    try:
-        with torch.no_grad():
-            narrow(*inputs)
-    except Exception as error:  # whatever the user's forward raises: it means the same
-        raise ValueError(
-            f"the model's forward fails with fewer channels ({first_line(error)}): take sizes from tensors "
-            "(x.shape[1], x.flatten(1)) in place of numbers, or leave the layers before that place out with `exclude`"
-        ) from error
+    full = copy.deepcopy(model).to("cpu", torch.float64)
+    remove_compactors(full)
+    inputs = inputs_like(full, example_inputs)
+    compactors = graph.insert_compactors(full, selected)
+
+    def failure(tried: Sequence[Group]) -> str | None:
+        alive = np.ones(graph.num_units, dtype=bool)
+        for group in tried:
+            units = group.units[selected[group.units]]
+            alive[units[1::2][: max(len(group.units) - min_width, 0)]] = False
+        for compactor in compactors.values():
+            nn.init.dirac_(compactor.pwc.weight, compactor.pwc.groups)
+        zero_dead_rows(full, graph, alive)
+        try:
+            narrow = _outputs(fold(full, graph, alive), inputs, torch.float64)
+            difference = _difference(_outputs(full, inputs, torch.float64), narrow)
+        except Exception as error:  # whatever the user's forward raises: it means the same
+            return f"its forward fails with fewer channels ({first_line(error)})"
+        return None if difference <= FLOAT64_TOLERANCE else "its forward takes other channels when there are fewer"
+
+    groups = [group for group in graph.groups if selected[group.units].any()]
+    groups.sort(key=lambda group: group.units[0] in graph.counted)
+    suspects = sum(group.units[0] in graph.counted for group in groups)
+    for group, reason in _at_fault(groups, failure, suspects):
+        logger.warning("%s stays as wide as it is: %s", ", ".join(group.producers), reason)
+        graph.protect(group.units, f"{reason}: take sizes from tensors (x.shape[1], x.flatten(1)), not from numbers")
+
+
+def _at_fault(
+    groups: Sequence[Group], failure: Callable[[Sequence[Group]], str | None], suspects: int = 0
+) -> list[tuple[Group, str]]:
+    """The groups with which a rehearsal fails, found by halving: few rehearsals where few are at fault.
+
+    suspects: how many at the end of the list are likelier to be so; the first cut is before them
+    """
+    reason = failure(groups) if groups else None
+    if reason is None:
+        return []
+    if len(groups) == 1:
+        return [(groups[0], reason)]
+    middle = len(groups) - suspects if 0 < suspects < len(groups) else len(groups) // 2
+    found = _at_fault(groups[:middle], failure) + _at_fault(groups[middle:], failure)
+    return found or [(group, reason) for group in groups]  # only together do they fail
 
 
 def zero_dead_rows(model: nn.Module, graph: ChannelGraph, alive: np.ndarray) -> None:
@@ -173,22 +208,36 @@ def fold(model: nn.Module, graph: ChannelGraph, alive: np.ndarray) -> nn.Module:
     bias_from_dead = dead_constants(graph, model, alive) if not alive.all() else {}
     compactors = find_compactors(model)
     modules = dict(model.named_modules())
+    tensors = {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
     replaced: dict[str, nn.Module] = {}
+    vectors: dict[str, torch.Tensor] = {}
     with torch.no_grad():
         for layer in graph.layers.values():
-            if layer.kind != "norm":
+            if layer.has_width:
                 site = graph.sites.get(layer.name)
                 compactor = compactors.get(site.host) if site else None
                 replaced[layer.name] = _fold_layer(layer, modules, compactor, alive, bias_from_dead.get(layer.name))
                 if layer.norm is not None:
-                    replaced[layer.norm] = nn.Identity()
+                    replaced[layer.norm] = behind_norm(modules[layer.norm])
         for layer in graph.layers.values():
-            if layer.name not in replaced:
-                replaced[layer.name] = _narrow_norm(modules[layer.name], _kept(alive, layer.out_units))
+            if layer.kind == "norm" and layer.name not in replaced:
+                site = graph.sites.get(layer.name)
+                compactor = compactors.get(site.host) if site else None
+                replaced[layer.name] = _narrow_norm(modules[layer.name], compactor, _kept(alive, layer.out_units))
+            elif layer.kind == "vector":
+                vectors[layer.name] = _narrow_vector(layer, tensors[layer.name], alive)
     # What is replaced needs no copy: standing in for itself in the memo keeps the copy small and fast.
     stand_ins = {id(modules[name]): module for name, module in replaced.items() if name in modules}
+    stand_ins |= {id(tensors[name]): tensor for name, tensor in vectors.items()}
     folded = copy.deepcopy(model, stand_ins)
     remove_compactors(folded)
+    for name in vectors:
+        owner = folded.get_submodule(name.rpartition(".")[0])
+        if isinstance(owner, nn.PReLU):
+            owner.num_parameters = owner.weight.numel()
     return folded.eval()
 
 
@@ -201,7 +250,7 @@ def _fold_layer(
 ) -> nn.Module:
     """K' = K gamma / sqrt(var + eps), b' = beta + (b - mean) gamma / sqrt(var + eps), K'' = Q K', b'' = Q b'."""
     module = modules[layer.name]
-    weight = module.weight
+    weight = module.weight.transpose(0, 1) if layer.kind == "transposed" else module.weight  # [out, in, ...]
     bias = module.bias
     out_kept = _kept(alive, layer.out_units)
     if from_dead is not None:
@@ -213,27 +262,41 @@ def _fold_layer(
         weight = weight * scale.view(-1, *[1] * (weight.dim() - 1))
         bias = shift if bias is None else shift + bias * scale
     if compactor is not None:
-        rows = compactor.matrix[out_kept].to(weight)  # [live, D]
-        weight = (rows @ weight.flatten(1)).view(-1, *weight.shape[1:])
-        bias = None if bias is None else rows @ bias
+        weight = _through(compactor, weight.flatten(1), out_kept).view(-1, *weight.shape[1:])
+        bias = None if bias is None else _through(compactor, bias[:, None], out_kept)[:, 0]
     else:
         weight = weight[out_kept]
         bias = None if bias is None else bias[out_kept]
+    if layer.kind == "transposed":
+        weight = weight.transpose(0, 1).contiguous()
     return _plain_layer(layer, module, weight, bias)
+
+
+def _through(compactor: Compactor, columns: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    """The kept rows of Q times `columns`, [D, n], for a dense or (block-)diagonal Q."""
+    matrix = compactor.matrix.to(columns)  # [D, D / groups]
+    if compactor.pwc.groups == 1:
+        return matrix[kept] @ columns
+    size = matrix.shape[1]
+    blocks = matrix.view(-1, size, size) @ columns.reshape(-1, size, columns.shape[1])  # [groups, D / groups, n]
+    return blocks.flatten(0, 1)[kept]
 
 
 def _plain_layer(layer: Layer, module: nn.Module, weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Module:
     plain = copy.copy(module)  # of its class and with its options, whatever arguments its constructor takes
     for name in ("_parameters", "_modules", "_forward_hooks", "_forward_pre_hooks"):
         plain.__dict__[name] = type(module.__dict__[name])()
-    plain.weight = nn.Parameter(weight)
-    plain.register_parameter("bias", None if bias is None else nn.Parameter(bias))
+    trains = module.weight.requires_grad
+    plain.weight = nn.Parameter(weight, requires_grad=trains)
+    plain.register_parameter("bias", None if bias is None else nn.Parameter(bias, requires_grad=trains))
     if layer.kind == "linear":
         plain.out_features, plain.in_features = weight.shape
     else:
         if layer.kind not in PRODUCERS:
             plain.groups = weight.shape[0] * module.groups // module.out_channels
         plain.out_channels, plain.in_channels = weight.shape[0], weight.shape[1] * plain.groups
+        if layer.kind == "transposed":
+            plain.out_channels, plain.in_channels = plain.in_channels, plain.out_channels
     return plain
 
 
@@ -245,16 +308,34 @@ def _norm_as_affine(norm: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
     return scale, shift if norm.bias is None else shift + norm.bias
 
 
-def _narrow_norm(norm: nn.Module, kept: torch.Tensor) -> nn.Module:
-    """A BN that stands alone, with the kept channels."""
+def behind_norm(norm: nn.Module) -> nn.Module:
+    """What is left of a BN module that is folded away: nothing, or what it runs behind its BN (timm's activation)."""
+    children = {name: copy.deepcopy(child) for name, child in norm.named_children() if name != CHILD}
+    return nn.Sequential(OrderedDict(children)) if children else nn.Identity()
+
+
+def _narrow_norm(norm: nn.Module, compactor: Compactor | None, kept: torch.Tensor) -> nn.Module:
+    """A BN that stands alone, with the kept channels; a diagonal compactor behind it goes into its gamma and beta."""
     narrow = copy.deepcopy(norm)
     narrow.num_features = len(kept)
-    for name in ("weight", "bias"):
-        if getattr(norm, name) is not None:
-            setattr(narrow, name, nn.Parameter(getattr(norm, name).detach()[kept].clone()))
+    weight, bias = norm.weight, norm.bias
+    if compactor is not None:
+        weight = torch.ones_like(norm.running_mean) if weight is None else weight
+        bias = torch.zeros_like(norm.running_mean) if bias is None else bias
+        weight, bias = (compactor.matrix[:, 0].to(value) * value for value in (weight, bias))
+        narrow.affine = True
+    for name, value in (("weight", weight), ("bias", bias)):
+        if value is not None:
+            trains = norm.weight is None or norm.weight.requires_grad
+            setattr(narrow, name, nn.Parameter(value.detach()[kept].clone(), requires_grad=trains))
     for name in ("running_mean", "running_var"):
         setattr(narrow, name, getattr(norm, name)[kept].clone())
     return narrow
+
+
+def _narrow_vector(layer: Layer, tensor: torch.Tensor, alive: np.ndarray) -> torch.Tensor:
+    narrow = tensor.detach().index_select(layer.dim, _kept(alive, layer.out_units))
+    return nn.Parameter(narrow, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else narrow
 
 
 def _kept(alive: np.ndarray, units: np.ndarray) -> torch.Tensor:

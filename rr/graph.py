@@ -7,50 +7,60 @@ MACs depend on the widths alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 import numpy as np
 from torch import fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from rr.constants import inexact_consumers
-from rr.flow import ChannelFlow, LayerFlow, channel_flow
+from rr.compactor import Compactor, insert_compactors
+from rr.constants import Inexact, inexact_consumers
+from rr.flow import PRODUCERS, WITHOUT_WIDTH, ChannelFlow, LayerFlow, channel_flow
 from rr.masks import least_macs
 from rr.trace import Inputs, Trace, trace_model
-
-PRODUCERS = ("conv", "linear")  # layers whose outputs are new channels
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer of the network with the unit of each of its channels.
+    """A layer of the network with the unit of each of its channels; see `rr.flow.LayerFlow`.
 
-    kind:      'conv', 'depthwise', 'grouped', 'linear' or 'norm'
-    out_units: [out_channels]; in_units: [in_channels], for a linear layer [in_features]; None for a norm layer
+    nodes:     its operations in the trace, one for each call
+    out_units: [out_channels]; in_units: [in_channels], for a linear layer [in_features]; None without inputs of its own
     norm:      the BN that directly follows (and nothing else does), None where there is none
     """
 
     name: str
     kind: str
-    node: str
+    nodes: tuple[str, ...]
     out_units: np.ndarray
     in_units: np.ndarray | None
     macs_each: int
+    dim: int = 0
     norm: str | None = None
+
+    @property
+    def has_width(self) -> bool:
+        """Whether it is a convolution or a linear layer; BN and bare parameters have the channels of others."""
+        return self.kind not in WITHOUT_WIDTH
 
 
 @dataclass(frozen=True)
 class Site:
     """A place for a compactor: behind `layer`, and behind its BN where one directly follows.
 
-    host: the module behind which the compactor acts; node: that place in the trace; units: [D], one per row
+    host: the module behind which the compactor acts (the activation in a BN module: before which); nodes: that place in
+    the trace; units: [D], one per row; groups: 1 for a dense compactor, the layer's groups for a block-diagonal one,
+    D for a diagonal one
     """
 
     host: str
     layer: str
-    node: str
+    nodes: tuple[str, ...]
     units: np.ndarray
+    groups: int = 1
 
 
 @dataclass(frozen=True)
@@ -67,6 +77,7 @@ class ChannelGraph:
     layers: by name, in building order (that of `named_modules`, which is that of "deps")
     reasons: unit -> why it can't be pruned; a unit that isn't in it is prunable
     streams: the units that an addition joined out of several layers' channels
+    counted: the units that the forward cuts or groups, perhaps by numbers of its own
     """
 
     def __init__(self, model: nn.Module, example_inputs: Inputs) -> None:
@@ -75,12 +86,14 @@ class ChannelGraph:
 
     def _build(self, trace: Trace, model: nn.Module, flow: ChannelFlow) -> None:
         self.trace = trace
-        order = {name: position for position, (name, _) in enumerate(model.named_modules())}
-        flows = sorted(flow.layers, key=lambda layer: order[layer.name])
+        self._modules = _Modules(trace, model)
+        order = {name: position for position, name in enumerate(self._modules.order)}
+        flows = sorted(flow.layers, key=lambda layer: (order[_owner(layer)], layer.name))
         unit_of_root, reasons = _number_units(flow, flows)
-        norms = direct_norms(trace, flow.layers)
+        norms = direct_norms(trace, model, flow.layers)
         self.num_units = len(unit_of_root)
         self.streams = {unit_of_root[flow.find(channel)] for channel in flow.streams}
+        self.counted = {unit_of_root[flow.find(channel)] for channel in flow.counted}
         self.reasons: dict[int, str] = {}
         for channel, reason in reasons.items():
             self.reasons.setdefault(unit_of_root[channel], reason)
@@ -90,16 +103,19 @@ class ChannelGraph:
 
         self.layers: dict[str, Layer] = {}
         for item in flows:
+            known = self.layers.get(item.name)
+            if known is not None:  # called again
+                nodes, macs_each = (*known.nodes, item.node), known.macs_each + item.macs_each
+                self.layers[item.name] = replace(known, nodes=nodes, macs_each=macs_each)
+                continue
             in_units = None if item.in_ids is None else units(item.in_ids)
-            norm = norms.get(item.node)
+            norm = norms.get(item.name)
             self.layers[item.name] = Layer(
-                item.name, item.kind, item.node, units(item.out_ids), in_units, item.macs_each, norm and norm.name
+                item.name, item.kind, (item.node,), units(item.out_ids), in_units, item.macs_each, item.dim, norm
             )
-        self._node_of_norm = {norm.name: norm.node for norm in norms.values()}
-        self.sites = self._find_sites(model)
+        self.sites = self._sites_behind_producers()
         self._protect_units_without_compactors()
-        for unit, reason in inexact_consumers(self, model).items():
-            self.reasons.setdefault(unit, reason)
+        self._settle_constants(model)
         self.groups = self._find_groups()
         self.macs = MacsOfWidths(self)
 
@@ -138,6 +154,17 @@ class ChannelGraph:
             raise ValueError("no prunable channels are left: see ChannelGraph.explain() for what is unprunable and why")
         return selected
 
+    def sites_of(self, selected: np.ndarray) -> list[Site]:
+        """The places for compactors with a row for any of the units in `selected` ([num_units] of bool)."""
+        return [site for site in self.sites.values() if selected[site.units].any()]
+
+    def insert_compactors(self, model: nn.Module, selected: np.ndarray) -> dict[str, Compactor]:
+        """Put identity compactors where the selected units are made, in place; by host name."""
+        sites = self.sites_of(selected)
+        return insert_compactors(
+            model, {site.host: len(site.units) for site in sites}, {site.host: site.groups for site in sites}
+        )
+
     def widths(self, alive: np.ndarray) -> list[int]:
         """The flat list of widths ("deps") with `alive` ([num_units] of bool): every conv, then hidden linears.
 
@@ -150,7 +177,7 @@ class ChannelGraph:
         return [layer.name for layer in self._width_layers()]
 
     def _width_layers(self) -> list[Layer]:
-        with_width = [layer for layer in self.layers.values() if layer.kind != "norm"]
+        with_width = [layer for layer in self.layers.values() if layer.has_width]
         convs = [layer for layer in with_width if layer.kind != "linear"]
         return convs + [layer for layer in with_width if layer.kind == "linear" and not self._is_output(layer)]
 
@@ -173,7 +200,9 @@ class ChannelGraph:
 
     def succeeding_strategy(self) -> dict[int, list[int]]:
         """Layer index -> the layers that read its output before another layer adds into it (`succeeding_strategy`)."""
-        index = {self.layers[name].node: position for position, name in enumerate(self.indexed_layers())}
+        index = {
+            node: position for position, name in enumerate(self.indexed_layers()) for node in self.layers[name].nodes
+        }
         latest: dict[fx.Node, int | None] = {}
         table: dict[int, list[int]] = {}
         for node in self.trace.nodes:
@@ -203,7 +232,7 @@ class ChannelGraph:
         total = self.macs(np.ones(self.num_units, dtype=bool))
         rows = [("layer", "kind", "in", "out", "MACs", "share", "prunable")]
         for layer in self.layers.values():
-            if layer.kind == "norm":
+            if not layer.has_width:
                 continue
             macs = self.macs.of_layer(layer, np.ones(self.num_units, dtype=bool))
             causes = {self.reasons[int(unit)] for unit in layer.out_units if int(unit) in self.reasons}
@@ -219,29 +248,89 @@ class ChannelGraph:
 
     # Construction --------------------------------------------------------------------------------------------
 
-    def _find_sites(self, model: nn.Module) -> dict[str, Site]:
-        modules = dict(model.named_modules())
-        inside = _nodes_by_module(self.trace)
-        sites = {}
-        for layer in self.layers.values():
-            if layer.kind not in PRODUCERS or inside[layer.name][-1] != layer.node:
-                continue  # its forward goes on after its operation: a hook would come after the rest
-            host, node = (layer.norm, self._node_of_norm[layer.norm]) if layer.norm else (layer.name, layer.node)
-            host = _container(inside, modules, layer, host, node)
-            sites[layer.name] = Site(host, layer.name, node, layer.out_units)
-        return sites
+    def protect(self, units: np.ndarray, reason: str) -> None:
+        """These units can't be pruned, for `reason` (the first one given stays)."""
+        for unit in units:
+            self.reasons.setdefault(int(unit), reason)
+
+    def _sites_behind_producers(self) -> dict[str, Site]:
+        producers = (layer for layer in self.layers.values() if layer.kind in PRODUCERS)
+        sites = {layer.name: self._site_behind(layer) for layer in producers}
+        return {name: site for name, site in sites.items() if site is not None}
+
+    def _site_behind(self, layer: Layer) -> Site | None:
+        """The place behind a layer, or behind its BN; None where a hook would come after something else."""
+        last = self.layers[layer.norm] if layer.norm else layer
+        host = self._modules.place_behind(last.name, last.nodes)
+        if host is None:
+            return None
+        if layer.norm and host == layer.norm:
+            host = self._modules.container(layer, last.nodes) or host
+        groups = {"depthwise": len(layer.out_units), "norm": len(layer.out_units)}.get(layer.kind, 1)
+        if layer.kind == "grouped":
+            groups = self._modules[layer.name].groups
+        return Site(host, layer.name, last.nodes, layer.out_units, groups)
+
+    def _settle_constants(self, model: nn.Module) -> None:
+        """What dead channels leave must be nothing or a constant that a bias can hold.
+
+        Where it isn't, a (block-)diagonal compactor behind the last layer that keeps channels apart silences them
+        there once more; where there is no such layer either, the units can't be pruned.
+        """
+        direct = {layer.norm for layer in self.layers.values()}
+        per_channel = [
+            layer
+            for layer in self.layers.values()
+            if layer.kind in ("depthwise", "grouped") or (layer.kind == "norm" and layer.name not in direct)
+        ]
+        candidates = {layer.name: site for layer in per_channel if (site := self._site_behind(layer)) is not None}
+        while found := inexact_consumers(self, model):
+            nearer = self._sites_before(found, candidates)
+            self.sites.update(nearer)
+            if not nearer:
+                for unit, inexact in found.items():
+                    self.reasons.setdefault(unit, inexact.reason)
+        order = {name: position for position, name in enumerate(self.layers)}
+        of_use = [site for site in self.sites.values() if site.layer not in candidates or self._any_prunable(site)]
+        self.sites = {site.layer: site for site in sorted(of_use, key=lambda site: order[site.layer])}
+
+    def _any_prunable(self, site: Site) -> bool:
+        return any(int(unit) not in self.reasons for unit in site.units)
+
+    def _sites_before(self, found: Mapping[int, Inexact], candidates: Mapping[str, Site]) -> dict[str, Site]:
+        """Of the candidates that aren't sites yet, the nearest before the places where constants can't be folded.
+
+        Such a place may be a candidate's own layer: what its padding cuts, a compactor behind it silences.
+        """
+        at_node = {node: site for site in candidates.values() for node in (*site.nodes, *self.layers[site.layer].nodes)}
+        ends = {node for layer in self.layers.values() if layer.kind in PRODUCERS for node in layer.nodes}
+        units_at: dict[fx.Node, set[int]] = {}
+        for unit, inexact in found.items():
+            units_at.setdefault(inexact.node, set()).add(unit)
+        nearest = {}
+        for consumer, units in units_at.items():
+            waiting, seen = [consumer], set()
+            while waiting:
+                node = waiting.pop()
+                if node in seen or node.op != "call_function" or (node.name in ends and node is not consumer):
+                    continue
+                seen.add(node)
+                site = at_node.get(node.name)
+                if site is not None and units.intersection(site.units.tolist()):
+                    nearest[site.layer] = site
+                else:
+                    waiting.extend(node.all_input_nodes)
+        return {name: site for name, site in nearest.items() if name not in self.sites}
 
     def _protect_units_without_compactors(self) -> None:
         """A unit some of whose channels no compactor can silence stays (a producer has no site, or there is none)."""
         for layer in self.layers.values():
             if layer.kind in PRODUCERS and layer.name not in self.sites:
-                for unit in layer.out_units:
-                    self.reasons.setdefault(int(unit), f"{layer.name} goes on after its own operation in its forward")
+                self.protect(layer.out_units, f"{layer.name} goes on after its own operation in its forward")
         covered = np.zeros(self.num_units, dtype=bool)
         for site in self.sites.values():
             covered[site.units] = True
-        for unit in np.flatnonzero(~covered):
-            self.reasons.setdefault(int(unit), "made by a layer that takes no compactor")
+        self.protect(np.flatnonzero(~covered), "made by a layer that takes no compactor")
 
     def _find_groups(self) -> list[Group]:
         signatures: list[list[tuple[str, str, int]]] = [[] for _ in range(self.num_units)]
@@ -271,7 +360,7 @@ class MacsOfWidths:
         for position, group in enumerate(graph.groups):
             self.group_of_unit[group.units] = position
         self.group_sizes = np.array([len(group.units) for group in graph.groups])
-        counted = [layer for layer in graph.layers.values() if layer.kind != "norm"]
+        counted = [layer for layer in graph.layers.values() if layer.has_width]
         self._each = np.array([layer.macs_each for layer in counted], dtype=np.float64)
         self._dense = np.array([layer.kind in PRODUCERS for layer in counted])
         self._out = np.stack([self._per_group(layer.out_units) for layer in counted])  # [layers, groups]
@@ -312,7 +401,7 @@ def _number_units(flow: ChannelFlow, layers: Sequence[LayerFlow]) -> tuple[dict[
     for channel, reason in flow.reasons.items():
         reasons.setdefault(flow.find(channel), reason)
     numbers: dict[int, int] = {}
-    producing = [layer.out_ids for layer in layers if layer.kind != "norm"]
+    producing = [layer.out_ids for layer in layers if layer.kind not in WITHOUT_WIDTH]
     passing = [ids for layer in layers for ids in (layer.in_ids, layer.out_ids) if ids is not None]
     for ids in (*producing, *passing, np.array(list(reasons), dtype=np.int64)):
         for channel in ids:
@@ -320,40 +409,84 @@ def _number_units(flow: ChannelFlow, layers: Sequence[LayerFlow]) -> tuple[dict[
     return numbers, reasons
 
 
-def direct_norms(trace: Trace, layers: Sequence[LayerFlow]) -> dict[str, LayerFlow]:
-    """Node of a convolution or linear layer -> the BN that alone reads its output, and whose module ends with it.
+def direct_norms(trace: Trace, model: nn.Module, layers: Sequence[LayerFlow]) -> dict[str, str]:
+    """Convolution or linear layer -> the BN that alone reads its output, at each of its calls, and nothing else's.
 
-    (timm's BN modules run the activation too: a compactor's hook would come after it, and folding would lose it.)
+    And behind which a compactor has its place: what follows in a BN module that runs its activation too would come
+    before a hook, unless that activation is a module.
     """
-    inside = _nodes_by_module(trace)
-    norm_at = {layer.node: layer for layer in layers if layer.kind == "norm"}
-    calls = [layer.name for layer in layers]
-    makers = {layer.node for layer in layers if layer.kind != "norm"}
-    found = {}
+    modules = _Modules(trace, model)
+    norm_at = {layer.node: layer.name for layer in layers if layer.kind == "norm"}
+    maker_at = {layer.node: layer.name for layer in layers if layer.kind not in WITHOUT_WIDTH}
+    calls = Counter(layer.name for layer in layers)
+    pairs = Counter()
     for node in trace.nodes:
-        if node.name in makers and len(node.users) == 1:
-            user = next(iter(node.users))
-            norm = norm_at.get(user.name)
-            if norm is not None and calls.count(norm.name) == 1 and inside[norm.name][-1] == user.name:
-                found[node.name] = norm
-    return found
+        if node.name in maker_at and len(node.users) == 1 and next(iter(node.users)).name in norm_at:
+            pairs[maker_at[node.name], norm_at[next(iter(node.users)).name]] += 1
+    return {
+        maker: norm
+        for (maker, norm), count in pairs.items()
+        if count == calls[maker] == calls[norm]
+        and modules.place_behind(norm, [node for node, name in norm_at.items() if name == norm]) is not None
+    }
 
 
-def _nodes_by_module(trace: Trace) -> dict[str, list[str]]:
-    """Module name -> the names of the operations that run within it, its children's included, in order."""
-    inside: dict[str, list[str]] = {}
-    for node in trace.nodes:
-        for path, _ in (node.meta.get("nn_module_stack") or {}).values():
-            inside.setdefault(path, []).append(node.name)
-    return inside
+class _Modules:
+    """Where in the trace each module runs, and where a hook can stand."""
+
+    def __init__(self, trace: Trace, model: nn.Module) -> None:
+        self._named = dict(model.named_modules())
+        self.order = tuple(self._named)
+        self._nodes = {node.name: node for node in trace.nodes}
+        self._inside: dict[str, list[str]] = {}  # module -> the operations within it, its children's included
+        self._calls: dict[str, set[str]] = {}
+        for node in trace.nodes:
+            for call, (path, _) in (node.meta.get("nn_module_stack") or {}).items():
+                self._inside.setdefault(path, []).append(node.name)
+                self._calls.setdefault(path, set()).add(call)
+
+    def __getitem__(self, name: str) -> nn.Module:
+        return self._named[name]
+
+    def place_behind(self, name: str, operations: Sequence[str]) -> str | None:
+        """The module with whose hook a compactor acts right behind `operations` (one per call of the module `name`)."""
+        inside = self._inside[name]
+        if len(self._calls[name]) != len(operations):
+            return None
+        if len(operations) > 1:
+            return name if set(inside) == set(operations) else None
+        if inside[-1] == operations[0]:
+            return name
+        if not isinstance(self._named[name], _BatchNorm):
+            return None
+        return self._child_that_follows(name, operations[0])
+
+    def _child_that_follows(self, name: str, operation: str) -> str | None:
+        """The activation that a BN module runs, where it is a module of its own and reads nothing else."""
+        following = self._inside[name][self._inside[name].index(operation) + 1]
+        for child, module in self._named[name].named_children():
+            path = f"{name}.{child}"
+            inside = self._inside.get(path, [])
+            alone = [node.name for node in self._nodes[operation].users] == [following]
+            if inside[:1] == [following] and alone and len(self._calls[path]) == 1 and not _is_container(module):
+                return path
+        return None
+
+    def container(self, layer: Layer, norm_operations: Sequence[str]) -> str | None:
+        """The module that is just a layer and its BN, where they are in one: there the original has its compactor.
+
+        Nothing else may happen in it: a ReLU in the same forward would stand between the BN and the compactor.
+        """
+        parent = layer.name.rpartition(".")[0]
+        if not parent or _is_container(self._named[parent]):
+            return None
+        return parent if self._inside[parent] == [*layer.nodes, *norm_operations] else None
 
 
-def _container(inside: dict[str, list[str]], modules: dict[str, nn.Module], layer: Layer, host: str, node: str) -> str:
-    """The module that is just a conv and its BN, where they are in one: there the original has its compactor.
+def _is_container(module: nn.Module) -> bool:
+    return isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict))
 
-    Nothing else may happen in it: a ReLU in the same forward would stand between the BN and the compactor.
-    """
-    parent = layer.name.rpartition(".")[0]
-    if layer.norm is None or not parent or isinstance(modules[parent], (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
-        return host
-    return parent if inside[parent] == [layer.node, node] else host
+
+def _owner(layer: LayerFlow) -> str:
+    """The module that a layer is, or that has it as a parameter."""
+    return layer.name.rpartition(".")[0] if layer.kind == "vector" else layer.name

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rr.compactor import Compactor, find_compactors, insert_compactors
+from rr.compactor import Compactor, find_compactors
 from rr.convert import alive_units, convert, rehearse, unit_norms
 from rr.graph import ChannelGraph, Site
 from rr.masks import least_macs, select_forgotten
@@ -126,17 +126,16 @@ class ResRepPruner:
         self.example_inputs = example_inputs
         self.config = config or ResRepConfig()
         self.graph = graph or ChannelGraph(model, example_inputs)
-        self.selected = self.graph.select(self.config.layers, self.config.include, self.config.exclude)
+        rehearse(model, self.graph, example_inputs, self._select(), self.config.num_at_least)
+        self.selected = self._select()  # without what that found
         self.steps = 0
         self._prepare_selection()
         self._check_target()
-        rehearse(model, self.graph, example_inputs, self.selected, self.config.num_at_least)
-        self.sites: list[Site] = [s for s in self.graph.sites.values() if self.selected[s.units].any()]
-        hosts = {site.host: len(site.units) for site in self.sites}
+        self.sites: list[Site] = self.graph.sites_of(self.selected)
         present = find_compactors(model)
-        if present and set(present) != set(hosts):
+        if present and set(present) != {site.host for site in self.sites}:
             raise ValueError("the model has compactors at other places: build the pruner on a model without any")
-        self.compactors: dict[str, Compactor] = present or insert_compactors(model, hosts)
+        self.compactors: dict[str, Compactor] = present or self.graph.insert_compactors(model, self.selected)
         self._weights = [self.compactors[site.host].pwc.weight for site in self.sites]
         self._prepare_rows()
 
@@ -283,6 +282,9 @@ class ResRepPruner:
         self.steps = int(state["steps"])
 
     # Preparation ----------------------------------------------------------------------------------------------
+
+    def _select(self) -> np.ndarray:
+        return self.graph.select(self.config.layers, self.config.include, self.config.exclude)
 
     def _prepare_selection(self) -> None:
         self._candidates = np.flatnonzero(self.selected)

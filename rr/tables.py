@@ -19,7 +19,7 @@ from torch import nn
 from rr.compactor import find_compactors
 from rr.convert import ConversionReport, convert
 from rr.files import save_converted
-from rr.flow import ChannelFlow, LayerFlow, channel_flow
+from rr.flow import WITHOUT_WIDTH, ChannelFlow, LayerFlow, channel_flow
 from rr.graph import ChannelGraph, MacsOfWidths, direct_norms
 from rr.trace import Inputs, trace_model
 
@@ -45,7 +45,8 @@ class TableGraph(ChannelGraph):
     ) -> None:
         trace = trace_model(model, example_inputs)
         traced = channel_flow(trace, model)
-        norm_of = direct_norms(trace, traced.layers)
+        norms = {layer.name: layer for layer in traced.layers if layer.kind == "norm"}
+        norm_of = {layer: norms[norm] for layer, norm in direct_norms(trace, model, traced.layers).items()}
         order = {name: position for position, (name, _) in enumerate(model.named_modules())}
         successors = {a: (b,) if isinstance(b, int) else tuple(b) for a, b in succeeding_strategy.items()}
         flow = _flow_from_tables(traced, norm_of, order, deps, successors, follow_dict or {})
@@ -105,7 +106,9 @@ def _flow_from_tables(
     successors: Mapping[int, Sequence[int]],
     follow_dict: Mapping[int, int],
 ) -> ChannelFlow:
-    layers = sorted((layer for layer in traced.layers if layer.kind != "norm"), key=lambda layer: order[layer.name])
+    layers = sorted(
+        (layer for layer in traced.layers if layer.kind not in WITHOUT_WIDTH), key=lambda layer: order[layer.name]
+    )
     layers.sort(key=lambda layer: layer.kind == "linear")  # stable: convolutions first
     widths = [len(layer.out_ids) for layer in layers]
     if list(deps) != widths[: len(deps)] or len(deps) < len(layers) - 1:
@@ -148,7 +151,7 @@ def _flow_from_tables(
         flow.layers.append(
             LayerFlow(layer.name, layer.kind, layer.node, out_ids[number], in_ids[number], layer.macs_each)
         )
-        norm = norm_of.get(layer.node)
+        norm = norm_of.get(layer.name)
         if norm is not None:
-            flow.layers.append(LayerFlow(norm.name, "norm", norm.node, out_ids[number], None, 0))
+            flow.layers.append(LayerFlow(norm.name, "norm", norm.node, out_ids[number], None))
     return flow

@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the 
 
 from base_model import build_any, model_info, model_names
 from rr import ChannelGraph
+from rr.convert import rehearse
 from training import exit_on_bad_input
 
 
@@ -45,7 +46,9 @@ def explain(name: str, image_size: int | None, in_channels: int | None) -> None:
     known = model_info(name) if name in model_names() else None
     size = image_size or (known.image_size if known else 224)
     channels = in_channels or (known.in_channels if known else 3)
-    graph = ChannelGraph(build_any(name), torch.zeros(1, channels, size, size))
+    model, images = build_any(name).eval(), torch.zeros(1, channels, size, size)
+    graph = ChannelGraph(model, images)
+    rehearse(model, graph, images, graph.prunable)
     print(graph.explain())
     full = np.ones(graph.num_units, dtype=bool)
     print(f"\n{name} at {channels} x {size} x {size}: {graph.macs(full):,} MACs")

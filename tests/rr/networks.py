@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from base_model import build_model
-from rr import ChannelGraph, Compactor, insert_compactors
+from rr import ChannelGraph, Compactor
 from rr.convert import zero_dead_rows
 
 
@@ -72,12 +72,11 @@ def insert_generic_compactors(
     model: nn.Module, graph: ChannelGraph, selected: np.ndarray, alive: np.ndarray
 ) -> Mapping[str, Compactor]:
     """Dense, far from orthogonal compactors at every site with selected units; dead units' rows are zero."""
-    sites = [site for site in graph.sites.values() if selected[site.units].any()]
-    compactors = insert_compactors(model, {site.host: len(site.units) for site in sites})
+    compactors = graph.insert_compactors(model, selected)
     with torch.no_grad():
         for compactor in compactors.values():
             weight = compactor.pwc.weight
-            weight.copy_(0.5 * weight + torch.randn_like(weight) * len(weight) ** -0.5)
+            weight.copy_(0.5 * weight + torch.randn_like(weight) * weight.shape[1] ** -0.5)
     zero_dead_rows(model, graph, alive)
     return compactors
 

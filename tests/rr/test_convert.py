@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from base_model import build_model
 from rr import ChannelGraph, ConversionError, ResRepConfig, ResRepPruner, convert, find_compactors
-from rr.convert import alive_units, unit_norms
+from rr.convert import _at_fault, alive_units, rehearse, unit_norms
+from rr.graph import Group
 
 
 def trained_tiny(dead: float = 0.5) -> tuple[nn.Module, ChannelGraph, Tensor, np.ndarray]:
@@ -245,19 +247,56 @@ def test_the_slim_model_exports_and_takes_other_batches() -> None:
     torch.testing.assert_close(exported(images), slim(images))
 
 
-def test_a_forward_with_sizes_of_its_own_is_refused_before_training() -> None:
-    def build(size: int | None) -> Net:
+def test_layers_before_a_size_of_the_forwards_own_stay(caplog: pytest.LogCaptureFixture) -> None:
+    """`view(-1, 96)` holds for six channels alone, `view(len(x), -1)` for any number: known before training."""
+
+    def build(size: int) -> Net:
         return Net(
-            lambda net, x: net.fc(F.relu(net.a(x)).view(len(x), size or -1)),
-            a=conv(1, 6),
+            lambda net, x: net.fc(F.relu(net.b(F.relu(net.a(x)))).view(len(x), size)),
+            a=conv(1, 5),
+            b=conv(5, 6),
             fc=nn.Linear(6 * 16, 3),
         )
 
     images = torch.randn(2, 1, 4, 4)
-    with pytest.raises(ValueError, match=r"fewer channels .*exclude"):
-        ResRepPruner(build(96), images, ResRepConfig(flops_target=0.5))
-    model = build(None)
+    pruner = ResRepPruner(build(96), images, ResRepConfig(flops_target=0.8))
+    assert set(pruner.compactors) == {"a"}
+    assert "b stays as wide as it is: its forward fails with fewer channels" in caplog.text
+    assert "its forward fails with fewer channels" in pruner.graph.explain()
+    model = build(-1)
     before = copy.deepcopy(model.state_dict())
     pruner = ResRepPruner(model, images, ResRepConfig(flops_target=0.5))
+    assert set(pruner.compactors) == {"a", "b"}
     assert all(torch.equal(before[name], model.state_dict()[name]) for name in before)
     assert (pruner.masked_alive()).all()
+
+
+def test_a_forward_that_takes_other_channels_when_there_are_fewer_is_found_out() -> None:
+    """A slice to a number fails for no width: it would silently take the wrong half."""
+    torch.manual_seed(0)
+    model = Net(
+        lambda net, x: net.fc(torch.cat([net.a(x)[:, 4:], net.a(x)[:, :4]], 1).mean((2, 3)) * net.b(x).mean((2, 3))),
+        a=conv(1, 8),
+        b=conv(1, 8),
+        fc=nn.Linear(8, 3),
+    )
+    graph = ChannelGraph(model, torch.randn(2, 1, 4, 4))
+    assert graph.prunable[graph.layers["a"].out_units].all()
+    rehearse(model, graph, torch.randn(2, 1, 4, 4), graph.prunable)
+    assert not graph.prunable[graph.layers["a"].out_units].any()
+
+
+def test_the_rehearsal_blames_few_groups_in_few_trials() -> None:
+    groups = [Group(np.array([unit]), (f"layer{unit}",)) for unit in range(64)]
+    trials = []
+
+    def failure(tried: Sequence[Group]) -> str | None:
+        trials.append(tried)
+        return "no" if any(group.units[0] in (3, 40) for group in tried) else None
+
+    assert [(int(group.units[0]), reason) for group, reason in _at_fault(groups, failure)] == [(3, "no"), (40, "no")]
+    assert len(trials) < 30
+    assert _at_fault(groups[:2], lambda tried: "both" if len(tried) == 2 else None) == [
+        (groups[0], "both"),
+        (groups[1], "both"),
+    ]

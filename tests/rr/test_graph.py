@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from base_model import build_model, full_widths
-from rr import ChannelGraph, find_compactors, insert_compactors
+from rr import ChannelGraph, find_compactors
 
 Tables = tuple[dict[int, list[int]], dict[int, int]]
 
@@ -163,7 +163,7 @@ def test_a_graph_is_the_same_with_compactors_in_the_model() -> None:
     model = generic(build_model("src20"))
     images = torch.randn(1, 3, 16, 16)
     plain = ChannelGraph(model, images)
-    insert_compactors(model, {site.host: len(site.units) for site in plain.sites.values()})
+    plain.insert_compactors(model, np.ones(plain.num_units, dtype=bool))
     names, modes = list(model.state_dict()), [module.training for module in model.modules()]
     graph = ChannelGraph(model, images)
     assert graph.explain() == plain.explain()

@@ -15,7 +15,7 @@ import numpy as np
 from torch import fx, nn
 
 from rr.constants import inexact_consumers
-from rr.costs import PRODUCERS, MacsOfWidths
+from rr.costs import PRODUCERS, MacsOfWidths, ParametersOfWidths
 from rr.flow import ChannelFlow, LayerFlow, channel_flow
 from rr.masks import least_macs
 from rr.trace import Inputs, Trace, trace_model
@@ -101,6 +101,7 @@ class ChannelGraph:
             self.reasons.setdefault(unit, reason)
         self.groups = self._find_groups()
         self.macs = MacsOfWidths(self)
+        self.parameters = ParametersOfWidths(self, model)
 
     # Views ---------------------------------------------------------------------------------------------------
 

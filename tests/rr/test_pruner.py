@@ -397,7 +397,11 @@ def test_an_unreachable_target_is_refused_before_training() -> None:
     "settings",
     [
         {"flops_target": 0.0},
-        {"flops_target": 1.1},
+        {"flops_target": -1.0},
+        {"flops_target": math.inf},
+        {"params_target": 0.0},
+        {"params_target": None, "flops_target": None},
+        {"width_multiple": 0},
         {"penalty": -1e-4},
         {"before_mask_iters": -1},
         {"mask_interval": 0},

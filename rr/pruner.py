@@ -59,7 +59,7 @@ class ResRepConfig:
     )
     width_multiple: int = field(
         default=1,
-        metadata={"help": "pruned layers get widths that are multiples of it, or stay whole; 8 or 16 run fastest"},
+        metadata={"help": "pruned layers get widths that are multiples of it (8, say), or stay whole"},
     )
     threshold: float = field(default=1e-5, metadata={"help": "rows with a smaller norm are dropped at conversion"})
     compactor_momentum: float = field(default=0.99, metadata={"help": "momentum of the compactors"})
@@ -75,8 +75,8 @@ class ResRepConfig:
 
     def __post_init__(self) -> None:
         checks = {
-            "flops_target must be a number over 0, or None": _is_target(self.flops_target),
-            "params_target must be a number over 0, or None": _is_target(self.params_target),
+            "flops_target must be more than 0 and finite": _is_target(self.flops_target),
+            "params_target must be more than 0 and finite": _is_target(self.params_target),
             "params_target or flops_target must be given": (self.flops_target, self.params_target) != (None, None),
             "penalty must be at least 0": self.penalty >= 0,
             "before_mask_iters must be at least 0": self.before_mask_iters >= 0,

@@ -15,8 +15,10 @@ from torch import nn
 
 from rr.compactor import CHILD, Compactor, find_compactors, remove_compactors
 from rr.constants import dead_constants
+from rr.costs import multiples_in_units
 from rr.flow import PRODUCERS
 from rr.graph import ChannelGraph, Group, Layer
+from rr.masks import rounded_up
 from rr.trace import Inputs, as_inputs, eval_mode, first_line, inputs_like
 
 logger = logging.getLogger(__name__)
@@ -36,6 +38,7 @@ class ConversionReport:
 
     widths:          width of every conv (then hidden linears) in building order, as `ChannelGraph.widths`
     largest_dropped: largest norm among the dropped rows, 0 where none was dropped
+    kept_for_width:  rows under the threshold that stay, so that widths are the least width and multiples
     cut_difference:  float64, the model with its dropped rows at exactly zero against the model as trained
     float64_difference: float64, the converted model against the one with zeroed rows; at most 1e-10
     float32_difference: the converted model in float32 against the one with zeroed rows in float64
@@ -50,6 +53,7 @@ class ConversionReport:
     widths: tuple[int, ...]
     dropped: int
     largest_dropped: float
+    kept_for_width: int
     fold_seconds: float
     cut_difference: float | None = None
     float64_difference: float | None = None
@@ -61,9 +65,19 @@ class ConversionReport:
         """MACs after over MACs before."""
         return self.macs_after / self.macs_before
 
+    @property
+    def parameters_ratio(self) -> float:
+        """Parameters after over parameters before."""
+        return self.parameters_after / self.parameters_before
+
     def as_dict(self) -> dict[str, object]:
         """Plain values, for a run's file."""
-        return {**asdict(self), "widths": list(self.widths), "macs_ratio": self.macs_ratio}
+        return {
+            **asdict(self),
+            "widths": list(self.widths),
+            "macs_ratio": self.macs_ratio,
+            "parameters_ratio": self.parameters_ratio,
+        }
 
 
 def unit_norms(graph: ChannelGraph, compactors: dict[str, Compactor]) -> np.ndarray:
@@ -85,15 +99,25 @@ def unit_norms(graph: ChannelGraph, compactors: dict[str, Compactor]) -> np.ndar
 
 
 def alive_units(
-    graph: ChannelGraph, compactors: dict[str, Compactor], threshold: float, min_width: int = 1
+    graph: ChannelGraph,
+    compactors: dict[str, Compactor],
+    threshold: float,
+    min_width: int = 1,
+    width_multiple: int = 1,
 ) -> np.ndarray:
-    """[num_units] of bool: units that stay, those with a norm of at least `threshold`, and `min_width` per group."""
+    """[num_units] of bool: units that stay, those with a norm of at least `threshold` and some of the others.
+
+    Where fewer than `min_width` of a group would stay, or a number that makes its layers' channels no multiple of
+    `width_multiple`, the largest of the others stay as well, up to that or to the full width: that loses nothing.
+    """
     norms = unit_norms(graph, compactors)
     alive = (norms >= threshold) | ~graph.prunable
-    for group in graph.groups:
-        missing = min_width - int(alive[group.units].sum())
-        if missing > 0:
-            alive[group.units[np.argsort(-norms[group.units], kind="stable")[:min_width]]] = True
+    sizes = graph.macs.group_sizes
+    widths = np.maximum(graph.macs.group_widths(alive), min_width)
+    widths = rounded_up(widths, sizes, multiples_in_units(graph, width_multiple))
+    for group, width in zip(graph.groups, widths, strict=True):
+        if alive[group.units].sum() < width:  # those that are alive anyway have the largest norms
+            alive[group.units[np.argsort(-norms[group.units], kind="stable")[:width]]] = True
     return alive
 
 
@@ -104,18 +128,20 @@ def convert(
     *,
     threshold: float = 1e-5,
     min_width: int = 1,
+    width_multiple: int = 1,
     prove: bool = True,
 ) -> tuple[nn.Module, ConversionReport]:
     """A plain, narrow copy of `model`: compactors and BN folded, dead channels gone. `model` stays as it is.
 
     threshold: rows (units) with a smaller norm are dropped; section 3.3 has 1e-5
     min_width: units that each group keeps all the same, those with the largest norms
+    width_multiple: what the channels of a group's layers are to be a multiple of, by keeping more units
     prove: compare both models on random inputs shaped like `example_inputs`, in float64 and float32
 
     Raises ConversionError when they differ by more than the tolerances above.
     """
     compactors = find_compactors(model)
-    alive = alive_units(graph, compactors, threshold, min_width)
+    alive = alive_units(graph, compactors, threshold, min_width, width_multiple)
     norms = unit_norms(graph, compactors)
     zeroed = copy.deepcopy(model).to("cpu", torch.float64)
     zero_dead_rows(zeroed, graph, alive)
@@ -132,6 +158,7 @@ def convert(
         widths=tuple(graph.widths(alive)),
         dropped=int((~alive).sum()),
         largest_dropped=float(norms[~alive].max(initial=0.0)),
+        kept_for_width=int((alive & (norms < threshold) & graph.prunable).sum()),
         fold_seconds=seconds,
     )
     if prove:

@@ -202,11 +202,12 @@ class ResRepCallback(Callback):
         if state.step % REMAIN_INTERVAL == 0:
             remain = pruner.graph.widths(pruner.remaining_alive())
             logger.info(
-                "iter %d, thres %g, remain deps %s, FLOPs %.6f",
+                "iter %d, thres %g, remain deps %s, FLOPs %.6f, params %.6f",
                 state.step,
                 pruner.config.threshold,
                 remain,
                 pruner.remaining_macs_ratio,
+                pruner.remaining_params_ratio,
             )
 
     def scalars(self) -> dict[str, float]:
@@ -217,6 +218,8 @@ class ResRepCallback(Callback):
         return {
             "MACs/masked": pruner.masked_macs_ratio,
             "MACs/remaining": pruner.remaining_macs_ratio,
+            "parameters/masked": pruner.masked_params_ratio,
+            "parameters/remaining": pruner.remaining_params_ratio,
             "norm/min": float(norms.min()),
             "norm/mean": float(norms.mean()),
             "norm/max": float(norms.max()),
@@ -250,12 +253,15 @@ def write_converted(pruner: ResRepPruner, folder: Path, attributes: dict[str, st
         "converted: %.4f of the MACs, %.4f of the parameters, %d rows dropped; "
         "largest difference of the outputs: float64 %.1e, float32 %.1e",
         report.macs_ratio,
-        report.parameters_after / report.parameters_before,
+        report.parameters_ratio,
         report.dropped,
         report.float64_difference,
         report.float32_difference,
     )
-    write_result(folder, {"conversion": {**report.as_dict(), "masked_macs_ratio": masked}})
+    if report.kept_for_width:
+        logger.info("%d rows that could be dropped stay, for the widths that were asked for", report.kept_for_width)
+    ratios = {"masked_macs_ratio": masked, "masked_params_ratio": pruner.masked_params_ratio}
+    write_result(folder, {"conversion": {**report.as_dict(), **ratios}})
     save_converted(folder / CONVERTED, slim, report.widths, attributes)  # last: the file says that all is done
 
 

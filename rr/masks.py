@@ -7,63 +7,88 @@ from collections.abc import Callable
 import numpy as np
 
 MacsOfGroupWidths = Callable[[np.ndarray], float]
+Multiples = np.ndarray | int
 
 
-def removable_in_order(scores: np.ndarray, group: np.ndarray, group_sizes: np.ndarray, min_width: int) -> np.ndarray:
+def rounded_up(widths: np.ndarray, group_sizes: np.ndarray, multiples: Multiples) -> np.ndarray:
+    """[groups]: the next width that is a multiple, or the group's full width where that comes first."""
+    return np.minimum(-(-widths // multiples) * multiples, group_sizes)
+
+
+def least_widths(group: np.ndarray, group_sizes: np.ndarray, *, min_width: int, multiples: Multiples = 1) -> np.ndarray:
+    """[groups]: the lowest widths that there can be; arguments as in `removable_in_order`."""
+    candidates = np.bincount(group, minlength=len(group_sizes))
+    return rounded_up(np.maximum(group_sizes - candidates, min_width), group_sizes, multiples)
+
+
+def removable_in_order(
+    scores: np.ndarray, group: np.ndarray, group_sizes: np.ndarray, min_width: int, multiples: Multiples = 1
+) -> np.ndarray:
     """The candidates that may be forgotten, lowest score first; the highest of each group always stay.
 
     scores: [candidates], row norms; group: [candidates], the group of each; group_sizes: [groups], units in each
-    group, candidates or not. A group keeps at least `min_width` units, by taking its highest-scored candidates out of
-    the list altogether: what can't be forgotten uses up nothing of anyone's budget. Ties go by position.
+    group, candidates or not; multiples: [groups] or one number, what each group's width is to be a multiple of, or
+    else its full width. A group keeps its least width, by taking its highest-scored candidates out of the list
+    altogether: what can't be forgotten uses up nothing of anyone's budget. Ties go by position.
     """
     order = np.argsort(scores, kind="stable")
-    grouped = order[np.argsort(group[order], kind="stable")]  # by group, ascending in score within each
-    sizes = np.bincount(group, minlength=len(group_sizes))
-    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    rank = np.empty(len(scores), dtype=np.int64)
-    rank[grouped] = np.arange(len(scores)) - np.repeat(starts, sizes)
-    allowed = np.minimum(group_sizes - min_width, sizes)[group]
-    return order[rank[order] < allowed[order]]
+    allowed = (group_sizes - least_widths(group, group_sizes, min_width=min_width, multiples=multiples))[group]
+    return order[_rank_in_group(order, group, len(group_sizes)) < allowed[order]]
 
 
 def select_forgotten(
     scores: np.ndarray,
     group: np.ndarray,
     group_sizes: np.ndarray,
-    macs_of: MacsOfGroupWidths,
-    target_macs: float,
+    met: Callable[[np.ndarray], bool],
     *,
     min_width: int,
     limit: int,
-) -> np.ndarray:
-    """[candidates] of bool: forget from the lowest norm up until the MACs reach the target or `limit` are forgotten.
+    multiples: Multiples = 1,
+) -> tuple[np.ndarray, int]:
+    """Walk from the lowest norm up until the target is met or `limit` rows are walked; forget what was walked.
 
-    scores, group, group_sizes, min_width: as in `removable_in_order`
-    macs_of: MACs for live units per group ([groups]); it must not rise when a unit goes
-    limit: how many units may be forgotten in all (section 3.3: those forgotten already + begin_granularity)
+    Where widths go in multiples, a group forgets of its walked rows only the lowest ones, so many that its width is a
+    multiple; the others wait for those that complete the next one.
 
-    The walk's end is found by bisection, since the MACs only fall along the list: a dozen evaluations in place of one
-    per row.
+    scores, group, group_sizes, min_width, multiples: as in `removable_in_order`
+    met: whether live units per group ([groups]) meet the target; with fewer units it must stay so
+    limit: how many rows may be walked in all (section 3.3: those of the last time + begin_granularity)
+
+    Returns [candidates] of bool, what to forget, and how many rows were walked. The walk's end is found by bisection,
+    since widths only fall along the list: a dozen evaluations in place of one per row.
     """
-    removable = removable_in_order(scores, group, group_sizes, min_width)
+    removable = removable_in_order(scores, group, group_sizes, min_width, multiples)
 
-    def macs_without(count: int) -> float:
-        gone = np.bincount(group[removable[:count]], minlength=len(group_sizes))
-        return macs_of(group_sizes - gone)
+    def widths_after(count: int) -> np.ndarray:
+        walked = np.bincount(group[removable[:count]], minlength=len(group_sizes))
+        return rounded_up(group_sizes - walked, group_sizes, multiples)
 
     enough, most = 0, min(limit, len(removable))
-    while enough < most:  # the smallest count that reaches the target, else `most`
+    while enough < most:  # the smallest count that meets the target, else `most`
         middle = (enough + most) // 2
-        if macs_without(middle) <= target_macs:
+        if met(widths_after(middle)):
             most = middle
         else:
             enough = middle + 1
+    walked = removable[:enough]
+    complete = (group_sizes - widths_after(enough))[group[walked]]
     forgotten = np.zeros(len(scores), dtype=bool)
-    forgotten[removable[:enough]] = True
-    return forgotten
+    forgotten[walked[_rank_in_group(walked, group, len(group_sizes)) < complete]] = True
+    return forgotten, enough
 
 
 def least_macs(group: np.ndarray, group_sizes: np.ndarray, macs_of: MacsOfGroupWidths, *, min_width: int) -> float:
     """The fewest MACs that can be reached: every group with candidates at its minimum width."""
-    candidates = np.bincount(group, minlength=len(group_sizes))
-    return macs_of(group_sizes - np.clip(group_sizes - min_width, 0, candidates))
+    return macs_of(least_widths(group, group_sizes, min_width=min_width))
+
+
+def _rank_in_group(ordered: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
+    """[ordered]: how many of the candidates before each one in `ordered` are of its own group."""
+    groups_of = group[ordered]
+    grouped = np.argsort(groups_of, kind="stable")
+    sizes = np.bincount(groups_of, minlength=groups)
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    rank = np.empty(len(ordered), dtype=np.int64)
+    rank[grouped] = np.arange(len(ordered)) - np.repeat(starts, sizes)
+    return rank

@@ -10,6 +10,7 @@ slim = pruner.convert()           # a plain, narrow nn.Module, proven equal
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -21,8 +22,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from rr.compactor import Compactor, find_compactors
 from rr.convert import alive_units, convert, rehearse, unit_norms
+from rr.costs import Target, multiples_in_units
 from rr.graph import ChannelGraph, Site
-from rr.masks import least_macs, select_forgotten
+from rr.masks import least_widths, select_forgotten
 from rr.trace import Inputs
 
 logger = logging.getLogger(__name__)
@@ -37,12 +39,28 @@ _SMALLEST_SCALED_NORM = 1e-20  # below every such norm, and far enough above 0 t
 class ResRepConfig:
     """What the method does, with the paper's values as defaults (section 4.1). Invalid values raise ValueError."""
 
-    flops_target: float = field(default=0.471, metadata={"help": "MACs to keep, as a share of the full network's"})
+    flops_target: float | None = field(
+        default=0.471,
+        metadata={"help": "MACs to keep: up to 1 a share of the full network's, over 1 their number; none: no bound"},
+    )
+    params_target: float | None = field(
+        default=None, metadata={"help": "parameters to keep, in the same way; with both targets, both must hold"}
+    )
     penalty: float = field(default=1e-4, metadata={"help": "lambda of the group-lasso penalty on compactor rows"})
     before_mask_iters: int = field(default=0, metadata={"option": False})
     mask_interval: int = field(default=200, metadata={"help": "steps between mask updates"})
     begin_granularity: int = field(default=4, metadata={"help": "how many more rows may be forgotten at each update"})
-    num_at_least: int = field(default=1, metadata={"help": "rows that a layer keeps at least"})
+    num_at_least: int = field(
+        default=1,
+        metadata={
+            "help": "the least width that a pruned layer may get (rows that it keeps at least)",
+            "flags": ("--min-width",),
+        },
+    )
+    width_multiple: int = field(
+        default=1,
+        metadata={"help": "pruned layers get widths that are multiples of it (8, say), or stay whole"},
+    )
     threshold: float = field(default=1e-5, metadata={"help": "rows with a smaller norm are dropped at conversion"})
     compactor_momentum: float = field(default=0.99, metadata={"help": "momentum of the compactors"})
     layers: str = field(
@@ -57,12 +75,15 @@ class ResRepConfig:
 
     def __post_init__(self) -> None:
         checks = {
-            "flops_target must be more than 0 and at most 1": 0 < self.flops_target <= 1,
+            "flops_target must be more than 0 and finite": _is_target(self.flops_target),
+            "params_target must be more than 0 and finite": _is_target(self.params_target),
+            "params_target or flops_target must be given": (self.flops_target, self.params_target) != (None, None),
             "penalty must be at least 0": self.penalty >= 0,
             "before_mask_iters must be at least 0": self.before_mask_iters >= 0,
             "mask_interval must be at least 1": self.mask_interval >= 1,
             "begin_granularity must be at least 1": self.begin_granularity >= 1,
             "num_at_least must be at least 1": self.num_at_least >= 1,
+            "width_multiple must be at least 1": self.width_multiple >= 1,
             "threshold must be at least 0": self.threshold >= 0,
             "compactor_momentum must be at least 0 and less than 1": 0 <= self.compactor_momentum < 1,
             "layers must be 'internal' or 'all'": self.layers in ("internal", "all"),
@@ -71,6 +92,10 @@ class ResRepConfig:
             if not holds:
                 name = message.split()[0]
                 raise ValueError(f"{message}, not {getattr(self, name)!r}")
+
+
+def _is_target(value: float | None) -> bool:
+    return value is None or 0 < value < math.inf
 
 
 def param_groups(
@@ -111,7 +136,8 @@ class ResRepPruner:
     channels itself, or the target can't be reached (saying what can).
 
     graph: what was traced; given, it takes the trace's place (rr.tables.TableGraph)
-    steps: optimiser steps so far; target_met: the masked widths reach the target
+    steps: optimiser steps so far; target_met: the masked widths reach the target (each of them, where there are two)
+    targets: what is to be reached, `flops_target` first
     """
 
     def __init__(
@@ -129,6 +155,7 @@ class ResRepPruner:
         rehearse(model, self.graph, example_inputs, self._select(), self.config.num_at_least)
         self.selected = self._select()  # without what that found
         self.steps = 0
+        self._waiting = 0  # rows walked at the last update whose layers lack others to complete a multiple
         self._prepare_selection()
         self._check_target()
         self.sites: list[Site] = self.graph.sites_of(self.selected)
@@ -206,18 +233,23 @@ class ResRepPruner:
         return since > 0 and since % self.config.mask_interval == 0
 
     def update_masks(self) -> None:
-        """Choose the units to forget from the rows' norms, afresh for all (section 3.3); the same on every rank."""
+        """Choose the units to forget from the rows' norms, afresh for all (section 3.3); the same on every rank.
+
+        Rows that wait for others to complete a multiple of widths count as if forgotten in what the next update may
+        walk: a walk that stopped at them would never get on.
+        """
         norms = self.candidate_norms()
         already = int((~self.masked_alive()[self._candidates]).sum())
-        forgotten = select_forgotten(
+        forgotten, walked = select_forgotten(
             norms,
             self._candidate_groups,
             self.graph.macs.group_sizes,
-            self.graph.macs.of_group_widths,
-            self.target_macs,
+            self._met,
             min_width=self.config.num_at_least,
-            limit=already + self.config.begin_granularity,
+            limit=already + self._waiting + self.config.begin_granularity,
+            multiples=self._multiples,
         )
+        self._waiting = walked - int(forgotten.sum())
         alive = np.ones(self.graph.num_units, dtype=bool)
         alive[self._candidates[forgotten]] = False
         self._set_masks(alive)
@@ -238,7 +270,9 @@ class ResRepPruner:
 
     def remaining_alive(self) -> np.ndarray:
         """[num_units] of bool: units that a conversion would keep now (norm at or over the threshold)."""
-        return alive_units(self.graph, self.compactors, self.config.threshold, self.config.num_at_least)
+        return alive_units(
+            self.graph, self.compactors, self.config.threshold, self.config.num_at_least, self.config.width_multiple
+        )
 
     def candidate_norms(self) -> np.ndarray:
         """[candidates], the norm of every unit that may be forgotten, as mask selection sees it."""
@@ -255,9 +289,22 @@ class ResRepPruner:
         return self.graph.macs(self.remaining_alive()) / self.full_macs
 
     @property
+    def masked_params_ratio(self) -> float:
+        """Parameters of the masked widths, as converted, over the full network's."""
+        return self.graph.parameters(self.masked_alive()) / self.graph.parameters.full
+
+    @property
+    def remaining_params_ratio(self) -> float:
+        """Parameters that a conversion would leave now, over the full network's."""
+        return self.graph.parameters(self.remaining_alive()) / self.graph.parameters.full
+
+    @property
     def target_met(self) -> bool:
-        """Whether the masked widths reach the target."""
-        return self.graph.macs(self.masked_alive()) <= self.target_macs
+        """Whether the masked widths reach every target."""
+        return self._met(self.graph.macs.group_widths(self.masked_alive()))
+
+    def _met(self, widths: np.ndarray) -> bool:
+        return all(target.met(widths) for target in self.targets)
 
     # The end, and across a restart ----------------------------------------------------------------------------
 
@@ -269,17 +316,19 @@ class ResRepPruner:
             self.example_inputs,
             threshold=self.config.threshold,
             min_width=self.config.num_at_least,
+            width_multiple=self.config.width_multiple,
             prove=prove,
         )
         return slim
 
     def state_dict(self) -> dict[str, int]:
         """What the model's own state dict doesn't hold (masks and compactors are in that)."""
-        return {"steps": self.steps}
+        return {"steps": self.steps, "waiting": self._waiting}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on from `state_dict()`; load the model's own state as well."""
         self.steps = int(state["steps"])
+        self._waiting = int(state.get("waiting", 0))  # older states have none, and no multiples to wait for
 
     # Preparation ----------------------------------------------------------------------------------------------
 
@@ -289,20 +338,30 @@ class ResRepPruner:
     def _prepare_selection(self) -> None:
         self._candidates = np.flatnonzero(self.selected)
         self._candidate_groups = self.graph.macs.group_of_unit[self._candidates]
-        self.full_macs = self.graph.macs(np.ones(self.graph.num_units, dtype=bool))
-        self.target_macs = self.config.flops_target * self.full_macs
+        self._multiples = multiples_in_units(self.graph, self.config.width_multiple)
+        self.full_macs = self.graph.macs.full
+        settings = (
+            ("flops_target", self.config.flops_target, self.graph.macs, "MACs"),
+            ("params_target", self.config.params_target, self.graph.parameters, "parameters"),
+        )
+        self.targets = [Target(name, value, cost, noun) for name, value, cost, noun in settings if value is not None]
 
     def _check_target(self) -> None:
-        least = least_macs(
+        least = least_widths(
             self._candidate_groups,
             self.graph.macs.group_sizes,
-            self.graph.macs.of_group_widths,
             min_width=self.config.num_at_least,
+            multiples=self._multiples,
         )
-        if least > self.target_macs:
+        missed = [target for target in self.targets if not target.met(least)]
+        if missed:
+            goals = " and ".join(f"{target.name} {target.value:g}" for target in missed)
+            floor = f"num_at_least = {self.config.num_at_least}"
+            if self.config.width_multiple > 1:
+                floor += f" (in multiples of {self.config.width_multiple})"
+            reachable = " and ".join(target.describe(least) for target in self.targets)
             raise ValueError(
-                f"flops_target {self.config.flops_target:g} can't be reached: with every chosen layer at "
-                f"num_at_least = {self.config.num_at_least}, {least / self.full_macs:.4f} of the MACs remain. "
+                f"{goals} can't be reached: with every chosen layer at {floor}, {reachable} remain. "
                 "Raise the target, or let more layers be pruned (layers='all')."
             )
 

@@ -129,6 +129,25 @@ def test_a_finished_folder_is_tested_and_one_without_the_converted_file_converte
         assert np.array_equal(array, afresh.arrays[name]), name
 
 
+def test_a_target_for_parameters_and_widths_in_multiples(base_weights: Path, tmp_path: Path) -> None:
+    options = ["--flops-target", "none", "--params-target", "0.6", "--width-multiple", "8", "--min-width", "16"]
+    run = run_script(*PRUNE, *options, "--base-weights", base_weights, "--output-dir", tmp_path / "run")
+    assert run.returncode == 0, run.stderr
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    recipe = result["run"]["recipe"]
+    asked = [recipe[name] for name in ("flops_target", "params_target", "width_multiple", "num_at_least")]
+    assert asked == [None, 0.6, 8, 16]
+    conversion = result["conversion"]
+    assert conversion["parameters_ratio"] <= conversion["masked_params_ratio"] <= 0.6
+    widths = conversion["widths"]
+    assert widths != full_widths("src20")
+    assert all(width % 8 == 0 and width >= 16 for width in widths)
+    converted = read_hdf5(tmp_path / "run" / "finish_converted.hdf5")
+    assert sum(array.size for array in converted.arrays.values()) == conversion["parameters_after"]
+    before = sum(parameter.numel() for parameter in build_model("src20", in_channels=1).parameters())
+    assert conversion["parameters_after"] <= 0.6 * before
+
+
 def test_killed_in_mid_epoch_it_goes_on_bit_identically(finished: Path, base_weights: Path, tmp_path: Path) -> None:
     folder = tmp_path / "killed"
     options = [*PRUNE, "--base-weights", str(base_weights), "--output-dir", str(folder), "--checkpoint-interval", "5"]
@@ -189,6 +208,7 @@ def test_two_processes(launcher: list[str], base_weights: Path, tmp_path: Path) 
         (["-a", "src20", "--dataset", "digits"], "python train_base_model.py -a src20"),
         (["-a", "sres50", "--dataset", "digits"], "python transform_torchvision.py -a sres50"),
         (["-a", "src20", "--dataset", "digits", "--flops-target", "0"], "flops_target must be more than 0"),
+        (["-a", "src20", "--dataset", "digits", "--flops-target", "none"], "flops_target must be given"),
         (["-a", "src20", "--dataset", "digits", "--batch-size", "0"], "batch_size"),
         (["-a", "src20", "--dataset", "folder", "--data-dir", "nowhere"], "nowhere"),
         (["-a", "src20", "--dataset", "digits", "--base-weights", "BROKEN"], "HDF5"),

@@ -393,11 +393,178 @@ def test_an_unreachable_target_is_refused_before_training() -> None:
     assert pruner.masked_macs_ratio == pytest.approx(reachable, abs=1e-4)
 
 
+# Targets and multiples ---------------------------------------------------------------------------------------------
+
+
+def wide_pruner(seed: int = 0, **settings: object) -> ResRepPruner:
+    """Layers of 40, 20 and 6 channels, with rows of all norms."""
+    torch.manual_seed(seed)
+    modules = {"a": conv(1, 40), "b": conv(40, 20), "c": conv(20, 6), "fc": nn.Linear(6, 3)}
+    model = Net(lambda net, x: head(net, F.relu(net.c(F.relu(net.b(F.relu(net.a(x))))))), **modules)
+    pruner = ResRepPruner(model, IMAGES, ResRepConfig(**LENIENT | settings))
+    with torch.no_grad():
+        for compactor in pruner.compactors.values():
+            compactor.pwc.weight.mul_(torch.rand(len(compactor.mask), 1, 1, 1))
+    return pruner
+
+
+def masked_widths(pruner: ResRepPruner) -> list[int]:
+    return pruner.graph.widths(pruner.masked_alive())
+
+
+def settle(pruner: ResRepPruner) -> None:
+    """Update the masks until nothing changes any more."""
+    for _ in range(80):
+        pruner.update_masks()
+
+
+def kill_masked_rows(pruner: ResRepPruner) -> None:
+    with torch.no_grad():
+        for compactor in pruner.compactors.values():
+            compactor.pwc.weight[compactor.mask == 0] *= 1e-9
+
+
+@pytest.mark.parametrize("granularity", [1, 3, 100])
+def test_widths_in_multiples_reach_the_target_without_a_stall(granularity: int) -> None:
+    pruner = wide_pruner(width_multiple=8, begin_granularity=granularity)
+    seen = set()
+    for _ in range(80):
+        pruner.update_masks()
+        widths = masked_widths(pruner)
+        assert all(width % 8 == 0 or width == full for width, full in zip(widths, [40, 20, 6], strict=True))
+        seen.add(tuple(widths))
+    assert len(seen) > 2 or granularity == 100
+    assert pruner.target_met
+    assert pruner.masked_macs_ratio <= 0.5
+    norms = pruner.candidate_norms().reshape(-1)
+    alive = pruner.masked_alive()[pruner.selected]
+    for group in np.unique(pruner._candidate_groups):
+        inside = pruner._candidate_groups == group
+        assert norms[inside & ~alive].max(initial=0) < norms[inside & alive].min()
+
+
+@pytest.mark.parametrize(("least", "expected"), [(1, [8, 8, 6]), (8, [8, 8, 6]), (9, [16, 16, 6]), (17, [24, 20, 6])])
+def test_the_least_width_in_multiples(least: int, expected: list[int]) -> None:
+    with pytest.raises(ValueError, match=f"num_at_least = {least} .in multiples of 8., 0.*remain") as error:
+        wide_pruner(flops_target=1e-3, width_multiple=8, num_at_least=least)
+    reachable = int(str(error.value).split("MACs (")[1].split(")")[0].replace(",", ""))
+    pruner = wide_pruner(flops_target=reachable, width_multiple=8, num_at_least=least)
+    settle(pruner)
+    assert masked_widths(pruner) == expected
+    assert pruner.target_met
+    assert pruner.graph.macs(pruner.masked_alive()) == reachable
+
+
+def test_rows_that_wait_for_a_multiple_are_remembered_across_a_restart() -> None:
+    whole, first = (wide_pruner(width_multiple=8, begin_granularity=1) for _ in range(2))
+    for _ in range(12):
+        first.update_masks()
+        whole.update_masks()
+    assert first.state_dict()["waiting"] > 0
+    second = wide_pruner(width_multiple=8, begin_granularity=1)
+    second.model.load_state_dict(first.model.state_dict())
+    second.load_state_dict(first.state_dict())
+    for _ in range(30):
+        whole.update_masks()
+        second.update_masks()
+        assert (whole.masked_alive() == second.masked_alive()).all()
+        assert whole.state_dict() == second.state_dict()
+    assert not whole.masked_alive().all()
+
+
+def test_a_state_from_before_there_were_multiples_loads() -> None:
+    pruner = wide_pruner(begin_granularity=3)
+    pruner.update_masks()
+    again = wide_pruner(begin_granularity=3)
+    again.model.load_state_dict(pruner.model.state_dict())
+    again.load_state_dict({"steps": 7})
+    assert again.steps == 7
+    for _ in range(3):
+        pruner.update_masks()
+        again.update_masks()
+        assert (again.masked_alive() == pruner.masked_alive()).all()
+        assert pruner.state_dict()["waiting"] == 0
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6])
+@pytest.mark.parametrize("multiple", [1, 8])
+def test_targets_for_parameters(share: float, multiple: int) -> None:
+    """As a share or as a number; the converted network has no more, and one row less forgotten would be too few."""
+    named = wide_pruner().model.named_parameters()
+    full = sum(parameter.numel() for name, parameter in named if "compactor" not in name)
+    for target in (share, share * full):
+        pruner = wide_pruner(flops_target=None, params_target=target, width_multiple=multiple, begin_granularity=1)
+        before = pruner.masked_params_ratio
+        while not pruner.target_met:
+            before = pruner.masked_params_ratio
+            pruner.update_masks()
+        settle(pruner)
+        assert pruner.masked_params_ratio <= share < before
+        kill_masked_rows(pruner)
+        assert pruner.remaining_params_ratio == pruner.masked_params_ratio
+        slim = pruner.convert()
+        assert pruner.report.parameters_before == full
+        assert sum(parameter.numel() for parameter in slim.parameters()) <= share * full
+        assert pruner.report.parameters_ratio == pruner.masked_params_ratio
+        assert pruner.report.kept_for_width == 0
+
+
+def test_both_targets_hold() -> None:
+    for macs, params in ((0.9, 0.3), (0.3, 0.9), (0.5, 0.5)):
+        pruner = wide_pruner(flops_target=macs, params_target=params)
+        settle(pruner)
+        assert pruner.target_met
+        assert pruner.masked_macs_ratio <= macs
+        assert pruner.masked_params_ratio <= params
+        alone = wide_pruner(flops_target=macs), wide_pruner(flops_target=None, params_target=params)
+        for other in alone:
+            settle(other)
+        forgotten = [int((~other.masked_alive()).sum()) for other in (pruner, *alone)]
+        assert forgotten[0] == max(forgotten[1:])
+
+
+def test_what_can_be_reached_is_said_for_each_target() -> None:
+    with pytest.raises(ValueError, match=r"^params_target 5 can't be reached.* of the MACs .* of the parameters \("):
+        wide_pruner(params_target=5.0)
+    with pytest.raises(ValueError, match=r"^flops_target 0.001 and params_target 0.001 can't"):
+        wide_pruner(flops_target=0.001, params_target=0.001)
+
+
+def test_a_conversion_keeps_widths_in_multiples() -> None:
+    """Rows that died unmasked, and masked ones that live, leave other numbers: the largest of the dead stay."""
+    pruner = wide_pruner(width_multiple=8)
+    settle(pruner)
+    kill_masked_rows(pruner)
+    widths = masked_widths(pruner)
+    compactor = pruner.compactors["a"]
+    kept, forgotten = ((compactor.mask == bit).nonzero().flatten() for bit in (1, 0))
+    with torch.no_grad():
+        compactor.pwc.weight[kept[:3]] = (
+            torch.tensor([3e-6, 1e-6, 2e-6]).view(-1, 1, 1, 1)
+            * compactor.matrix.new_ones(1, len(compactor.mask), 1, 1)
+            / len(compactor.mask)
+        )
+    alive = pruner.remaining_alive()
+    assert pruner.graph.widths(alive) == widths  # filled up with the three, whose norms lead those of the masked
+    assert alive[pruner.graph.layers["a"].out_units[kept.numpy()]].all()
+    with torch.no_grad():
+        compactor.pwc.weight[forgotten[:4]] = 0.5
+    assert pruner.graph.widths(pruner.remaining_alive())[0] == min(widths[0] + 8, 40)
+    slim = pruner.convert()
+    assert pruner.report.widths == (slim.a.out_channels, slim.b.out_channels, slim.c.out_channels)
+    assert pruner.report.widths[0] == min(widths[0] + 8, 40)
+    assert pruner.report.kept_for_width == pruner.report.widths[0] - (widths[0] - 3 + 4)
+
+
 @pytest.mark.parametrize(
     "settings",
     [
         {"flops_target": 0.0},
-        {"flops_target": 1.1},
+        {"flops_target": -1.0},
+        {"flops_target": math.inf},
+        {"params_target": 0.0},
+        {"params_target": None, "flops_target": None},
+        {"width_multiple": 0},
         {"penalty": -1e-4},
         {"before_mask_iters": -1},
         {"mask_interval": 0},

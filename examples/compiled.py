@@ -1,6 +1,7 @@
 """torch.compile: compile the model once its compactors are in, and convert the original module.
 
-    python -m examples.compiled
+    python -m examples.compiled                       # half a minute, most of it compilation
+    python -m examples.compiled --backend aot_eager   # without a C++ compiler
 
 What was compiled before the pruner was built is compiled anew by itself.
 """

@@ -1,7 +1,7 @@
 """ResRep: lossless channel pruning of convolutional networks, in any training loop."""
 
 from rr.compactor import Compactor, find_compactors, insert_compactors, remove_compactors
-from rr.convert import ConversionError, ConversionReport, convert
+from rr.convert import ConversionError, ConversionReport, convert, zero_dead_rows
 from rr.graph import ChannelGraph
 from rr.masks import select_forgotten
 from rr.pruner import ResRepConfig, ResRepPruner, param_groups
@@ -19,4 +19,5 @@ __all__ = [
     "param_groups",
     "remove_compactors",
     "select_forgotten",
+    "zero_dead_rows",
 ]

@@ -120,7 +120,8 @@ class ParametersOfWidths(CostOfWidths):
                 pairs = len(layer.out_units) * (len(layer.in_units) if layer.kind in PRODUCERS else 1)
                 weights.append(module.weight.numel() / pairs)
                 vectors.append(int(module.bias is not None or layer.norm is not None))
-                gains[-1] = layer.kind in PRODUCERS and not vectors[-1]
+                may_gain = layer.kind in ("conv", "linear") and len(layer.nodes) == 1  # no constant reaches the others
+                gains[-1] = may_gain and not vectors[-1]
         self._weights = np.array(weights)  # [layers], per live (input, output) pair, or per output where not dense
         self._vectors = np.array(vectors)  # [layers], per live output
         self._gains_bias = np.array(gains)

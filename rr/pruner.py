@@ -13,12 +13,15 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.utils.hooks import RemovableHandle
 
 from rr.compactor import Compactor, find_compactors
 from rr.convert import alive_units, convert, rehearse, unit_norms
@@ -133,7 +136,8 @@ class ResRepPruner:
     """Compactors in `model` (put there in place), the masks' schedule, and the gradients' reset and penalty.
 
     Raises ValueError, before any training, when the model can't be traced, nothing is prunable, its forward counts
-    channels itself, or the target can't be reached (saying what can).
+    channels itself, or the target can't be reached (saying what can). What replaces modules (SyncBatchNorm) comes
+    before the pruner; what wraps the model (DistributedDataParallel, torch.compile, AveragedModel) comes after it.
 
     graph: what was traced; given, it takes the trace's place (rr.tables.TableGraph)
     steps: optimiser steps so far; target_met: the masked widths reach the target (each of them, where there are two)
@@ -148,6 +152,8 @@ class ResRepPruner:
         *,
         graph: ChannelGraph | None = None,
     ) -> None:
+        if isinstance(model, DataParallel | DistributedDataParallel):
+            raise ValueError("the model is wrapped already: build the pruner on the bare model, then wrap that")
         self.model = model
         self.example_inputs = example_inputs
         self.config = config or ResRepConfig()
@@ -163,6 +169,10 @@ class ResRepPruner:
         if present and set(present) != {site.host for site in self.sites}:
             raise ValueError("the model has compactors at other places: build the pruner on a model without any")
         self.compactors: dict[str, Compactor] = present or self.graph.insert_compactors(model, self.selected)
+        torch.compiler.reset()  # what was compiled before would go on without the compactors
+        self._hosts = {host: model.get_submodule(host) for host in self.compactors}
+        self._hooks: list[RemovableHandle] = []
+        self._loop_is_checked = False
         self._weights = [self.compactors[site.host].pwc.weight for site in self.sites]
         self._prepare_rows()
 
@@ -187,20 +197,39 @@ class ResRepPruner:
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
         """Hook `optimizer.step`: reset and penalise gradients before it, count and update masks after it.
 
-        Raises ValueError when the optimiser doesn't hold the compactors' parameters.
+        Where `step` is handed a closure, that makes the gradients, so they are adjusted each time it returns. A second
+        call moves the hooks to another optimiser: no step is ever penalised twice.
+
+        Raises ValueError when the optimiser doesn't hold the compactors' parameters, or they are frozen; and in the
+        first step when the loop can't work: see `_check_loop`.
         """
         held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         if not all(id(weight) in held for weight in self._weights):
-            raise ValueError("the optimizer lacks the compactors: build it from pruner.param_groups(...)")
-        optimizer.register_step_pre_hook(lambda optimizer, *_: self.adjust_gradients(_amp_scale(optimizer)))
-        optimizer.register_step_post_hook(lambda *_: self.after_step())
+            raise ValueError(
+                "the optimizer lacks the compactors: build it after the pruner, from pruner.param_groups(...) or from "
+                "all of model.parameters()"
+            )
+        frozen = [host for host, compactor in self.compactors.items() if not compactor.pwc.weight.requires_grad]
+        if frozen:
+            raise ValueError(
+                f"{len(frozen)} compactors are frozen ({frozen[0]}, ...): freeze the model's own layers before the "
+                "pruner is built, and leave those that are not to be pruned out with `exclude`"
+            )
+        for hook in self._hooks:
+            hook.remove()
+        self._loop_is_checked = False
+        self._hooks = [
+            optimizer.register_step_pre_hook(self._before_step),
+            optimizer.register_step_post_hook(self._after_step),
+        ]
 
     @torch.no_grad()
     def adjust_gradients(self, scale: torch.Tensor | float = 1.0) -> None:
         """grad(q_i) = m_i dL/dq_i + lambda q_i / |q_i|, in place (0 for a row that is 0).
 
         A unit made by several layers has p rows, one mask bit and one norm: |q_i| is then the root mean square over
-        its p rows, so that p = 1 is the paper's rule. scale: what the gradients are multiplied by at present.
+        its p rows, so that p = 1 is the paper's rule. A compactor that is frozen at present gets no gradient.
+        scale: what the gradients are multiplied by at present.
         """
         weights = self._weights
         if self._penalised.device != weights[0].device:  # the model was moved after the pruner was built
@@ -220,6 +249,9 @@ class ResRepPruner:
         torch._foreach_mul_(gradients, masks)
         torch._foreach_mul_(scaled, [part.view(-1, 1, 1, 1) for part in factors])
         torch._foreach_add_(gradients, scaled)
+        for weight in weights:
+            if not weight.requires_grad:  # a penalty without the task's part would only wipe it out
+                weight.grad = None
 
     def after_step(self) -> None:
         """Count an optimiser step; update the masks when that is due."""
@@ -329,6 +361,62 @@ class ResRepPruner:
         """Go on from `state_dict()`; load the model's own state as well."""
         self.steps = int(state["steps"])
         self._waiting = int(state.get("waiting", 0))  # older states have none, and no multiples to wait for
+
+    # The hooks ------------------------------------------------------------------------------------------------
+
+    def _before_step(
+        self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """A step's pre-hook: gradients adjusted, or the arguments of the step with a closure that does it."""
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        if closure is None:
+            self._check_and_adjust(optimizer)
+            return None
+
+        def adjusted() -> Any:
+            loss = closure()
+            self._check_and_adjust(optimizer)
+            return loss
+
+        return (optimizer, adjusted, *args[2:]), {name: value for name, value in kwargs.items() if name != "closure"}
+
+    def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        """A step's post-hook: the step counted, unless a fused optimiser left it out for infinite gradients."""
+        skipped = getattr(optimizer, "found_inf", None)  # GradScaler's word to a fused optimiser
+        if skipped is None or not skipped:
+            self.after_step()
+
+    def _check_and_adjust(self, optimizer: torch.optim.Optimizer) -> None:
+        if not self._loop_is_checked:
+            self._check_loop(optimizer)
+            self._loop_is_checked = True
+        self.adjust_gradients(_amp_scale(optimizer))
+
+    def _check_loop(self, optimizer: torch.optim.Optimizer) -> None:
+        """Raise ValueError where the first step shows that the loop doesn't train the compactors as it should.
+
+        That is when their modules have been replaced, the loss reaches none of them, or the processes of a distributed
+        run have different gradients.
+        """
+        replaced = [host for host, module in self._hosts.items() if self.model.get_submodule(host) is not module]
+        if replaced:
+            raise ValueError(
+                f"{replaced[0]!r} is another module than when the pruner was built, and its compactor isn't called any "
+                "more: replace modules (SyncBatchNorm.convert_sync_batchnorm) before the pruner is built"
+            )
+        others = (parameter for group in optimizer.param_groups for parameter in group["params"])
+        if all(weight.grad is None for weight in self._weights) and any(other.grad is not None for other in others):
+            raise ValueError("the loss reaches no compactor: train the very model that the pruner was built on")
+        if _distributed():
+            sums = [0.0 if weight.grad is None else weight.grad.abs().sum() for weight in self._weights]
+            sums = torch.stack([torch.as_tensor(item).to(self._weights[0]) for item in sums]).nan_to_num()
+            extremes = torch.stack([sums, -sums])
+            dist.all_reduce(extremes, op=dist.ReduceOp.MAX)
+            if not torch.allclose(extremes[0], -extremes[1], rtol=1e-3):
+                raise ValueError(
+                    "the compactors' gradients differ between the processes: wrap the model in "
+                    "DistributedDataParallel after the pruner is built, so that it knows of the compactors"
+                )
 
     # Preparation ----------------------------------------------------------------------------------------------
 

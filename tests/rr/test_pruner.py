@@ -307,6 +307,170 @@ def test_an_optimiser_without_the_compactors_is_refused() -> None:
             pruner.attach(torch.optim.SGD(parameters, lr=0.1))
 
 
+# Loops of every kind -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_a_closure_makes_the_same_steps(by_name: bool) -> None:
+    pruner, other = tiny_pruner(mask_interval=2), tiny_pruner(mask_interval=2)
+    optimizer, plain = optimizer_of(pruner), optimizer_of(other)
+    for seed in range(5):
+        images, labels = batch(seed)
+
+        def closure(images: Tensor = images, labels: Tensor = labels) -> Tensor:
+            optimizer.zero_grad()
+            loss = F.cross_entropy(pruner.model.train()(images), labels)
+            loss.backward()
+            return loss
+
+        loss = optimizer.step(closure=closure) if by_name else optimizer.step(closure)
+        assert loss.item() == step(other, plain, seed)
+    assert pruner.steps == 5
+    assert not pruner.masked_alive().all()
+    for name, tensor in other.model.state_dict().items():
+        assert torch.equal(tensor, pruner.model.state_dict()[name])
+
+
+def test_attaching_again_moves_the_hooks() -> None:
+    pruner, other = tiny_pruner(), tiny_pruner()
+    former = optimizer_of(pruner)
+    optimizer, plain = optimizer_of(pruner), optimizer_of(other)
+    for seed in range(2):
+        step(pruner, optimizer, seed)
+        step(other, plain, seed)
+    assert pruner.steps == 2
+    for name, tensor in other.model.state_dict().items():
+        assert torch.equal(tensor, pruner.model.state_dict()[name])
+    former.step()
+    assert pruner.steps == 2
+
+
+def test_the_users_own_groups_and_optimiser_will_do() -> None:
+    pruner = tiny_pruner(penalty=1.0)
+    optimizer = torch.optim.AdamW(pruner.model.parameters(), lr=0.01, weight_decay=0.0)
+    pruner.attach(optimizer)
+    compactor = pruner.compactors["1"]
+    before = compactor.matrix.detach().clone()
+    compactor.mask[2] = 0
+    for seed in range(20):
+        step(pruner, optimizer, seed)
+    expected = before[2] * 0.8  # Adam moves by the learning rate, whatever the gradient
+    torch.testing.assert_close(compactor.matrix[2].detach(), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_frozen_compactors_are_refused_at_first_and_left_alone_later() -> None:
+    pruner = tiny_pruner()
+    pruner.model.requires_grad_(False)
+    optimizer = torch.optim.SGD(pruner.model.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="2 compactors are frozen"):
+        pruner.attach(optimizer)
+    pruner.model.requires_grad_(True)
+    pruner.attach(optimizer)
+    first, second = (pruner.compactors[host].pwc.weight for host in pruner.compactors)
+    first.requires_grad_(False)
+    before = first.clone(), second.detach().clone()
+    step(pruner, optimizer, 0)
+    assert torch.equal(first, before[0])
+    assert not torch.equal(second, before[1])
+
+
+def test_frozen_layers_are_not_touched_and_their_compactors_learn() -> None:
+    torch.manual_seed(0)
+    model = generic(tiny())
+    model[0].requires_grad_(False)
+    model[1].requires_grad_(False)
+    before = copy.deepcopy(dict(model.named_parameters()))
+    pruner = ResRepPruner(model, IMAGES, ResRepConfig(**LENIENT))
+    optimizer = optimizer_of(pruner)
+    step(pruner, optimizer, 0)
+    for name, value in before.items():
+        assert torch.equal(model.get_parameter(name), value) == (name.split(".")[0] in "01"), name
+    assert not torch.equal(pruner.compactors["1"].matrix, torch.eye(6))
+
+
+def test_modules_replaced_after_the_pruner_are_noticed() -> None:
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(generic(tiny()))
+    before = ResRepPruner(model, IMAGES, ResRepConfig(**LENIENT))
+    step(before, optimizer_of(before), 0)
+    pruner = tiny_pruner()
+    optimizer = optimizer_of(pruner)
+    nn.SyncBatchNorm.convert_sync_batchnorm(pruner.model)
+    with pytest.raises(ValueError, match="'1' is another module"):
+        step(pruner, optimizer, 0)
+
+
+def test_a_loss_of_another_model_is_noticed() -> None:
+    pruner = tiny_pruner()
+    optimizer = optimizer_of(pruner)
+    optimizer.step()  # no gradients at all yet: nothing to notice
+    pruner = tiny_pruner()
+    optimizer = optimizer_of(pruner)
+    with torch.no_grad():
+        for parameter in param_groups(pruner.model, lr=0.1, momentum=0.9, weight_decay=0.0)[0]["params"]:
+            parameter.grad = torch.ones_like(parameter)
+    with pytest.raises(ValueError, match="reaches no compactor"):
+        optimizer.step()
+
+
+def test_gradients_that_differ_between_processes_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when DistributedDataParallel was there before the compactors; the other process is played here."""
+
+    def with_the_other(tensor: Tensor, op: object) -> None:
+        assert op is torch.distributed.ReduceOp.MAX
+        other = tensor * factor
+        tensor.copy_(torch.maximum(tensor, other))
+
+    monkeypatch.setattr(sys.modules["rr.pruner"], "_distributed", lambda: True)
+    monkeypatch.setattr(torch.distributed, "all_reduce", with_the_other)
+    for factor in (1.0, 1.1, 0.9):
+        pruner = tiny_pruner()
+        optimizer = optimizer_of(pruner)
+        if factor == 1.0:
+            step(pruner, optimizer, 0)
+        else:
+            with pytest.raises(ValueError, match="differ between the processes"):
+                step(pruner, optimizer, 0)
+
+
+def test_a_wrapped_model_is_refused() -> None:
+    with pytest.raises(ValueError, match="wrapped already"):
+        ResRepPruner(nn.DataParallel(tiny()), IMAGES)
+
+
+def test_a_model_that_was_compiled_before_goes_through_its_compactors() -> None:
+    torch.manual_seed(0)
+    model = generic(tiny()).train()
+    compiled = torch.compile(model, backend="eager")
+    images, _ = batch(0)
+    plain = compiled(images)
+    pruner = ResRepPruner(model, IMAGES, ResRepConfig(**LENIENT))
+    torch.testing.assert_close(compiled(images), plain)
+    with torch.no_grad():
+        for compactor in pruner.compactors.values():
+            compactor.pwc.weight.mul_(0.5)
+    assert not torch.allclose(compiled(images), plain, rtol=0.01)
+    torch.testing.assert_close(compiled(images), model(images))
+
+
+def test_a_step_that_a_fused_optimiser_leaves_out_is_not_counted() -> None:
+    pruner = tiny_pruner()
+    optimizer = torch.optim.SGD(pruner.param_groups(lr=0.1), lr=0.1, fused=True)
+    pruner.attach(optimizer)
+    scaler = torch.amp.GradScaler("cpu", init_scale=512.0)
+    for infinite in (True, False):
+        images, labels = batch(0)
+        optimizer.zero_grad()
+        scaler.scale(F.cross_entropy(pruner.model.train()(images), labels)).backward()
+        if infinite:
+            pruner.compactors["1"].pwc.weight.grad[0] = math.inf
+        before = copy.deepcopy(dict(pruner.model.named_parameters()))
+        scaler.step(optimizer)
+        scaler.update()
+        changed = [name for name, value in before.items() if not torch.equal(pruner.model.get_parameter(name), value)]
+        assert (not changed) == infinite
+        assert pruner.steps == (not infinite)
+
+
 # Masks -------------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,198 @@
+"""Every example, run in a process of its own as a user runs it, and held to what it promises."""
+
+from __future__ import annotations
+
+import functools
+import io
+import multiprocessing
+import re
+import runpy
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = "digits"  # no example, but what they train
+TARGET = 0.5  # of the MACs, in every example
+ONE_ROW = 0.05  # of the MACs, at most, that the next row would have taken
+
+# Each process is forked from one that has done nothing but import these, which would take it four seconds.
+FRESH = multiprocessing.get_context("forkserver")
+FRESH.set_forkserver_preload(["torch._dynamo", "torch.export", "sklearn.datasets", "rr"])
+
+
+@dataclass(frozen=True)
+class Output:
+    """What an example printed."""
+
+    text: str
+
+    def numbers(self, pattern: str) -> list[float]:
+        """The groups of the one place that fits the pattern, as numbers."""
+        (found,) = re.findall(pattern, self.text)
+        return [float(item.replace(",", "")) for item in ([found] if isinstance(found, str) else found)]
+
+    @property
+    def accuracies(self) -> list[float]:
+        """Before, with compactors, pruned; in percent."""
+        return self.numbers(r"accuracy: ([\d.]+)% before, ([\d.]+)% with compactors, ([\d.]+)% pruned")
+
+    @property
+    def ratio(self) -> float:
+        """MACs that are left."""
+        before, after, ratio = self.numbers(r"MACs: ([\d,]+) before, ([\d,]+) pruned, ratio ([\d.]+)")
+        assert ratio == pytest.approx(after / before, abs=1e-4)
+        return ratio
+
+    @property
+    def epochs(self) -> list[str]:
+        """The lines of the epochs."""
+        return [line for line in self.text.splitlines() if line.startswith("epoch")]
+
+    def check_equal(self) -> None:
+        """The narrow network is the one with compactors."""
+        float64, float32 = self.numbers(r"difference: ([\d.e+-]+) in float64, ([\d.e+-]+) in float32")
+        assert 0 < float64 <= 1e-10
+        assert 0 < float32 <= 1e-5
+        assert self.accuracies[1] == self.accuracies[2]
+
+    def check_pruned(self) -> None:
+        """The target is met, not far surpassed, and the digits are still known."""
+        self.check_equal()
+        assert TARGET - ONE_ROW < self.ratio <= TARGET
+        assert self.accuracies[2] >= self.accuracies[0] - 1 > 90
+
+
+def _main(name: str, options: list[str], channel: Connection) -> None:
+    """In the example's own process."""
+    sys.path.insert(0, str(ROOT))
+    sys.argv = [name, *options]
+    printed = io.StringIO()
+    try:
+        with redirect_stdout(printed), redirect_stderr(printed):
+            runpy.run_module(f"examples.{name}", run_name="__main__")
+    finally:
+        channel.send(printed.getvalue())
+
+
+@functools.cache
+def run(name: str, *options: str | int) -> Output:
+    """`python -m examples.NAME OPTIONS`; run once for the same options."""
+    ours, theirs = FRESH.Pipe(duplex=False)
+    process = FRESH.Process(target=_main, args=(name, [str(option) for option in options], theirs))
+    process.start()
+    assert ours.poll(180), f"{name} has said nothing in three minutes"
+    text = ours.recv()
+    process.join(30)
+    assert process.exitcode == 0, text
+    return Output(text)
+
+
+@functools.cache
+def command(*words: str, folder: Path = ROOT) -> Output:
+    """A command line, with nothing prepared; run once."""
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
+    return Output(done.stdout)
+
+
+def plain() -> Output:
+    """The plain loop with its own settings, by the command line that its docstring gives."""
+    return command(sys.executable, "-m", "examples.plain")
+
+
+def test_a_plain_loop() -> None:
+    plain().check_pruned()
+    assert len(plain().epochs) == 20
+
+
+def test_the_users_own_groups_and_adamw() -> None:
+    run("adamw").check_pruned()
+
+
+def test_a_closure_makes_the_steps_of_the_plain_loop() -> None:
+    assert run("closure", "--epochs", 3).text == run("plain", "--epochs", 3).text
+
+
+def test_a_gradient_scaler_changes_nothing() -> None:
+    """bfloat16 and a scale that is a power of two: equal to the last digit, if the penalty is in true units."""
+    scaled = run("amp", "--epochs", 3)
+    scaled.check_equal()
+    assert len(scaled.epochs) == 3
+    assert scaled.epochs == run("amp", "--epochs", 3, "--init-scale", 1).epochs
+
+
+def test_accumulated_steps_are_those_of_the_whole_batch() -> None:
+    parts, whole = run("accumulate", "--epochs", 2), run("accumulate", "--epochs", 2, "--accumulate", 1)
+    parts.check_equal()
+    for part, other in zip(parts.epochs, whole.epochs, strict=True):
+        pattern = r"(\d+) steps, rows' norms ([\d.]+) to ([\d.]+)"
+        assert Output(part).numbers(pattern) == pytest.approx(Output(other).numbers(pattern), abs=5e-5)
+    assert "44 steps" in parts.epochs[-1]
+
+
+def test_two_processes_have_the_same_masks() -> None:
+    output = command(
+        sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "examples.ddp", "--epochs", "3"
+    )
+    output.check_equal()
+    found = re.findall(r"rank (\d): loss ([\d.]+), masked units (\[[\d, ]*\])", output.text)
+    assert sorted(rank for rank, _, _ in found) == ["0", "1"]
+    assert found[0][1] != found[1][1]  # they have seen different images
+    assert found[0][2] == found[1][2] != "[]"
+
+
+def test_an_average_of_the_weights_becomes_as_narrow_as_the_model() -> None:
+    output = run("ema")
+    output.check_pruned()
+    (as_it_is,) = output.numbers(r"as it is: ([\d.]+) of the MACs")
+    assert as_it_is > output.ratio == plain().ratio
+    assert output.epochs == plain().epochs
+
+
+def test_a_compiled_model_makes_the_steps_of_the_plain_loop() -> None:
+    output = run("compiled", "--epochs", 3, "--backend", "eager")
+    output.check_equal()
+    assert output.epochs == run("plain", "--epochs", 3).epochs
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+    checkpoint = str(tmp_path / "checkpoint.pth")
+    first = run("resume", checkpoint, "--epochs", 3, "--stop-after", 2)
+    second = run("resume", checkpoint, "--epochs", 3)
+    whole = run("plain", "--epochs", 3)
+    assert len(first.epochs) == 2
+    assert [*first.epochs, *second.epochs] == whole.epochs
+    assert second.text.endswith(whole.text.partition("accuracy")[2])
+
+
+def test_the_pruned_network_runs_without_the_project(tmp_path: Path) -> None:
+    exported = run("export", str(tmp_path / "slim.pt2"))
+    exported.check_pruned()
+    elsewhere = command(sys.executable, str(ROOT / "examples" / "run_exported.py"), "slim.pt2", folder=tmp_path)
+    assert f"accuracy: {exported.accuracies[2]:.2f}% of 359 images" in elsewhere.text
+    source = (ROOT / "examples" / "run_exported.py").read_text()
+    assert not re.search(r"(from|import) (rr|examples|base_model|data|training)\b", source)
+
+
+def test_frozen_layers_stay_as_they_are() -> None:
+    output = run("frozen")
+    output.check_pruned()
+    assert output.numbers(r"frozen: (\d+) of (\d+) tensors") == [11, 11]  # stem 3; block 2 x 3, and 2 of the shortcut
+    stem, first, second = output.numbers(r"widths: stem (\d+), blocks \[(\d+), (\d+)\]")
+    assert stem == 8
+    assert first < 16
+    assert second < 32
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
+def test_every_example_is_run_here_and_told_of_in_the_readme(path: Path) -> None:
+    if path.stem != SHARED:
+        here = Path(__file__).read_text()
+        assert re.search(rf'run\("{path.stem}"|examples\.{path.stem}\b|"{path.name}"', here)
+        assert f"examples/{path.name}" in (ROOT / "README.md").read_text()

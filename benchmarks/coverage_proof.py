@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 
 from base_model import build_any
 from benchmarks.coverage_figures import HALF, bars
@@ -60,18 +61,26 @@ def said(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
+@torch.no_grad()
 def randomised(model: nn.Module) -> nn.Module:
-    """BN statistics and affine parameters of no particular network, signs included; no weight is zero by design."""
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, _BatchNorm):
-                module.running_mean.normal_(0, 0.5)
-                module.running_var.uniform_(0.5, 2)
-                if module.affine:
-                    module.weight.uniform_(0.5, 1.5).mul_(torch.where(torch.rand_like(module.weight) < 0.3, -1, 1))
-                    module.bias.normal_(0, 0.5)
-            elif isinstance(module, nn.Linear) and not module.weight.any():
-                nn.init.normal_(module.weight, std=0.02)  # a transformer's head starts at zero
+    """Statistics, scales and shifts of no particular network, signs included: nothing is hidden by how it begins.
+
+    (A layer scale of 1e-6, a gain or a head of 0 would leave nothing of what lies behind it in the outputs.)
+    """
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.running_mean.normal_(0, 0.5)
+            module.running_var.uniform_(0.5, 2)
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.min() != parameter.max():
+                continue
+            if name == "weight" and isinstance(module, nn.Linear | _ConvNd):
+                parameter.normal_(0, 0.02)
+            elif name.endswith("bias"):
+                parameter.normal_(0, 0.5 if isinstance(module, _BatchNorm) else 0.1)
+            else:
+                signs = torch.where(torch.rand_like(parameter) < 0.3, -1, 1) if parameter.numel() > 1 else 1
+                parameter.uniform_(0.5, 1.5).mul_(signs)
     return model
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from benchmarks import coverage_proof
 from benchmarks.coverage import default_names, in_short, main, missing
 from benchmarks.coverage_figures import BARS, FAMILIES, bars, family, largest_difference, proven
-from benchmarks.coverage_proof import examine, fitting_sizes
+from benchmarks.coverage_proof import examine, fitting_sizes, randomised
 from benchmarks.processes import in_processes
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -240,12 +240,33 @@ def test_a_wrong_conversion_misses_the_bars(tiny: Path, monkeypatch: pytest.Monk
     def wrong(*arguments: Any, **options: Any) -> Any:
         slim, report = convert(*arguments, **options)
         with torch.no_grad():
-            next(module for module in slim.modules() if isinstance(module, nn.Conv2d)).weight.mul_(1 + 1e-4)
+            next(module for module in slim.modules() if isinstance(module, nn.Conv2d)).weight.mul_(1.01)
         return slim, report
 
     monkeypatch.setattr(coverage_proof, "convert", wrong)
     found = bars(examine(f"{tiny}:build", most_parameters=10_000))
     assert {bar for bar, passed in found.items() if not passed} == {"float64", "float32", "converts_again"}
+
+
+def test_nothing_begins_as_a_constant() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.norm, self.batch_norm = nn.Linear(8, 8), nn.LayerNorm(8), nn.BatchNorm1d(8)
+            self.scale, self.gain = nn.Parameter(1e-6 * torch.ones(8)), nn.Parameter(torch.zeros(()))
+            self.head = nn.Linear(8, 8)
+            nn.init.zeros_(self.head.weight)
+
+    torch.manual_seed(0)
+    model = Scaled()
+    drawn = model.inner.weight.clone()
+    randomised(model)
+    assert torch.equal(model.inner.weight, drawn)
+    assert all(len(value.unique()) == 8 for name, value in model.named_parameters() if value.dim() == 1)
+    assert 0.5 <= float(model.gain) <= 1.5
+    assert model.head.weight.std() > 0.01
+    assert (model.batch_norm.weight < 0).any()
+    assert (model.scale.abs() >= 0.5).all()
 
 
 def test_sizes_that_a_network_takes() -> None:

@@ -36,7 +36,7 @@ class Attends(nn.Module):
             return self.last((x * x.softmax(1)).mean(2))
         return self.last((x.transpose(1, 2) @ x).softmax(1).mean(1).unsqueeze(1).mul(x).mean(2))
 def gated():
-    return Attends(True)
+    return nn.Sequential(Attends(True))
 def attends():
     return Attends(False)
 def refuses():
@@ -222,10 +222,11 @@ def test_attention_is_a_product_of_activations_and_not_a_softmax(tiny: Path) -> 
 
 
 def test_causes_name_no_layer_but_for_example(tiny: Path) -> None:
-    stays = examine(f"{tiny}:gated", most_parameters=0)["stays"]
-    assert stays
-    for item in stays:
-        assert not {"first", "second", "last"} & set(item["cause"].split())
+    stays = {item["cause"]: item for item in examine(f"{tiny}:gated", most_parameters=0)["stays"]}
+    cause = next(cause for cause in stays if "softmax" in cause)
+    assert " in a layer" in cause
+    assert stays[cause]["example"] == cause.replace(" in a layer", " in 0")
+    assert stays["a channel of the network's output"]["units"] == 4
 
 
 def test_a_network_that_cannot_be_run_is_a_failure_and_no_crash(tiny: Path) -> None:
@@ -263,7 +264,7 @@ def test_nothing_begins_as_a_constant() -> None:
     randomised(model)
     assert torch.equal(model.inner.weight, drawn)
     assert all(len(value.unique()) == 8 for name, value in model.named_parameters() if value.dim() == 1)
-    assert 0.5 <= float(model.gain) <= 1.5
+    assert 0.5 <= model.gain.item() <= 1.5
     assert model.head.weight.std() > 0.01
     assert (model.batch_norm.weight < 0).any()
     assert (model.scale.abs() >= 0.5).all()

@@ -26,7 +26,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def tool(*options: object) -> int:
-    return subprocess.run([sys.executable, str(ROOT / "tools" / "results_table.py"), *map(str, options)]).returncode
+    command = [sys.executable, str(ROOT / "tools" / "results_table.py"), *map(str, options)]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.stderr == ""
+    return run.returncode
 
 
 def test_the_files_say_what_the_results_say() -> None:

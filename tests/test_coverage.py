@@ -1,6 +1,7 @@
 """The coverage benchmark: names, bars, processes, and whole examinations of tiny networks."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import torch
 from process_work import work
 from torch import nn
 
-from benchmarks import coverage_proof
+from benchmarks import coverage, coverage_proof
 from benchmarks.coverage import default_names, in_short, main, missing
 from benchmarks.coverage_figures import BARS, FAMILIES, bars, family, largest_difference, proven
 from benchmarks.coverage_proof import examine, fitting_sizes, randomised
@@ -212,6 +213,26 @@ def test_a_large_network_is_only_traced(tiny: Path) -> None:
     assert found["prunable_units"] == 16
     assert "too large" in found["not_run"]
     assert found["bars"] == dict.fromkeys(BARS)
+
+
+def test_a_network_that_needs_much_memory_is_postponed(tiny: Path) -> None:
+    compactors = 2 * 8 * 8
+    plain = (3 * 9 * 8 + 8) + 16 + (8 * 9 * 8 + 8) + 16 + (8 * 4 + 4)
+    assert examine(f"{tiny}:build", 10_000, most_bytes=1000) == {"postponed": 32 * (plain + compactors)}
+    assert "postponed" not in examine(f"{tiny}:build", 10_000, most_bytes=32 * (plain + compactors))
+
+
+def test_the_postponed_come_at_the_end_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def in_turn(_: object, names: list[str], arguments: tuple, jobs: int, limit_s: float) -> Any:
+        calls.append((list(names), jobs))
+        for name in names:
+            yield name, {"postponed": 1} if name == "large" and arguments[-1] < math.inf else {"name": name}
+
+    calls: list[tuple[list[str], int]] = []
+    monkeypatch.setattr(coverage, "in_processes", in_turn)
+    found = list(coverage.examined(["large", "small"], jobs=2, threads=1, most_parameters=9, limit_s=1))
+    assert found == [("small", {"name": "small"}), ("large", {"name": "large"})]
+    assert calls == [(["large", "small"], 2), (["large"], 1)]
 
 
 def test_attention_is_a_product_of_activations_and_not_a_softmax(tiny: Path) -> None:

@@ -99,9 +99,9 @@ def bars(figures: Figures) -> dict[str, bool | None]:
 
 
 def proven(figures: Figures) -> bool:
-    """Whether a model was converted, is equal and could be used: no bar is missed, however much of it can go."""
+    """Whether channels of a model went, the rest is equal and could be used: no bar but `reaches_half` is missed."""
     missed = [bar for bar, passed in bars(figures).items() if passed is False and bar != "reaches_half"]
-    return was_run(figures) and "failed" not in figures and not missed
+    return "failed" not in figures and figures.get("dropped", 0) > 0 and not missed
 
 
 def was_run(figures: Figures) -> bool:

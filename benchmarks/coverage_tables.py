@@ -195,9 +195,11 @@ def _totals(models: Models) -> list[str]:
         tried = [figures for figures in _run(models).values() if figures.get("kind") == kind]
         if tried:
             good = sum(proven(figures) for figures in tried)
+            whole = sum(figures.get("dropped") == 0 for figures in tried)
+            nothing = f" ({whole} have no channel that could go, so nothing is shown of them)" if whole else ""
             parts = ", ".join(f"{words} {_passed(tried, bar)}" for bar, words in IN_WORDS.items())
             lines.append(
-                f"- {good} of {len(tried)} {label} are proven: {parts}. Largest difference in float64: "
+                f"- {good} of {len(tried)} {label} are proven{nothing}: {parts}. Largest difference in float64: "
                 f"{_largest(tried)}. Reach half of their MACs: {_passed(tried, 'reaches_half')}."
             )
     return lines
@@ -223,10 +225,11 @@ def _machine(results: Mapping[str, Any]) -> str:
     """Hardware, versions and commits behind a file."""
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     commits = {figures.get("commit", results["commit"]) or "unknown" for figures in results["models"].values()}
+    short = [commit[:10] + "+" * commit.endswith("+") for commit in sorted(commits)]  # +: with changes since
     hardware = results["hardware"]
     return (
         f"{hardware['cpu']}, {hardware['cores']} cores, {results['threads']} threads a network; {versions}; "
-        f"commit {', '.join(sorted(commits))}"
+        f"commit {', '.join(short)}"
     )
 
 

@@ -60,6 +60,7 @@ def figures(**changes: Any) -> dict[str, Any]:
     one = {"float64": 1e-15, "float32": 2e-7, "float32_own": 1e-7}
     return {
         "share_of_macs_that_can_go": 0.9,
+        "dropped": 5,
         "float64_difference": 1e-15,
         "differences": {"1 x 3 x 64 x 64": one, "2 x 3 x 96 x 96": dict(one)},
         "half": {"macs_ratio": 0.49, "macs_ratio_counted": 0.49, "float64_difference": 2e-15},
@@ -159,6 +160,7 @@ def test_what_was_not_measured_is_neither_passed_nor_missed() -> None:
     assert bars({"parameters": 3}) == dict.fromkeys(BARS)
     assert not proven({"not_run": "too large"})
     assert not proven(figures(failed="ValueError: no"))
+    assert not proven(figures(dropped=0))  # the network as it was is equal to itself
 
 
 def test_the_bars_in_the_file_are_those_of_its_figures() -> None:

@@ -96,6 +96,7 @@ def measured(**changes: Any) -> dict[str, Any]:
         "prunable_units": 1000,
         "share_of_macs_that_can_go": 0.9,
         "stays": [{"cause": "passes through pad in a layer", "units": 7, "example": "passes through pad in stem"}],
+        "dropped": 500,
         "float64_difference": 1e-15,
         "differences": {"1 x 3 x 64 x 64": one},
         "half": {"macs_ratio": 0.49, "macs_ratio_counted": 0.49, "float64_difference": 2e-15},
@@ -188,6 +189,12 @@ def test_the_readme_tells_kinds_apart_and_hides_no_failure(results: dict[str, An
     assert "trained for a step 0 of 1" in lines[1]
     assert "- `timm/dpn68` failed: ValueError: no" in lines
     assert "- `torchvision/vit_h_14` was not converted: too \\| large" in lines
+
+
+def test_networks_of_which_nothing_can_go_show_nothing(results: dict[str, Any]) -> None:
+    results["models"]["timm/resnet10t"]["dropped"] = 0
+    first = readme_part(results).splitlines()[0]
+    assert first.startswith("- 1 of 2 CNNs are proven (1 have no channel that could go, so nothing is shown of them):")
 
 
 def test_the_line_on_all_networks(results: dict[str, Any]) -> None:

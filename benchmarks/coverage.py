@@ -1,180 +1,140 @@
-"""How far the channel graph reaches: classifiers traced, half of their channels killed, converted, compared.
+"""How far the channel graph reaches: networks traced, half of their channels killed, converted, compared, used.
 
-    python benchmarks/coverage.py                       # every torchvision classifier, to results/coverage.json
-    python benchmarks/coverage.py --models torchvision/resnet18 timm/efficientnet_lite0 src20       # pip install timm
+    python benchmarks/coverage.py --jobs 2              # torchvision's classifiers and those of coverage_timm.txt
+    python benchmarks/coverage.py --again timm/resnet18 # once more, although it is in the file
+    python benchmarks/coverage.py --plot-only           # nothing but the plot, from the file
 
-For each: units, share of the MACs that can go, seconds to trace, and the proof: compactors are random dense
-matrices, BN statistics and affine parameters random (negative gammas and betas among them), a random half of the
-prunable units is dead. The converted network is compared at two input sizes and another batch size, converted
-again, trained for one step and exported. A model that is in the output file already isn't done again, so a stopped
-run goes on. About 20 minutes on 2 cores.
+Writes results/coverage.json and results/coverage_seconds.png; then run tools/results_table.py. Needs the package timm.
+For each network: units, layers, share of the MACs that can go, seconds to trace and plan, and the proof: compactors
+are random matrices (0.5 I + noise), BN statistics and affine parameters random (negative gammas and betas among them),
+a random half of the prunable units is dead. The converted network is compared in float64 and float32 at two input sizes
+and two batch sizes, converted again, trained for a step and exported; then masks chosen at random take half of the
+MACs, over all prunable units. benchmarks/coverage_figures.py has the bars.
+
+Each network has a process of its own, so one that the machine kills for its memory is a failure of that network alone;
+with several jobs, the largest networks come at the end, one by one.
+What is in the file isn't done again, so a stopped run goes on. With --jobs 2 on 2 free cores: estimated at 45 minutes.
 """
 
 import argparse
-import copy
-import gc
+import importlib.metadata
+import importlib.util
 import json
+import math
+import os
 import sys
-import time
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 import torchvision
-from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the checkout without PYTHONPATH
 
-from base_model import build_any
-from rr import ChannelGraph, convert, find_compactors
-from rr.convert import zero_dead_rows
+from benchmarks.coverage_figures import bars, was_run
+from benchmarks.coverage_plot import plot_seconds
+from benchmarks.coverage_proof import examine
+from benchmarks.processes import in_processes
 from training import init_world, surroundings
+from training.log import write_whole
 
-MOST_PARAMETERS = 250_000_000  # float64 copies of more don't fit into 24 GiB
-FIXED_SIZE = ("vit_", "swin", "maxvit")  # networks of one input size, 224
+SHARE_OF_MEMORY = 0.7  # of the machine's, for all networks that are examined at a time
+TIMM_NAMES = Path(__file__).with_name("coverage_timm.txt")
+Results = dict[str, Any]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Examine the models one by one; each result is on disk before the next begins."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("results/coverage.json"))
-    parser.add_argument(
-        "--models", nargs="*", help="torchvision/NAME, timm/NAME or ours (default: all of torchvision's)"
+    """Examine what the file lacks, or what is to be done again; each result is on disk as soon as it is there."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
+    parser.add_argument("--output", type=Path, default=Path("results/coverage.json"), help="the plot goes beside it")
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument("--models", nargs="+", metavar="NAME", help="only these: torchvision/NAME, timm/NAME, ours")
+    chosen.add_argument("--again", nargs="+", metavar="NAME", help="only these, and even where the file has them")
+    chosen.add_argument("--plot-only", action="store_true", help="examine nothing")
+    parser.add_argument("--jobs", type=int, default=1, help="how many at a time; the cores are shared out")
+    parser.add_argument(
+        "--most-parameters",
+        type=int,
+        default=250_000_000,
+        help="networks with more are only traced (default: 250 million; in float64, 24 GiB hold no copies of more)",
+    )
+    parser.add_argument("--minutes-each", type=float, default=15, help="a network that takes longer counts as failed")
     options = parser.parse_args(arguments)
-    classifiers = torchvision.models.list_models(module=torchvision.models)
-    names = options.models or [f"torchvision/{name}" for name in classifiers]
-    result = json.loads(options.output.read_text()) if options.output.exists() else {"models": {}}
-    result.update(surroundings(init_world("cpu")))
-    for name in names:
-        if name not in result["models"]:
-            result["models"][name] = examine(name)
-            print(name, json.dumps(result["models"][name]), flush=True)
-            options.output.parent.mkdir(exist_ok=True)
-            options.output.write_text(json.dumps(result, indent=1) + "\n")
-            gc.collect()
+    if options.jobs < 1:
+        parser.error(f"--jobs must be at least 1, not {options.jobs}")
+    results = json.loads(options.output.read_text()) if options.output.exists() else {"models": {}}
+    if not options.plot_only:
+        names = options.again or options.models or default_names()
+        if any(name.startswith("timm/") for name in names) and importlib.util.find_spec("timm") is None:
+            parser.error("needs the package timm: `pip install timm`, or choose others with --models")
+        todo = names if options.again else missing(names, results)
+        threads = max(1, torch.get_num_threads() // options.jobs)
+        results |= made_by(options.jobs, threads)
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        done = examined(todo, options.jobs, threads, options.most_parameters, 60 * options.minutes_each)
+        for position, (name, figures) in enumerate(done, start=1):
+            results["models"][name] = {**figures, "commit": results["commit"]}
+            write_whole(options.output, json.dumps(results, indent=1) + "\n")
+            print(f"[{position}/{len(todo)}] {name}: {in_short(figures)}", flush=True)
+    plot_seconds(results["models"], options.output.with_name(f"{options.output.stem}_seconds.png"))
 
 
-def examine(name: str) -> dict[str, Any]:
-    """All figures of one model; what goes wrong is a figure as well."""
-    torch.manual_seed(0)
-    try:
-        with torch.device("meta"):
-            parameters = sum(parameter.numel() for parameter in build_any(name).parameters())
-    except NotImplementedError:  # a constructor that computes with tensors; none of the large ones does
-        parameters = sum(parameter.numel() for parameter in build_any(name).parameters())
-    if parameters > MOST_PARAMETERS:
-        return {"parameters": parameters, "not_run": "too large for this machine's memory in float64"}
-    try:
-        return {"parameters": parameters, **prove(randomised(build_any(name)).eval(), sizes(name))}
-    except Exception as error:  # the benchmark goes on: this is what it is there to find
-        return {"parameters": parameters, "failed": f"{type(error).__name__}: {str(error).strip()[:300]}"}
+def default_names() -> list[str]:
+    """All of torchvision's classifiers, and timm's networks as listed beside this file."""
+    lines = [line.strip() for line in TIMM_NAMES.read_text().splitlines()]
+    theirs = [f"torchvision/{name}" for name in torchvision.models.list_models(module=torchvision.models)]
+    return theirs + [f"timm/{line}" for line in lines if line and not line.startswith("#")]
 
 
-def sizes(name: str) -> tuple[int, int]:
-    """Two input sizes."""
-    if name.removeprefix("torchvision/").startswith(FIXED_SIZE):
-        return 224, 224
-    return (299, 331) if "inception" in name else (64, 96)
+def missing(names: Sequence[str], results: Results) -> list[str]:
+    """What a run that was stopped has yet to do."""
+    return [name for name in names if name not in results["models"]]
 
 
-def randomised(model: nn.Module) -> nn.Module:
-    """BN statistics and affine parameters of no particular network, signs included; no weight is zero by design."""
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, _BatchNorm):
-                module.running_mean.normal_(0, 0.5)
-                module.running_var.uniform_(0.5, 2)
-                if module.affine:
-                    module.weight.uniform_(0.5, 1.5).mul_(torch.where(torch.rand_like(module.weight) < 0.3, -1, 1))
-                    module.bias.normal_(0, 0.5)
-            elif isinstance(module, nn.Linear) and not module.weight.any():
-                nn.init.normal_(module.weight, std=0.02)  # a transformer's head starts at zero
-    return model
-
-
-def prove(model: nn.Module, image_sizes: tuple[int, int]) -> dict[str, Any]:
-    """Trace, kill half, convert, compare."""
-    images = torch.randn(1, 3, image_sizes[0], image_sizes[0])
-    began = time.perf_counter()
-    graph = ChannelGraph(model, images)
-    figures: dict[str, Any] = {"trace_seconds": time.perf_counter() - began, "layers": len(graph.layers)}
-    candidates = np.flatnonzero(graph.prunable)
-    full = np.ones(graph.num_units, dtype=bool)
-    figures |= {
-        "macs": graph.macs(full),
-        "units": graph.num_units,
-        "prunable_units": len(candidates),
-        "share_of_macs_that_can_go": graph.removable_share(),
-        "causes": Counter(graph.reasons.values()).most_common(5),
+def made_by(jobs: int, threads: int) -> Results:
+    """What measures: time, versions, commit, hardware."""
+    around = surroundings(init_world("cpu"))
+    around["versions"] |= {
+        package: importlib.metadata.version(package)
+        for package in ("torchvision", "timm")
+        if importlib.util.find_spec(package)
     }
-    alive = full.copy()
-    alive[candidates[np.random.default_rng(0).random(len(candidates)) < 0.5]] = False
-    for group in graph.groups:
-        if not alive[group.units].any():
-            alive[group.units[0]] = True
-    graph.insert_compactors(model, graph.prunable)
-    with torch.no_grad():
-        for compactor in find_compactors(model).values():
-            weight = compactor.pwc.weight
-            weight.copy_(0.5 * weight + torch.randn_like(weight) * weight.shape[1] ** -0.5)
-    zero_dead_rows(model, graph, alive)
-    slim, report = convert(model, graph, images)
-    figures |= {
-        "macs_ratio": report.macs_ratio,
-        "dropped": report.dropped,
-        "float64_difference": report.float64_difference,
-    }
-    figures["differences"] = {
-        f"{batch} x 3 x {size} x {size}": differences(model, slim, torch.randn(batch, 3, size, size))
-        for batch, size in ((1, image_sizes[0]), (2, image_sizes[1]))
-    }
-    for check in (converts_again, trains, exports):
-        try:
-            figures[check.__name__] = check(copy.deepcopy(slim), images)
-        except Exception as error:  # aux heads that only run in training, say: a figure, like the others
-            figures[check.__name__] = f"{type(error).__name__}: {str(error).strip()[:200]}"
-    return figures
+    return {**around, "jobs": jobs, "threads": threads}
 
 
-@torch.no_grad()
-def differences(model: nn.Module, slim: nn.Module, images: torch.Tensor) -> dict[str, float]:
-    """Largest difference over largest output, against the unconverted model in float64; `slim` is in float32."""
-    exact = copy.deepcopy(model).double()(images.double())
-    scale = float(exact.abs().max())
-    return {
-        "float32": float((slim(images) - exact).abs().max()) / scale,
-        "float32_own": float((model(images) - exact).abs().max()) / scale,
-    }
+def examined(
+    names: Sequence[str], jobs: int, threads: int, most_parameters: int, limit_s: float
+) -> Iterator[tuple[str, Results]]:
+    """The figures of each network, `jobs` at a time; those that need much memory come at the end, one by one."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    most_bytes = SHARE_OF_MEMORY * memory / jobs if jobs > 1 else math.inf
+    large = []
+    for name, figures in in_processes(on_threads, names, (threads, most_parameters, most_bytes), jobs, limit_s):
+        if "postponed" in figures:
+            large.append(name)
+        else:
+            yield name, figures
+    yield from in_processes(on_threads, large, (threads, most_parameters, math.inf), 1, limit_s)
 
 
-def converts_again(slim: nn.Module, images: torch.Tensor) -> bool:
-    """Whether the converted network is traced again and comes out of a conversion as it went in."""
-    again, report = convert(slim, ChannelGraph(slim, images), images, prove=False)
-    with torch.no_grad():
-        return report.dropped == 0 and torch.allclose(again(images), slim(images), rtol=1e-5, atol=1e-6)
+def on_threads(name: str, threads: int, most_parameters: int, most_bytes: float) -> Results:
+    """`examine` in a fresh process, with its share of the cores."""
+    torch.set_num_threads(threads)
+    return examine(name, most_parameters, most_bytes)
 
 
-def trains(slim: nn.Module, images: torch.Tensor) -> bool:
-    """Whether one step of SGD leaves every parameter finite."""
-    slim.train()
-    optimizer = torch.optim.SGD(slim.parameters(), lr=1e-4)
-    output = slim(torch.cat([images, images.flip(3)]))
-    logits = output if isinstance(output, torch.Tensor) else output[0]
-    F.cross_entropy(logits, torch.tensor([0, 1])).backward()
-    optimizer.step()
-    return all(bool(parameter.isfinite().all()) for parameter in slim.parameters())
-
-
-def exports(slim: nn.Module, images: torch.Tensor) -> bool:
-    """Whether torch.export takes the converted network."""
-    torch.export.export(slim.eval(), (images,))
-    return True
+def in_short(figures: Results) -> str:
+    """A line on one network."""
+    if "failed" in figures:
+        return f"FAILED: {figures['failed']}"
+    share = f"{figures['share_of_macs_that_can_go']:.1%} of the MACs can go, {figures['seconds']:.0f} s"
+    if not was_run(figures):
+        return f"{share}; {figures['not_run']}"
+    missed = [bar for bar, passed in bars(figures).items() if not passed]
+    return f"{share}, " + (f"MISSED: {', '.join(missed)}" if missed else "all bars passed")
 
 
 if __name__ == "__main__":

@@ -1,33 +1,76 @@
-"""The README's table comes from the run files, and from nothing else."""
+"""The README's tables and docs/coverage.md come from the files under results/, and from nothing else."""
 
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.coverage_tables import (
+    CAUSE_HEAD,
+    FAMILY_HEAD,
+    MODEL_HEAD,
+    cause_rows,
+    family_rows,
+    model_rows,
+    readme_part,
+    summary,
+)
+from benchmarks.coverage_tables import page as coverage_page
 
 ROOT = Path(__file__).resolve().parent.parent
-TOOL = ROOT / "tools" / "results_table.py"
 
 
-def test_the_readme_says_what_the_files_say() -> None:
-    run = subprocess.run([sys.executable, str(TOOL), "--check"], capture_output=True, text=True)
-    assert run.returncode == 0, "run `python tools/results_table.py`"
+def tool(*options: object) -> int:
+    command = [sys.executable, str(ROOT / "tools" / "results_table.py"), *map(str, options)]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.stderr == ""
+    return run.returncode
 
 
-def test_a_changed_file_is_noticed(tmp_path: Path) -> None:
-    (tmp_path / "tools").mkdir()
-    (tmp_path / "results").mkdir()
-    (tmp_path / "tools" / "results_table.py").write_text(TOOL.read_text())
-    (tmp_path / "README.md").write_text((ROOT / "README.md").read_text())
-    for path in (ROOT / "results").glob("*.json"):
-        result = json.loads(path.read_text())
-        if "comparison" in result:
-            result["comparison"]["pruned"]["val"]["top1"] += 1
-        (tmp_path / "results" / path.name).write_text(json.dumps(result))
-    command = [sys.executable, str(tmp_path / "tools" / "results_table.py")]
-    assert subprocess.run([*command, "--check"]).returncode == 1
-    assert subprocess.run(command).returncode == 0
-    assert subprocess.run([*command, "--check"]).returncode == 0
+def test_the_files_say_what_the_results_say() -> None:
+    assert tool("--check") == 0, "run `python tools/results_table.py`"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """What the tool reads and writes, in a folder of its own."""
+    shutil.copy(ROOT / "README.md", tmp_path)
+    shutil.copytree(ROOT / "results", tmp_path / "results")
+    (tmp_path / "docs").mkdir()
+    shutil.copy(ROOT / "docs" / "coverage.md", tmp_path / "docs")
+    return tmp_path
+
+
+def better(result: dict[str, Any]) -> None:
+    result["comparison"]["pruned"]["val"]["top1"] += 1
+
+
+def smaller(result: dict[str, Any]) -> None:
+    next(iter(result["models"].values()))["units"] -= 1
+
+
+@pytest.mark.parametrize(("name", "change"), [("src20_digits.json", better), ("coverage.json", smaller)])
+def test_a_changed_file_is_noticed(checkout: Path, name: str, change: Callable[[dict[str, Any]], None]) -> None:
+    path = checkout / "results" / name
+    result = json.loads(path.read_text())
+    change(result)
+    path.write_text(json.dumps(result))
+    assert tool("--check", "--root", checkout) == 1
+    assert tool("--root", checkout) == 0
+    assert tool("--check", "--root", checkout) == 0
+
+
+def test_a_page_typed_by_hand_is_noticed(checkout: Path) -> None:
+    page = checkout / "docs" / "coverage.md"
+    page.write_text(page.read_text() + "| one more |\n")
+    assert tool("--check", "--root", checkout) == 1
+    page.unlink()
+    assert tool("--check", "--root", checkout) == 1
 
 
 def test_result_files_name_what_made_them() -> None:
@@ -37,3 +80,131 @@ def test_result_files_name_what_made_them() -> None:
         text = path.read_text()
         for word in ("commit", "versions", "hardware"):
             assert f'"{word}"' in text, f"{path.name} lacks {word}"
+
+
+# Coverage ----------------------------------------------------------------------------------------------------
+
+
+def measured(**changes: Any) -> dict[str, Any]:
+    one = {"float64": 1e-15, "float32": 2e-7, "float32_own": 1e-7}
+    return {
+        "parameters": 1000,
+        "kind": "cnn",
+        "trace_seconds": 0.5,
+        "layers": 10,
+        "units": 1234,
+        "prunable_units": 1000,
+        "share_of_macs_that_can_go": 0.9,
+        "stays": [{"cause": "passes through pad in a layer", "units": 7, "example": "passes through pad in stem"}],
+        "dropped": 500,
+        "float64_difference": 1e-15,
+        "differences": {"1 x 3 x 64 x 64": one},
+        "half": {"macs_ratio": 0.49, "macs_ratio_counted": 0.49, "float64_difference": 2e-15},
+        **dict.fromkeys(("converts_again", "trains", "exports"), True),
+        "commit": "abc",
+        **changes,
+    }
+
+
+@pytest.fixture
+def results() -> dict[str, Any]:
+    return {
+        "models": {
+            "torchvision/resnet18": measured(),
+            "timm/resnet10t": measured(
+                units=99,
+                share_of_macs_that_can_go=0.25,
+                float64_difference=3e-13,
+                half={"macs_ratio": 0.75, "macs_ratio_counted": 0.75, "float64_difference": 0.0},
+                stays=[
+                    {"cause": "passes through pad in a layer", "units": 9, "example": "passes through pad in top"},
+                    {"cause": "a channel of the output", "units": 1000, "example": "a channel of the output"},
+                ],
+            ),
+            "torchvision/swin_t": measured(kind="transformer", trains="RuntimeError: no"),
+            "torchvision/vit_h_14": {
+                "parameters": 9,
+                "kind": "transformer",
+                "units": 5,
+                "share_of_macs_that_can_go": 0.5,
+                "not_run": "too | large",
+            },
+            "timm/dpn68": {"parameters": 8, "failed": "ValueError: no"},
+        },
+        "versions": {"torch": "2"},
+        "hardware": {"cpu": "a CPU", "cores": 2},
+        "threads": 1,
+        "commit": "def",
+    }
+
+
+def test_families(results: dict[str, Any]) -> None:
+    rows = family_rows(results["models"])
+    assert {len(row) for row in rows} == {len(FAMILY_HEAD)}
+    assert rows == [
+        ["DPN", "-", "1", "-", "-", "-", "-", "0 of 1"],
+        ["ResNet", "CNN", "2", "99 to 1,234", "25.0% to 90.0%", "1 of 2", "3e-13", "2 of 2"],
+        ["Swin", "attention", "1", "1,234", "90.0%", "1 of 1", "2e-15", "0 of 1"],
+        ["ViT", "attention", "1", "5", "50.0%", "-", "-", "-"],
+    ]
+
+
+def test_networks(results: dict[str, Any]) -> None:
+    rows = {row[0]: dict(zip(MODEL_HEAD, row, strict=True)) for row in model_rows(results["models"])}
+    assert list(rows) == [
+        "`timm/dpn68`",
+        "`timm/resnet10t`",
+        "`torchvision/resnet18`",
+        "`torchvision/swin_t`",
+        "`torchvision/vit_h_14`",
+    ]
+    missed = [row["bars missed"] for row in rows.values()]
+    assert missed == ["failed", "reaches_half", "none", "trains", "not run"]
+    assert rows["`timm/resnet10t`"]["MACs at the masks' half"] == "75.0%"
+    assert rows["`timm/dpn68`"]["float64"] == "-"
+
+
+def test_causes_are_added_up(results: dict[str, Any]) -> None:
+    assert [dict(zip(CAUSE_HEAD, row, strict=True)) for row in cause_rows(results["models"])] == [
+        {
+            "units": "1,000",
+            "networks": "1",
+            "why they stay": "a channel of the output",
+            "for example": "`timm/resnet10t`: a channel of the output",
+        },
+        {
+            "units": "23",
+            "networks": "3",
+            "why they stay": "passes through pad in a layer",
+            "for example": "`timm/resnet10t`: passes through pad in top",
+        },
+    ]
+
+
+def test_the_readme_tells_kinds_apart_and_hides_no_failure(results: dict[str, Any]) -> None:
+    lines = readme_part(results).splitlines()
+    assert lines[0].startswith("- 2 of 2 CNNs are proven: equal in float64 2 of 2,")
+    assert lines[0].endswith("Largest difference in float64: 3e-13. Reach half of their MACs: 1 of 2.")
+    assert lines[1].startswith("- 0 of 1 networks with attention are proven:")
+    assert "trained for a step 0 of 1" in lines[1]
+    assert "- `timm/dpn68` failed: ValueError: no" in lines
+    assert "- `torchvision/vit_h_14` was not converted: too \\| large" in lines
+
+
+def test_networks_of_which_nothing_can_go_show_nothing(results: dict[str, Any]) -> None:
+    results["models"]["timm/resnet10t"]["dropped"] = 0
+    first = readme_part(results).splitlines()[0]
+    assert first.startswith("- 1 of 2 CNNs are proven (1 have no channel that could go, so nothing is shown of them):")
+
+
+def test_the_line_on_all_networks(results: dict[str, Any]) -> None:
+    line = summary(results)
+    assert line.startswith("of 5 classifiers 4 were tried")
+    assert "2 are proven: outputs at most 3e-13 apart" in line
+    assert "1 of them can lose half" in line
+
+
+def test_the_page_names_what_measured(results: dict[str, Any]) -> None:
+    text = coverage_page(results)
+    assert "on a CPU, 2 cores, 1 threads a network; torch 2; commit abc, def." in text
+    assert text.count("\n| `") == 5

@@ -1,7 +1,7 @@
-"""Write the README's result table from the run files under results/, so that no figure in it is typed.
+"""Write the README's tables and docs/coverage.md from the files under results/, so that no figure in them is typed.
 
-python tools/results_table.py            # rewrites the part of README.md between its two markers
-python tools/results_table.py --check    # exit code 1 where the README isn't what the files say
+python tools/results_table.py            # rewrites docs/coverage.md and the parts of README.md between markers
+python tools/results_table.py --check    # exit code 1 where one of them isn't what the files say
 """
 
 import argparse
@@ -12,25 +12,43 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-BEGIN, END = "<!-- results: begin (tools/results_table.py) -->", "<!-- results: end -->"
+sys.path.insert(0, str(ROOT))  # run from the checkout without PYTHONPATH
+
+from benchmarks.coverage_tables import PAGE, page, readme_part, summary
+
 HEAD = ["network, data", "epochs", "top-1 before", "top-1 after", "MACs kept", "parameters kept", "faster at batch 64"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Rewrite or check the README."""
+    """Rewrite or check the README and the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--check", action="store_true", help="change nothing; exit code 1 where the table is out of date"
-    )
+    parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 where a file is out of date")
+    parser.add_argument("--root", type=Path, default=ROOT, help="the folder of README.md, results/ and docs/")
     options = parser.parse_args(arguments)
-    readme = ROOT / "README.md"
-    text = readme.read_text()
-    head, rest = text.split(BEGIN)
-    _, tail = rest.split(END)
-    fresh = f"{head}{BEGIN}\n{table(ROOT / 'results')}\n{END}{tail}"
+    fresh = written(options.root)
     if options.check:
-        sys.exit(fresh != text)
-    readme.write_text(fresh)
+        sys.exit(any(not path.is_file() or path.read_text() != text for path, text in fresh.items()))
+    for path, text in fresh.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+
+
+def written(root: Path) -> dict[Path, str]:
+    """The files that come from results/, as they should be."""
+    text = replaced((root / "README.md").read_text(), "results", table(root / "results"))
+    coverage = root / "results" / "coverage.json"
+    if not coverage.is_file():
+        return {root / "README.md": text}
+    results = json.loads(coverage.read_text())
+    return {root / "README.md": replaced(text, "coverage", readme_part(results)), root / PAGE: page(results)}
+
+
+def replaced(text: str, name: str, fresh: str) -> str:
+    """The text with what stands between a part's two markers replaced."""
+    begin, end = f"<!-- {name}: begin (tools/results_table.py) -->", f"<!-- {name}: end -->"
+    head, rest = text.split(begin)
+    _, tail = rest.split(end)
+    return f"{head}{begin}\n{fresh}\n{end}{tail}"
 
 
 def table(folder: Path) -> str:
@@ -40,26 +58,10 @@ def table(folder: Path) -> str:
     rows = [HEAD, ["---"] * len(HEAD), *(row(result) for result in found.values())]
     lines = [f"| {' | '.join(cells)} |" for cells in rows]
     notes = [note(path, result) for path, result in found.items()]
-    return "\n".join([*lines, "", *notes, *coverage(folder / "coverage.json")])
-
-
-def coverage(path: Path) -> list[str]:
-    """A line on how many classifiers convert exactly, from what benchmarks/coverage.py wrote."""
-    if not path.is_file():
-        return []
-    models = json.loads(path.read_text())["models"]
-    run = {name: figures for name, figures in models.items() if "not_run" not in figures}
-    good = {name: figures for name, figures in run.items() if "failed" not in figures}
-    halved = sum(figures["share_of_macs_that_can_go"] >= 0.5 for figures in good.values())
-    exact = max(figures["float64_difference"] for figures in good.values())
-    slowest = max(good, key=lambda name: good[name]["trace_seconds"])
-    used = sum(figures["trains"] is True and figures["exports"] is True for figures in good.values())
-    return [
-        f"- `{path.relative_to(ROOT)}`: of {len(models)} classifiers {len(run)} were tried (the rest is too large for "
-        f"that machine); {len(good)} converted with a random half of their prunable channels dead, the outputs at most "
-        f"{exact:.0e} apart in float64; {halved} can lose half of their MACs and more; {used} then trained a step and "
-        f"exported. Slowest trace: {slowest}, {good[slowest]['trace_seconds']:.0f} s."
-    ]
+    coverage = files.get(folder / "coverage.json")
+    if coverage is not None:
+        notes.append(f"- `{folder.name}/coverage.json`: {summary(coverage)}")
+    return "\n".join([*lines, "", *notes])
 
 
 def row(result: dict[str, Any]) -> list[str]:
@@ -84,9 +86,9 @@ def note(path: Path, result: dict[str, Any]) -> str:
     hardware = run["hardware"]
     machine = ", ".join(hardware["gpus"]) or f"{hardware['cpu']}, {hardware['cores']} cores"
     return (
-        f"- `{path.relative_to(ROOT)}`: n = 1 (seed {run['seed']}), {result['val']['num']:,} test images, last epoch's "
-        f"weights, torch {run['versions']['torch']}, {machine}. Conversion against the trained network, largest "
-        f"difference of the outputs: {conversion['float64_difference']:.0e} in float64, "
+        f"- `{path.parent.name}/{path.name}`: n = 1 (seed {run['seed']}), {result['val']['num']:,} test images, last "
+        f"epoch's weights, torch {run['versions']['torch']}, {machine}. Conversion against the trained network, "
+        f"largest difference of the outputs: {conversion['float64_difference']:.0e} in float64, "
         f"{conversion['float32_difference']:.0e} in float32."
     )
 

@@ -1,0 +1,1 @@
+"""Scripts that measure what stands in results/, and what reads it there."""

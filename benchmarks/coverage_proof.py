@@ -110,9 +110,13 @@ def fitting_sizes(model: nn.Module, name: str) -> tuple[int, int]:
 def trace(model: nn.Module, images: torch.Tensor, figures: dict[str, Any]) -> ChannelGraph:
     """The channel graph; what it says of the network goes into `figures`."""
     ChannelGraph(nn.Sequential(nn.Conv2d(3, 1, 1)), images)  # what the first export of a process loads isn't counted
-    began = time.perf_counter()
+    began, began_cpu = time.perf_counter(), time.process_time()
     graph = ChannelGraph(model, images)
-    figures |= {"trace_seconds": time.perf_counter() - began, "layers": len(graph.layers)}
+    figures |= {
+        "trace_seconds": time.perf_counter() - began,
+        "trace_cpu_seconds": time.process_time() - began_cpu,  # of all threads: less than the above on a busy machine
+        "layers": len(graph.layers),
+    }
     figures |= {
         "kind": "transformer" if has_attention(graph) else "cnn",
         "macs": graph.macs(np.ones(graph.num_units, dtype=bool)),

@@ -134,14 +134,17 @@ def _read(
     # A transposed convolution's pixels don't all meet the whole kernel.
     padded = layer.kind == "transposed" or (layer.kind == "conv" and any(_padding(node)))
     shared = len(layer.nodes) > 1  # one bias for calls that may differ in what they receive
-    for column, values in zip(dead.tolist(), received, strict=True):
-        unit = int(layer.in_units[column])
-        if values.isnan().any():
-            findings.mark(unit, node, f"when dead, what it gives to {layer.name} still varies with the input")
-        elif (values != values[0]).any() or (padded and values[0] != 0):
-            findings.mark(unit, node, f"when dead, a constant that padding cuts at the border reaches {layer.name}")
-        elif shared and values[0] != 0:
-            findings.mark(unit, node, f"when dead, a constant reaches {layer.name}, which is called more than once")
+    varies = received.isnan().any(1)  # [dead]
+    cut = (received != constant[:, None]).any(1) | ((constant != 0) & padded)
+    differs = (constant != 0) & shared
+    for place in torch.nonzero(varies | cut | differs).flatten().tolist():
+        if varies[place]:
+            reason = f"when dead, what it gives to {layer.name} still varies with the input"
+        elif cut[place]:
+            reason = f"when dead, a constant that padding cuts at the border reaches {layer.name}"
+        else:
+            reason = f"when dead, a constant reaches {layer.name}, which is called more than once"
+        findings.mark(int(layer.in_units[dead[place]]), node, reason)
     if findings.inexact or not constant.any():
         return
     weight = parameter(f"{layer.name}.weight")

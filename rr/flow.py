@@ -471,9 +471,10 @@ class _Interpreter:
     def record(self, layer: LayerFlow) -> None:
         """A layer that is called again has the same channels as the first time, in and out."""
         first = self.calls.setdefault(layer.name, layer)
-        for ids, others in ((layer.out_ids, first.out_ids), (layer.in_ids, first.in_ids)):
-            if ids is not None:
-                self.flow.unite(ids, others)
+        if first is not layer:
+            self.flow.unite(layer.out_ids, first.out_ids)
+            if layer.in_ids is not None:
+                self.flow.unite(layer.in_ids, first.in_ids)
         self.flow.layers.append(layer)
 
     def tie(self, ids: torch.Tensor, dims: list[int]) -> torch.Tensor:

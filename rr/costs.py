@@ -132,15 +132,10 @@ class ParametersOfWidths(CostOfWidths):
 
 def _parameters_beside(graph: ChannelGraph, model: nn.Module, compactors: set[int]) -> int:
     """How many parameters stand outside the graph's layers: no width changes them."""
-
-    def in_layer(name: str) -> bool:
-        parts = name.split(".")
-        return any(".".join(parts[:end]) in graph.layers for end in range(1, len(parts) + 1))
-
     beside = {
         id(parameter): parameter.numel()
         for name, module in model.named_modules()
-        if not in_layer(name)
+        if name not in graph.layers
         for parameter in module.parameters(recurse=False)
         if id(parameter) not in compactors
     }

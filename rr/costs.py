@@ -137,7 +137,6 @@ class ParametersOfWidths(CostOfWidths):
 
 def _parameters_beside(graph: ChannelGraph, model: nn.Module, compactors: set[int]) -> int:
     """How many parameters stand outside the graph's layers: no width changes them."""
-
     own: set[str] = set()
     for layer in graph.layers.values():
         own |= {layer.name} if layer.kind == "vector" else {f"{layer.name}.weight", f"{layer.name}.bias"}

@@ -45,7 +45,8 @@ def explain(name: str, image_size: int | None, in_channels: int | None) -> None:
     known = model_info(name) if name in model_names() else None
     size = image_size or (known.image_size if known else 224)
     channels = in_channels or (known.in_channels if known else 3)
-    graph = ChannelGraph(build_any(name), torch.zeros(1, channels, size, size))
+    model = build_any(name, in_channels=channels, image_size=size)
+    graph = ChannelGraph(model, torch.zeros(1, channels, size, size))
     print(graph.explain())
     full = np.ones(graph.num_units, dtype=bool)
     print(f"\n{name} at {channels} x {size} x {size}: {graph.macs(full):,} MACs")

@@ -101,6 +101,15 @@ def test_a_norm_without_entries_is_not_a_folded_one() -> None:
     assert full[0].bias is None
 
 
+def test_a_norm_that_stands_alone_has_the_files_channels() -> None:
+    full = nn.Sequential(conv(1, 4), nn.ReLU(), nn.BatchNorm2d(4))
+    narrow_one = nn.Sequential(conv(1, 3), nn.ReLU(), generic(nn.BatchNorm2d(3))).eval()
+    narrow(full, narrow_one.state_dict())
+    assert full[2].num_features == 3
+    x = torch.randn(2, 1, 4, 4)
+    assert torch.equal(full(x), narrow_one(x))
+
+
 def test_grouped_layers_lose_whole_groups() -> None:
     full = nn.Sequential(conv(8, 16, groups=8), conv(16, 16, groups=4), conv(16, 6))
     state = {"0.weight": (8, 1, 3, 3), "1.weight": (8, 4, 3, 3), "2.weight": (6, 8, 3, 3), "2.bias": (6,)}

@@ -3,68 +3,165 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 
 from base_model.registry import build_model, model_names
 
+WHERE_ELSE = "torchvision/NAME, timm/NAME or FILE.py:FUNCTION"
+_TORCHVISION_CHANNELS = 3
 
-def build_any(name: str) -> nn.Module:
-    """A freshly initialised network.
+
+def build_any(
+    name: str, num_classes: int | None = None, in_channels: int | None = None, image_size: int | None = None
+) -> nn.Module:
+    """A freshly initialised network, [N, in_channels, H, W] -> logits [N, num_classes].
 
     Args:
         name: one of `model_names()`, `torchvision/NAME`, `timm/NAME` (needs the package timm) or `FILE.py:FUNCTION`,
-            a function without arguments that returns an nn.Module.
+            a function (or class) that returns an nn.Module. It is called with those of `num_classes`, `in_channels`
+            and `image_size` that are among its parameters.
+        num_classes: size of the output; None for the network's own.
+        in_channels: channels of the images; None for the network's own. torchvision's networks take 3.
+        image_size: side of the images; None for the network's own. torchvision's and timm's aren't told.
 
     Raises:
-        ValueError: if there is no such network; the message says what to write.
+        ValueError: if there is no such network, or it can't have these sizes; the message says what to write.
+    """
+    if is_file(name):
+        return _from_file(name, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
+    source, _, rest = name.partition("/")
+    if source == "torchvision" and rest:
+        return _from_torchvision(rest, num_classes, in_channels)
+    if source == "timm" and rest:
+        return _from_timm(rest, num_classes, in_channels)
+    check_name(name)
+    return build_model(name, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
+
+
+def is_file(name: str) -> bool:
+    """Whether a network's name is `FILE.py:FUNCTION`: building it runs that file."""
+    path, colon, function = name.rpartition(":")
+    return bool(colon and function) and path.endswith(".py")
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError unless `name` has one of the forms that `build_any` takes; whether it exists shows later."""
+    source, _, rest = name.partition("/")
+    if name not in model_names() and not is_file(name) and not (rest and source in ("torchvision", "timm")):
+        raise ValueError(f"no network is called {name!r}: choose one of {', '.join(model_names())}, {WHERE_ELSE}")
+
+
+def folder_name(name: str) -> str:
+    """A network's name as that of a folder: `torchvision-mobilenet_v2`, `my_models-build` of `some/my_models.py:build`.
+
+    Our own networks' names stay as they are.
+    """
+    if is_file(name):
+        path, _, function = name.rpartition(":")
+        name = f"{Path(path).stem}-{function}"
+    return re.sub(r"[^\w.-]+", "-", name)
+
+
+def pretrained_weights(name: str) -> dict[str, Tensor]:
+    """The state dict that torchvision or timm offers for a network, downloaded where it isn't in their cache.
+
+    Raises:
+        ValueError: if there is none, or it can't be downloaded.
     """
     source, _, rest = name.partition("/")
-    path, colon, function = name.rpartition(":")
-    if colon and path.endswith(".py"):
-        return _from_file(Path(path), function)
-    if rest and source == "torchvision":
-        return _from_torchvision(rest)
-    if rest and source == "timm":
-        return _from_timm(rest)
-    if name not in model_names():
+    if source == "torchvision" and rest:
+        _check_torchvision(rest)
+        weights = torchvision.models.get_model_weights(rest).DEFAULT
+        with _told_in_a_line(f"{weights.url}"):
+            return weights.get_state_dict(progress=False, check_hash=True)
+    if source == "timm" and rest:
+        timm = _timm(rest)
+        if not timm.is_model_pretrained(rest):
+            raise ValueError(f"timm has no weights for {rest!r}: `timm.list_models(pretrained=True)` names the others")
+        with _told_in_a_line(f"timm's weights for {rest}"):
+            return timm.create_model(rest, pretrained=True).state_dict()
+    raise ValueError(
+        f"there are no weights to download for {name!r}: give a file, or take {WHERE_ELSE.split(' or')[0]}"
+    )
+
+
+@contextmanager
+def _told_in_a_line(what: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # each package, and each version of it, has errors of its own for a lost network
+        reason = " ".join(str(error).split())
+        raise ValueError(f"can't download {what} ({reason}): fetch it elsewhere, and give the file") from error
+
+
+def _from_torchvision(name: str, num_classes: int | None, in_channels: int | None) -> nn.Module:
+    _check_torchvision(name)
+    if in_channels not in (None, _TORCHVISION_CHANNELS):
         raise ValueError(
-            f"no network is called {name!r}: choose one of {', '.join(model_names())}, torchvision/NAME, timm/NAME "
-            "or FILE.py:FUNCTION"
+            f"torchvision/{name} takes images of {_TORCHVISION_CHANNELS} channels, not {in_channels}: take timm/NAME, "
+            "or a function of your own that changes the first layer (FILE.py:FUNCTION)"
         )
-    return build_model(name)
+    options = {} if num_classes is None else {"num_classes": num_classes}
+    if name in ("googlenet", "inception_v3"):  # these two warn about their slow initialisation unless told
+        options["init_weights"] = False
+    return torchvision.models.get_model(name, weights=None, **options)
 
 
-def _from_torchvision(name: str) -> nn.Module:
+def _check_torchvision(name: str) -> None:
     classifiers = torchvision.models.list_models(module=torchvision.models)
     if name not in classifiers:
         raise ValueError(f"torchvision has no classifier {name!r}: choose one of {', '.join(classifiers)}")
-    # These two warn about their slow initialisation unless told.
-    extra = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    return torchvision.models.get_model(name, weights=None, **extra)
 
 
-def _from_timm(name: str) -> nn.Module:
+def _from_timm(name: str, num_classes: int | None, in_channels: int | None) -> nn.Module:
+    options = {"num_classes": num_classes, "in_chans": in_channels}
+    return _timm(name).create_model(name, **{key: value for key, value in options.items() if value is not None})
+
+
+def _timm(name: str) -> ModuleType:
+    """The package; ValueError if it isn't installed or has no network of this name."""
     try:
         import timm
     except ImportError:
         raise ValueError(f"timm/{name} needs the package timm: `pip install timm`") from None
     if not timm.is_model(name):
         raise ValueError(f"timm has no model {name!r}: `timm.list_models()` names them")
-    return timm.create_model(name)
+    return timm
 
 
-def _from_file(path: Path, function: str) -> nn.Module:
+def _from_file(name: str, **sizes: int | None) -> nn.Module:
+    path, _, function = name.rpartition(":")
+    build = getattr(_run_file(Path(path)), function, None)
+    if not callable(build):
+        raise ValueError(f"{path} has no function {function!r}: give FILE.py:FUNCTION")
+    wanted = inspect.signature(build).parameters
+    model = build(**{size: value for size, value in sizes.items() if size in wanted and value is not None})
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"{name} returns a {type(model).__name__}: return an nn.Module")
+    return model
+
+
+def _run_file(path: Path) -> ModuleType:
+    """Import a file as `python FILE.py` would: what lies beside it can be imported."""
     if not path.is_file():
         raise ValueError(f"there is no file {path}: give FILE.py:FUNCTION")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = f"network_in_{path.stem}"  # not the stem alone: a `data.py` must not take the place of our `data`
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not callable(getattr(module, function, None)):
-        raise ValueError(f"{path} has no function {function!r}: give FILE.py:FUNCTION")
-    model = getattr(module, function)()
-    if not isinstance(model, nn.Module):
-        raise ValueError(f"{path}:{function} returns a {type(model).__name__}: return an nn.Module")
-    return model
+    sys.modules[name] = module  # where dataclasses and pickle look a class's module up
+    beside = str(path.resolve().parent)
+    sys.path.insert(0, beside)
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(beside)
+    return module

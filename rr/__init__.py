@@ -2,6 +2,7 @@
 
 from rr.compactor import Compactor, find_compactors, insert_compactors, remove_compactors
 from rr.convert import ConversionError, ConversionReport, convert, zero_dead_rows
+from rr.files import load_converted, save_converted
 from rr.graph import ChannelGraph
 from rr.masks import select_forgotten
 from rr.pruner import ResRepConfig, ResRepPruner, param_groups
@@ -16,8 +17,10 @@ __all__ = [
     "convert",
     "find_compactors",
     "insert_compactors",
+    "load_converted",
     "param_groups",
     "remove_compactors",
+    "save_converted",
     "select_forgotten",
     "zero_dead_rows",
 ]

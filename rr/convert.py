@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
@@ -13,12 +12,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from rr.compactor import CHILD, Compactor, find_compactors, remove_compactors
+from rr.compactor import Compactor, find_compactors, remove_compactors
 from rr.constants import dead_constants
 from rr.costs import multiples_in_units
 from rr.flow import PRODUCERS
 from rr.graph import ChannelGraph, Group, Layer
 from rr.masks import rounded_up
+from rr.narrow_build import left_of_norm
 from rr.trace import Inputs, as_inputs, eval_mode, first_line, inputs_like
 
 logger = logging.getLogger(__name__)
@@ -248,7 +248,7 @@ def fold(model: nn.Module, graph: ChannelGraph, alive: np.ndarray) -> nn.Module:
                 compactor = compactors.get(site.host) if site else None
                 replaced[layer.name] = _fold_layer(layer, modules, compactor, alive, bias_from_dead.get(layer.name))
                 if layer.norm is not None:
-                    replaced[layer.norm] = behind_norm(modules[layer.norm])
+                    replaced[layer.norm] = copy.deepcopy(left_of_norm(modules[layer.norm]))
         for layer in graph.layers.values():
             if layer.kind == "norm" and layer.name not in replaced:
                 site = graph.sites.get(layer.name)
@@ -333,12 +333,6 @@ def _norm_as_affine(norm: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
     scale = inverse if norm.weight is None else norm.weight * inverse
     shift = -norm.running_mean * scale
     return scale, shift if norm.bias is None else shift + norm.bias
-
-
-def behind_norm(norm: nn.Module) -> nn.Module:
-    """What is left of a BN module that is folded away: nothing, or what it runs behind its BN (timm's activation)."""
-    children = {name: copy.deepcopy(child) for name, child in norm.named_children() if name != CHILD}
-    return nn.Sequential(OrderedDict(children)) if children else nn.Identity()
 
 
 def _narrow_norm(norm: nn.Module, compactor: Compactor | None, kept: torch.Tensor) -> nn.Module:

@@ -3,10 +3,13 @@
     python rr/exp_resrep.py -a src56                                  # CIFAR-10, 480 epochs, 47.1% of the MACs kept
     torchrun --nproc_per_node=8 rr/exp_resrep.py -a sres50            # ImageNet, 180 epochs, 45.5% of the MACs kept
     python rr/exp_resrep.py -a src20 --dataset folder --data-dir DIR --epochs 25 --penalty 5e-4       # your own images
+    python rr/exp_resrep.py -a torchvision/mobilenet_v2 --dataset imagenet --weights default   # from anywhere
+    python rr/exp_resrep.py -a my_models.py:build --dataset folder --data-dir DIR --weights my_checkpoint.pth
 
 It starts from src56_train/finish.hdf5 (`train_base_model.py -a src56`) or torchvision_res50.hdf5
-(`transform_torchvision.py`), or from --base-weights. The paper has 93.71% before and after for ResNet-56 (-52.9% MACs,
-section 4.1), 76.15% before and after for ResNet-50 (-54.5% MACs, section 4.2; 53 hours on 8 GPUs).
+(`transform_torchvision.py`), or from --weights: a file (.pth, .pt, .safetensors, .hdf5), or `default` for what
+torchvision or timm has to download. The paper has 93.71% before and after for ResNet-56 (-52.9% MACs, section 4.1),
+76.15% before and after for ResNet-50 (-54.5% MACs, section 4.2; 53 hours on 8 GPUs).
 
 Writes to resrep_models/{arch}_train/: log.txt, metrics.jsonl, run.json, tensorboard/, init.hdf5,
 before_first_mask.hdf5, epoch-{e}.hdf5, latest.pth, finish.hdf5, finish_converted.hdf5 (and .pth), result.json. A run
@@ -27,10 +30,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the checkout without PYTHONPATH
 
-from base_model import model_info, model_names
-from data import Data, load_data
+from base_model import model_names, pretrained_weights
+from data import Data
 from rr import ConversionReport, ResRepConfig, ResRepPruner
-from rr.files import load_network, load_strict, read_hdf5, save_converted, save_hdf5
+from rr.files import load_network, load_start, load_strict, read_hdf5, read_weights, save_converted, save_hdf5
 from rr.recipes import resrep_config
 from training import (
     Callback,
@@ -44,23 +47,26 @@ from training import (
     add_local_rank,
     add_options,
     barrier,
+    base_recipe,
     broadcast_object,
     check_fits,
+    data_for,
     evaluate,
     exit_on_bad_input,
     file_attributes,
     first_rank_first,
     from_options,
     init_world,
+    is_new_run,
     network_builder,
-    parse_choice,
     prepare,
+    read_network,
     resrep_recipe,
     to_plain,
     train,
 )
 from training.log import write_whole
-from training.run_folder import FINISH_WEIGHTS, LATEST, METRICS, RUN
+from training.run_folder import FINISH_WEIGHTS, METRICS, RUN
 
 CONVERTED, RESULT, BEFORE_FIRST_MASK = "finish_converted.hdf5", "result.json", "before_first_mask.hdf5"
 REMAIN_INTERVAL = 1000  # steps between log lines on what a conversion would leave
@@ -73,7 +79,12 @@ class Start:
     """Where the run begins."""
 
     base_weights: str | None = field(
-        default=None, metadata={"help": "weights of the trained network; none: the file that its own script writes"}
+        default=None,
+        metadata={
+            "flags": ("--weights",),
+            "help": "weights of the trained network: a file, or default for what torchvision or timm has to download; "
+            "none: the file that its own script writes",
+        },
     )
     before_mask_epochs: float = field(default=5.0, metadata={"help": "epochs before the first mask update"})
 
@@ -91,10 +102,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def parse_arguments(arguments: Sequence[str]) -> tuple[Recipe, ResRepConfig, Start, argparse.Namespace]:
     """The network's own recipes with what the command line changes in them. Exits with 2 for what it doesn't know."""
-    arch = parse_choice(arguments, "-a", "--arch", choices=model_names(), help="network")
-    defaults = resrep_recipe(arch), resrep_config(arch), Start()
+    arch, dataset = read_network(arguments)
+    defaults = resrep_recipe(arch, dataset), resrep_config(arch), Start()
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        usage="%(prog)s -a NAME [options]",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     add_continue(parser)
     add_local_rank(parser)
@@ -114,8 +128,9 @@ def run(
     """Train with compactors, convert and test; raises ValueError for what a person can put right."""
     with init_world(recipe.device, local_rank) as world:
         with first_rank_first(world):
-            image_size = recipe.image_size or model_info(recipe.arch).image_size
-            data = load_data(recipe.dataset, recipe.data_dir, image_size, recipe.workers)
+            data = data_for(recipe.arch, recipe.dataset, recipe.data_dir, recipe.image_size, recipe.workers)
+            downloads = start.base_weights == "default" and is_new_run(recipe.output_dir, conti_or_fs)
+            downloaded = pretrained_weights(recipe.arch) if downloads else None
         before_mask_iters = round(start.before_mask_epochs * data.steps_per_epoch(recipe.batch_size))
         config = replace(config, before_mask_iters=before_mask_iters)
         build = network_builder(recipe.arch, data)
@@ -124,10 +139,10 @@ def run(
 
         torch.manual_seed(recipe.seed)
         model = build()
-        check_fits(model, data)
+        check_fits(model, data, for_training=True)
         if is_new_run(folder, conti_or_fs):
-            base_weights = base_weights_of(recipe, start)
-            load_strict(model, read_hdf5(base_weights).arrays, str(base_weights))
+            base_weights = "default" if downloaded else base_weights_of(recipe, start)
+            load_start(model, downloaded or read_weights(base_weights).arrays, str(base_weights), data.num_classes)
         example = torch.zeros(1, data.in_channels, data.image_size, data.image_size)
         pruner = ResRepPruner(model, example, config)
 
@@ -159,26 +174,21 @@ def run(
             test_converted(recipe, data, world, folder, build)
 
 
-def is_new_run(folder: Path, conti_or_fs: str | None) -> bool:
-    """Whether the base weights are needed: there is no run yet to go on with, or it is to be started again."""
-    return conti_or_fs == "fs" or not any((folder / name).exists() for name in (LATEST, FINISH_WEIGHTS))
-
-
 def base_weights_of(recipe: Recipe, start: Start) -> Path:
     """The file to start from; ValueError, with the command that makes it, where it's missing."""
     depth = recipe.arch.removeprefix("sres")
     if start.base_weights is not None:
-        path, command = Path(start.base_weights), "check --base-weights"
-    elif depth != recipe.arch:
-        path, command = (
-            Path(f"torchvision_res{depth}.hdf5"),
-            f"make them with `python transform_torchvision.py -a {recipe.arch}`",
-        )
+        path, fix = Path(start.base_weights), "check --weights"
+    elif recipe.arch in model_names() and depth != recipe.arch:
+        path = Path(f"torchvision_res{depth}.hdf5")
+        fix = f"make them with `python transform_torchvision.py -a {recipe.arch}`, or give a file with --weights"
     else:
-        path = Path(f"{recipe.arch}_train/finish.hdf5")
-        command = f"make them with `python train_base_model.py -a {recipe.arch}`"
+        path = Path(base_recipe(recipe.arch, recipe.dataset).output_dir) / FINISH_WEIGHTS
+        fix = f"make them with `python train_base_model.py -a {recipe.arch}`, or give a file with --weights"
+        if recipe.arch not in model_names():
+            fix += ", or 'default' for what torchvision or timm has to download"
     if not path.is_file():
-        raise ValueError(f"the base weights {path} are missing: {command}, or give a file with --base-weights")
+        raise ValueError(f"the base weights {path} are missing: {fix}")
     return path
 
 

@@ -1,5 +1,7 @@
 """Weights and training state on disk and back: HDF5 for weights, .pth for whatever else a run needs to go on.
 
+Weights that others wrote are read from .pth, .pt and .safetensors as well.
+
 An HDF5 file has one dataset per weight at its root, named as in the state dict, and may have attributes. A converted
 network's file also has the dataset `deps` (int64): the width of each layer. BN's `num_batches_tracked` isn't
 stored: nothing here reads it. Every file is written under another name first, so a crash never leaves half a file.
@@ -7,6 +9,8 @@ stored: nothing here reads it. Every file is written under another name first, s
 
 from __future__ import annotations
 
+import argparse
+import copy
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,11 +23,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rr.compactor import WEIGHT_SUFFIX, insert_compactors
+from rr.compactor import WEIGHT_SUFFIX, insert_compactors, remove_compactors
+from rr.narrow_build import fit_shapes
 
 DEPS = "deps"
 _COUNTER_SUFFIX = "num_batches_tracked"
 _MAX_LISTED = 5
+_TORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".tar")
+_WRAPPERS = ("module.", "_orig_mod.")
 
 
 @dataclass(frozen=True)
@@ -107,7 +114,8 @@ def read_hdf5(path: str | Path) -> WeightFile:
 def load_strict(model: nn.Module, arrays: Mapping[str, np.ndarray | Tensor], what: str) -> None:
     """Copy arrays into a model's parameters and buffers, all or none.
 
-    `num_batches_tracked` entries are optional on both sides and stay as they are in the model.
+    `num_batches_tracked` entries are optional on both sides and stay as they are in the model. Names that all begin
+    with "module." (DistributedDataParallel) or "_orig_mod." (torch.compile) go without it.
 
     Args:
         model: the model, changed in place.
@@ -118,7 +126,7 @@ def load_strict(model: nn.Module, arrays: Mapping[str, np.ndarray | Tensor], wha
         ValueError: if names or shapes don't all fit; the model isn't changed then.
     """
     targets = _without_counters(model.state_dict())
-    arrays = _without_counters(arrays)
+    arrays = _unwrapped(_without_counters(arrays), targets)
     both = [name for name in targets if name in arrays]
     problems = (
         ("missing", [name for name in targets if name not in arrays]),
@@ -154,12 +162,15 @@ def save_pth(path: str | Path, payload: Any) -> None:
 def read_pth(path: str | Path) -> Any:
     """Read a file of tensors and plain values onto the CPU, executing nothing that the file says.
 
+    The options of a script, an argparse.Namespace, count as plain: torchvision's and timm's own scripts store them.
+
     Raises:
         ValueError: if the file is missing, broken, or holds anything else.
     """
     _check_is_file(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken file can make the unpickler raise nearly anything
         reason = type(error).__name__  # torch's own message is a page long
         raise ValueError(
@@ -194,26 +205,85 @@ def _replacing(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def load_network(path: str | Path, build: Callable[..., nn.Module]) -> tuple[nn.Module, WeightFile]:
-    """The network in any weight file of this project: base, in training (with its compactors) or converted.
+def load_network(path: str | Path, build: Callable[[], nn.Module]) -> tuple[nn.Module, WeightFile]:
+    """The network in any weight file: base, in training (with its compactors) or converted.
 
     Args:
-        path: an HDF5 file, or a converted network's `.pth` (`save_converted`).
-        build: `build(widths=None | deps, folded=False | True)` makes the network that the file's weights go into.
+        path: a file that `read_weights` reads.
+        build: makes the full network.
 
     Raises:
         ValueError: if the file is missing or broken, or isn't of the network that `build` makes.
     """
     file = read_weights(path)
-    model = build(widths=file.deps, folded=file.kind == "converted")
-    hosts = {
-        name.removesuffix(WEIGHT_SUFFIX): array.shape[0]
-        for name, array in file.arrays.items()
-        if name.endswith(WEIGHT_SUFFIX)
-    }
-    insert_compactors(model, hosts)
-    load_strict(model, file.arrays, str(path))
+    model = build()
+    if file.kind == "converted":
+        _load_narrow(model, file.arrays, str(path))
+    else:
+        shapes = _compactors(file.arrays)
+        groups = {host: rows // columns for host, (rows, columns) in shapes.items()}
+        insert_compactors(model, {host: rows for host, (rows, _) in shapes.items()}, groups)
+        load_strict(model, file.arrays, str(path))
     return model, file
+
+
+def load_converted(path: str | Path, model: nn.Module) -> nn.Module:
+    """The narrow network in a converted file, in eval mode.
+
+    Args:
+        path: `finish_converted.hdf5` or `.pth`, what `save_converted` wrote, or a state dict of a converted network.
+        model: the full network that was pruned, with any weights, with its compactors or without; it stays as it is.
+
+    Raises:
+        ValueError: if the file is missing or broken, or isn't of this network.
+    """
+    file = read_weights(path)
+    if file.kind == "training":
+        raise ValueError(f"{path} holds a network in training, with its compactors: convert it first")
+    slim = copy.deepcopy(model)
+    remove_compactors(slim)
+    _load_narrow(slim, file.arrays, str(path))
+    return slim.eval()
+
+
+def load_start(
+    model: nn.Module,
+    arrays: Mapping[str, np.ndarray | Tensor],
+    what: str,
+    num_classes: int,
+    new_classifier: bool = False,
+) -> list[str]:
+    """Load a trained network's weights into the full network that is to be trained on from them.
+
+    Args:
+        model: the full network, for `num_classes` classes; changed in place.
+        arrays: array by name, as in the model's state dict.
+        what: what the arrays are, for the message: "resnet18.pth".
+        num_classes: rows of the classifier.
+        new_classifier: leave the layers out that have a row per class where the arrays have another number of classes.
+
+    Returns:
+        The names that were left out; empty where all fits.
+
+    Raises:
+        ValueError: if anything (else) doesn't fit; the model isn't changed then.
+    """
+    state = model.state_dict()
+    arrays = _unwrapped(arrays, state)
+    left_out = [
+        name
+        for name, array in arrays.items()
+        if name in state
+        and tuple(state[name].shape[:1]) == (num_classes,) != tuple(array.shape[:1])
+        and tuple(state[name].shape[1:]) == tuple(array.shape[1:])
+    ]
+    if left_out and not new_classifier:
+        raise ValueError(
+            f"{what} has {len(arrays[left_out[0]])} classes, the data has {num_classes}: fine-tune it with "
+            f"`train_base_model.py --weights FILE --new-classifier`, which leaves {_listed(left_out)} out"
+        )
+    load_strict(model, {**arrays, **{name: state[name] for name in left_out}}, what)
+    return left_out
 
 
 def save_converted(
@@ -226,15 +296,77 @@ def save_converted(
 
 
 def read_weights(path: str | Path) -> WeightFile:
-    """Read a weight file in either format: HDF5, or a `.pth` that `save_converted` wrote.
+    """Read weights in any format: HDF5, `.safetensors`, or `.pth` and `.pt` that torch.save wrote.
+
+    torch.save's files hold a state dict, plain or under "state_dict" or "model", or what `save_converted` wrote.
 
     Raises:
         ValueError: if the file is missing, broken or of another kind.
     """
-    if Path(path).suffix != ".pth":
+    suffix = Path(path).suffix
+    if suffix == ".safetensors":
+        return WeightFile(_to_arrays(_read_safetensors(path)), {}, None)
+    if suffix not in _TORCH_SUFFIXES:
         return read_hdf5(path)
-    payload = read_pth(path)
-    if not isinstance(payload, dict) or "state_dict" not in payload:
-        raise ValueError(f"{path} holds no converted network: give an .hdf5 file, or the .pth beside a converted one")
-    arrays = {name: tensor.numpy() for name, tensor in payload["state_dict"].items()}
-    return WeightFile(arrays, payload["attributes"], payload["deps"])
+    payload = state = read_pth(path)
+    for key in ("state_dict", "model"):
+        if isinstance(payload, dict) and isinstance(payload.get(key), dict):
+            state = payload[key]
+            break
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(
+            f"{path} holds no weights: save a state dict, torch.save(model.state_dict(), FILE), plain or in a dict "
+            "under 'state_dict' or 'model'"
+        )
+    is_ours = {"deps", "attributes"} <= payload.keys()
+    return WeightFile(_to_arrays(state), *((payload["attributes"], payload["deps"]) if is_ours else ({}, None)))
+
+
+def _read_safetensors(path: str | Path) -> dict[str, Tensor]:
+    _check_is_file(path)
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError:
+        raise ValueError(f"{path} needs the package safetensors: `pip install safetensors`") from None
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} isn't a whole .safetensors file ({error}): write or copy it again") from error
+
+
+def _to_arrays(state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """On the CPU; NumPy has no bfloat16, which float32 holds exactly."""
+    return {
+        name: (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().numpy()
+        for name, tensor in state.items()
+    }
+
+
+def _load_narrow(model: nn.Module, arrays: Mapping[str, np.ndarray], what: str) -> None:
+    arrays = _unwrapped(arrays, model.state_dict())
+    fit_shapes(model, arrays)
+    load_strict(model, arrays, what)
+
+
+def _compactors(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[int, int]]:
+    """The compactors of a network in training: name of the host module -> [D, D / groups], the matrix's shape."""
+    return {
+        name.removesuffix(WEIGHT_SUFFIX): array.shape[:2]
+        for name, array in arrays.items()
+        if name.endswith(WEIGHT_SUFFIX)
+    }
+
+
+def _unwrapped(arrays: Mapping[str, Any], targets: Iterable[str]) -> dict[str, Any]:
+    """Without what DistributedDataParallel and torch.compile put before every name, unless the model's own have it."""
+    names, targets = list(arrays), list(targets)
+    wrapped = True
+    while wrapped:
+        wrapped = False
+        for prefix in _WRAPPERS:
+            every = bool(names) and all(name.startswith(prefix) for name in names)
+            if every and not any(target.startswith(prefix) for target in targets):
+                names = [name.removeprefix(prefix) for name in names]
+                wrapped = True
+    return dict(zip(names, arrays.values(), strict=True))

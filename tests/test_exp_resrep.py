@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import torch
 
-from base_model import build_model, full_widths
-from rr import ChannelGraph
+from base_model import build_any, build_model, full_widths
+from rr import ChannelGraph, load_converted
 from rr.files import load_network, read_hdf5, save_hdf5
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,6 +27,34 @@ COMMON = ["-a", "src20", "--dataset", "digits", "--image-size", "8", "--batch-si
 PRUNE = [*COMMON, "--epochs", "12", "--lr", "0.05", "--schedule", "step", "--gamma", "0.2"]
 PRUNE += ["--milestones", "6", "7", "8", "9", "10", "11", "--penalty", "0.05", "--compactor-momentum", "0.9"]
 PRUNE += ["--before-mask-epochs", "0.5", "--mask-interval", "1", "--begin-granularity", "16", "--log-interval", "10"]
+
+MINE = """
+from torch import nn
+from torch.nn import functional as F
+
+class Mine(nn.Module):
+    def __init__(self, classes, channels):
+        super().__init__()
+        self.stem = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
+        self.stem_bn = nn.BatchNorm2d(16)
+        self.up = nn.Conv2d(16, 32, 1, bias=False)
+        self.up_bn = nn.BatchNorm2d(32)
+        self.depthwise = nn.Conv2d(32, 32, 3, padding=1, groups=32, bias=False)
+        self.depthwise_bn = nn.BatchNorm2d(32)
+        self.down = nn.Conv2d(32, 16, 1)
+        self.head = nn.Linear(16, classes)
+
+    def forward(self, x):
+        x = F.relu(self.stem_bn(self.stem(x)))
+        y = F.relu(self.depthwise_bn(self.depthwise(F.relu(self.up_bn(self.up(x))))))
+        return self.head(F.relu(x + self.down(y)).mean((2, 3)))
+
+def build(num_classes, in_channels):
+    return Mine(num_classes, in_channels)
+
+def other(num_classes, in_channels):
+    return Mine(num_classes, in_channels)
+"""
 
 
 def run_script(*options: str, script: Path = SCRIPT, **settings: object) -> subprocess.CompletedProcess:
@@ -175,6 +203,44 @@ def test_killed_in_mid_epoch_it_goes_on_bit_identically(finished: Path, base_wei
             assert np.array_equal(array, other.arrays[key]), key
 
 
+def test_a_network_of_ones_own_from_its_own_checkpoint(tmp_path: Path) -> None:
+    path, weights, folder = tmp_path / "mine.py", tmp_path / "mine.pth", tmp_path / "resrep_models" / "mine-build_train"
+    path.write_text(MINE)
+    name = f"{path}:build"
+    torch.manual_seed(0)
+    torch.save({"model": build_any(name, 10, 1).state_dict(), "epoch": 7}, weights)
+    options = [*PRUNE, "-a", name, "--weights", str(weights), "--flops-target", "0.5"]
+    run = run_script(*options, cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    result = json.loads((folder / "result.json").read_text())
+    assert result["conversion"]["macs_ratio"] <= 0.5
+    assert result["conversion"]["float64_difference"] <= 1e-10
+    assert result["converted"]["loss"] == pytest.approx(result["last_epoch"]["loss"], rel=1e-4)
+
+    slim = load_converted(folder / "finish_converted.hdf5", build_any(name, 10, 1))
+    graph = ChannelGraph(slim, torch.zeros(1, 1, 8, 8))
+    assert graph.macs(np.ones(graph.num_units, dtype=bool)) == result["conversion"]["macs_after"]
+
+    tool = ROOT / "tools" / "evaluate.py"
+    refused = run_script(folder / "finish_converted.hdf5", script=tool)
+    assert refused.returncode == 2
+    assert f"give -a {name}" in refused.stderr  # a weight file doesn't make the tool run a file
+    (tmp_path / "moved").mkdir()
+    moved = path.rename(tmp_path / "moved" / path.name)
+    for file, kind in (
+        ("finish_converted.hdf5", "converted"),
+        ("finish_converted.pth", "converted"),
+        ("finish.hdf5", "in training"),
+    ):
+        tested = run_script(folder / file, "-a", f"{moved}:build", script=tool)
+        assert tested.returncode == 0, tested.stderr
+        assert kind in tested.stdout
+        assert f"top1={result['converted']['top1']:.4f}" in tested.stdout
+    other = run_script(folder / "finish.hdf5", "-a", f"{moved}:other", script=tool)
+    assert other.returncode == 2
+    assert "holds a" in other.stderr
+
+
 @pytest.mark.parametrize(
     "launcher",
     [["-m", "torch.distributed.run"], ["-m", "torch.distributed.launch"]],
@@ -205,6 +271,14 @@ def test_two_processes(launcher: list[str], base_weights: Path, tmp_path: Path) 
     ("options", "message"),
     [
         (["-a", "src21"], "src20, src32"),
+        (["-a", "torchvision/resnet18"], "--dataset"),
+        (["-a", "torchvision/resnet19", "--dataset", "synthetic"], "no classifier 'resnet19'"),
+        (
+            ["-a", "torchvision/resnet18", "--dataset", "synthetic"],
+            "torchvision-resnet18_train/finish.hdf5 are missing",
+        ),
+        (["-a", "src20", "--dataset", "digits", "--weights", "nowhere.safetensors"], "nowhere.safetensors are missing"),
+        (["-a", "src20", "--dataset", "digits", "--weights", "default"], "no weights to download for 'src20'"),
         (["-a", "src20", "--epoch", "3"], "unrecognized arguments: --epoch"),
         (["-a", "src20", "--dataset", "cifar"], "cifar10, cifar100"),
         (["-a", "src20", "--dataset", "digits"], "python train_base_model.py -a src20"),

@@ -1,8 +1,12 @@
 """Test any weight file that this project writes: base, in training (with its compactors) or converted.
 
-    python tools/evaluate.py -a src56 resrep_models/src56_train/finish_converted.hdf5
+    python tools/evaluate.py resrep_models/src56_train/finish_converted.hdf5
     python tools/evaluate.py -a src20 PRUNED.hdf5 --against BASE.hdf5 --output comparison.json
     python tools/evaluate.py -a src20 src20_train/finish.hdf5 --dataset folder --data-dir DIR
+    python tools/evaluate.py -a torchvision/resnet18 my_checkpoint.pth --dataset imagenet
+
+The network is the one that the file names, or -a; FILE.py:FUNCTION always needs -a, since no weight file may decide
+what code runs here. A file of somebody else (.pth, .pt, .safetensors) needs -a, and --dataset but for our own networks.
 
 Prints what the file is, its accuracy on the validation data, its MACs and parameters; with --against the same of both
 files side by side, with milliseconds per image and bytes on disk. --output writes the figures as JSON, together with
@@ -23,8 +27,8 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the checkout without PYTHONPATH
 
-from base_model import model_info, model_names
-from data import Data, dataset_names, load_data
+from base_model import WHERE_ELSE, check_name, folder_name, is_file, model_names
+from data import Data, dataset_names
 from rr.files import WeightFile, load_network, read_weights
 from training import (
     Evaluation,
@@ -32,11 +36,11 @@ from training import (
     check_fits,
     compare,
     count_macs,
+    data_for,
     evaluate,
     exit_on_bad_input,
     init_world,
     network_builder,
-    parse_choice,
     surroundings,
 )
 
@@ -57,7 +61,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the script with these arguments (default: the command line's)."""
     arguments = sys.argv[1:] if arguments is None else arguments
     with exit_on_bad_input():
-        parse_choice(arguments, "-a", "--arch", choices=model_names(), help="network")
         run(parse_arguments(arguments))
 
 
@@ -67,8 +70,9 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     names = ", ".join(dataset_names())
-    parser.add_argument("-a", "--arch", required=True, help="network: " + ", ".join(model_names()))
-    parser.add_argument("weights", type=Path, help="an .hdf5 file, or the .pth beside a converted one")
+    networks = ", ".join(model_names())
+    parser.add_argument("-a", "--arch", help=f"network (default: what the file names): {networks}, {WHERE_ELSE}")
+    parser.add_argument("weights", type=Path, help="a file of weights: .hdf5, .pth, .pt, .safetensors")
     parser.add_argument("--against", type=Path, help="another weight file, to compare with: the base network's")
     parser.add_argument("--output", type=Path, help="write the figures to this JSON file")
     parser.add_argument("--dataset", help=f"data set (default: what the file was trained on): {names}")
@@ -85,7 +89,9 @@ def run(options: argparse.Namespace) -> None:
     """Load, evaluate, print, write; raises ValueError for what a person can put right."""
     if options.batch_size < 1:
         raise ValueError(f"--batch-size is {options.batch_size}: give at least 1")
-    data = data_of(options, read_weights(options.weights).attributes)
+    attributes = read_weights(options.weights).attributes
+    options.arch = arch_of(options, attributes)
+    data = data_of(options, attributes)
     with init_world(options.device) as world:
         tested = test_file(options.weights, options, data, world)
         figures: dict[str, Any] = {"deps": tested.file.deps, "val": tested.val.to_dict()}
@@ -102,15 +108,26 @@ def run(options: argparse.Namespace) -> None:
             options.output.write_text(json.dumps(everything, indent=2) + "\n")
 
 
+def arch_of(options: argparse.Namespace, attributes: dict[str, Any]) -> str:
+    """The network that the options name, else the one that the weight file names."""
+    held = attributes.get("arch")
+    if options.arch is None:
+        if held is None:
+            raise ValueError(f"{options.weights} doesn't say which network it holds: give -a")
+        if is_file(held):  # a weight file from elsewhere must not make this script run a file
+            raise ValueError(f"{options.weights} holds what {held} builds: give -a {held} to run that file")
+        return held
+    check_name(options.arch)
+    if held is not None and folder_name(held) != folder_name(options.arch):  # FILE.py may have been moved
+        raise ValueError(f"{options.weights} holds a {held}, not a {options.arch}: give -a {held}")
+    return options.arch
+
+
 def data_of(options: argparse.Namespace, attributes: dict[str, Any]) -> Data:
     """The data set that the options name, else the one that the weight file names, else the network's usual one."""
-    info = model_info(options.arch)
-    if attributes.get("arch", options.arch) != options.arch:
-        held = attributes["arch"]
-        raise ValueError(f"{options.weights} holds a {held}, not a {options.arch}: give -a {held}")
-    dataset = options.dataset or attributes.get("dataset", info.dataset)
-    image_size = options.image_size or attributes.get("image_size", info.image_size)
-    return load_data(dataset, options.data_dir, image_size, options.workers)
+    dataset = options.dataset or attributes.get("dataset")
+    image_size = options.image_size or attributes.get("image_size")
+    return data_for(options.arch, dataset, options.data_dir, image_size, options.workers)
 
 
 def test_file(path: Path, options: argparse.Namespace, data: Data, world: World) -> Tested:

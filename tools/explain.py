@@ -46,7 +46,7 @@ def explain(name: str, image_size: int | None, in_channels: int | None) -> None:
     known = model_info(name) if name in model_names() else None
     size = image_size or (known.image_size if known else 224)
     channels = in_channels or (known.in_channels if known else 3)
-    model, images = build_any(name).eval(), torch.zeros(1, channels, size, size)
+    model, images = build_any(name, in_channels=channels, image_size=size).eval(), torch.zeros(1, channels, size, size)
     graph = ChannelGraph(model, images)
     rehearse(model, graph, images, graph.prunable)
     print(graph.explain())

@@ -2,10 +2,10 @@
 
 Public:
     Recipe, base_recipe, resrep_recipe: what a run does; file_attributes: what its weight files say of it.
-    add_options, from_options, parse_choice, to_plain: recipes as command lines.
+    add_options, from_options, to_plain: recipes as command lines.
     World, init_world, add_local_rank, first_rank_first, broadcast_object, barrier: one process or several.
-    add_continue, prepare, RunState: what is to be done in a run's folder.
-    network_builder: the network that the data asks for.
+    add_continue, prepare, RunState, is_new_run: what is to be done in a run's folder.
+    read_network, data_for, network_builder: a run's network and its data, each for the other.
     RunLog: log.txt, metrics.jsonl, run.json, TensorBoard; surroundings: versions, commit, hardware.
     train, TrainResult, NonFiniteLoss; Callback, TrainState: the loop, and where others come in.
     evaluate, Evaluation, check_fits; compare, count_macs: how good, and how large and fast.
@@ -18,12 +18,12 @@ from training.distributed import World, add_local_rank, barrier, broadcast_objec
 from training.evaluation import Evaluation, check_fits, evaluate
 from training.log import RunLog, surroundings
 from training.loop import TrainResult, train
-from training.network import network_builder
+from training.network import data_for, network_builder, read_network
 from training.observe import NonFiniteLoss
-from training.options import add_options, from_options, parse_choice, to_plain
+from training.options import add_options, from_options, to_plain
 from training.recipe import Recipe, base_recipe, file_attributes, resrep_recipe
 from training.report import Comparison, Figures, compare, count_macs
-from training.run_folder import RunState, add_continue, prepare
+from training.run_folder import RunState, add_continue, is_new_run, prepare
 
 __all__ = [
     "Callback",
@@ -46,15 +46,17 @@ __all__ = [
     "check_fits",
     "compare",
     "count_macs",
+    "data_for",
     "evaluate",
     "exit_on_bad_input",
     "file_attributes",
     "first_rank_first",
     "from_options",
     "init_world",
+    "is_new_run",
     "network_builder",
-    "parse_choice",
     "prepare",
+    "read_network",
     "resrep_recipe",
     "surroundings",
     "to_plain",

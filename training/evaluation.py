@@ -1,5 +1,6 @@
 """How good a network is on the validation data."""
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 
 from data import Data
 from training.distributed import World, all_reduce_sum, broadcast_buffers
+from training.loss import logits_and_loss
 
 
 @dataclass(frozen=True)
@@ -47,25 +49,31 @@ def to_evaluation(sums: list[float]) -> Evaluation:
 
 
 @torch.no_grad()
-def check_fits(model: nn.Module, data: Data) -> None:
-    """Raise ValueError if the model can't take the data set's images, or hasn't as many outputs as it has classes."""
+def check_fits(model: nn.Module, data: Data, *, for_training: bool = False) -> None:
+    """Raise ValueError if the model can't take the data set's images, or hasn't as many outputs as it has classes.
+
+    for_training: a copy of it takes a batch in training mode as well, where some networks want larger images, or return
+    what no loss is known for. The model stays as it is.
+    """
     parameter = next(model.parameters())
-    image = torch.zeros(1, data.in_channels, data.image_size, data.image_size).to(parameter)
+    images = torch.zeros(2, data.in_channels, data.image_size, data.image_size).to(parameter)
     sizes = f"{data.name}: {data.in_channels} channels, {data.image_size}x{data.image_size}, {data.num_classes} classes"
     was_training = model.training
-    model.eval()
     try:
-        logits = model(image)
-    except RuntimeError as error:
+        output = model.eval()(images[:1])
+        if for_training:
+            labels = torch.zeros(2, dtype=torch.long, device=parameter.device)
+            with torch.random.fork_rng(devices=[]):  # for dropout; the model is still on the CPU
+                logits_and_loss(copy.deepcopy(model).train()(images), labels)
+    except (RuntimeError, AssertionError) as error:  # torch._assert, in transformers of one size
         raise ValueError(
             f"the network can't take these images ({sizes}): choose another --image-size ({error})"
         ) from error
     finally:
         model.train(was_training)
-    if logits.shape != (1, data.num_classes):
-        raise ValueError(
-            f"the network gives {tuple(logits.shape)} for one image, not (1, {data.num_classes}) ({sizes})"
-        )
+    shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+    if shape != (1, data.num_classes):
+        raise ValueError(f"the network gives {shape} for one image, not (1, {data.num_classes}) ({sizes})")
 
 
 @torch.no_grad()

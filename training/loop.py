@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -19,6 +18,7 @@ from training.checkpoint import load_run, save_run
 from training.distributed import World, barrier
 from training.evaluation import Evaluation, batch_sums, sum_dtype
 from training.log import RunLog
+from training.loss import logits_and_loss
 from training.meter import Meter
 from training.observe import callback_scalars, epoch_record, look, validate
 from training.recipe import Recipe
@@ -178,9 +178,8 @@ def _forward_backward(state: TrainState, batch: Batch) -> torch.Tensor:
         is_last = index == len(pieces) - 1
         with nullcontext() if is_last or world.size == 1 else _no_sync(state.network):
             with torch.autocast(world.device.type, torch.bfloat16, enabled=recipe.amp):
-                logits = state.network(images)
-            logits = logits.float() if recipe.amp else logits
-            loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+                output = state.network(images)
+            logits, loss = logits_and_loss(output, labels, recipe.label_smoothing)
             (loss * (len(labels) * world.size / batch.global_size)).backward()
         total += batch_sums(logits.detach(), labels, loss.detach() * len(labels))
     return total

@@ -60,23 +60,14 @@ def to_plain(recipe: Any) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
 
 
-def parse_choice(arguments: Sequence[str], *flags: str, choices: Sequence[str], help: str) -> str:
-    """Read one required option ahead of all others: the one that decides what the others' defaults are.
+def read_ahead(arguments: Sequence[str], *flags: str) -> str | None:
+    """The value of one option, read ahead of all others: one that decides what the others' defaults are.
 
-    Exits with 2 where it is missing or not among the choices; a plain `--help` gets the first choice.
+    None where it isn't given.
     """
-    parser = argparse.ArgumentParser(
-        add_help=False, allow_abbrev=False, usage="%(prog)s " + f"{flags[0]} NAME [options]"
-    )
-    parser.add_argument(*flags, dest="choice", help=help)
-    choice = parser.parse_known_args(arguments)[0].choice
-    if choice is None:
-        if not {"-h", "--help"} & set(arguments):
-            parser.error(f"{'/'.join(flags)} is required: {', '.join(choices)}")
-        choice = choices[0]
-    if choice not in choices:
-        parser.error(f"{'/'.join(flags)} '{choice}' isn't known: choose from {', '.join(choices)}")
-    return choice
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(*flags, dest="value")
+    return parser.parse_known_args(arguments)[0].value
 
 
 def check_choices(recipe: Any) -> None:

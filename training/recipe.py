@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from base_model import model_info
+from base_model import folder_name, model_info, model_names
 from data import Data
 from training.options import check_choices
 
@@ -17,10 +17,13 @@ def _option(help: str, **metadata: Any) -> dict[str, Any]:
 class Recipe:
     """All that decides a training run. Raises ValueError, with the fix in the message, on a value that can't be."""
 
-    arch: str = field(metadata=_option("network, a name of base_model.model_names()", flags=("-a",)))
+    arch: str = field(metadata=_option("network", flags=("-a",)))
     dataset: str = field(metadata=_option("data set, a name of data.dataset_names()"))
     data_dir: str | None = field(default=None, metadata=_option("folder of the data; none: the data set's usual one"))
-    image_size: int = field(default=0, metadata=_option("height and width of the images; 0: the network's own"))
+    image_size: int = field(
+        default=0,
+        metadata=_option("height and width of the images; 0: our network's own, the data's own for others"),
+    )
     output_dir: str = field(default="train", metadata=_option("folder that the run writes to"))
 
     epochs: int = field(default=240, metadata=_option("passes over the training data"))
@@ -116,34 +119,46 @@ def file_attributes(recipe: Recipe, data: Data) -> dict[str, str | int]:
     }
 
 
-def base_recipe(arch: str) -> Recipe:
+def base_recipe(arch: str, dataset: str | None = None) -> Recipe:
     """How the network to be pruned is trained, written to `{arch}_train`.
 
     CIFAR-10: the paper's settings (section 4.1: lr 0.1, 240 epochs, x0.1 at 120 and 180, batch 64). ImageNet: the usual
-    90 epochs at batch 256. MNIST: our choice.
+    90 epochs at batch 256. MNIST, and networks from anywhere: our choice.
+
+    dataset: the data's name; for our own networks it changes no other setting, and None is their usual one. Raises
+    ValueError where a network from anywhere has none.
     """
-    dataset = model_info(arch).dataset
-    common: dict[str, Any] = {"arch": arch, "dataset": dataset, "output_dir": f"{arch}_train", "val_interval": 5}
-    if dataset == "mnist":
+    output_dir = f"{folder_name(arch)}_train"
+    if arch not in model_names():
+        epochs, batch_size = (90, 256) if _given(arch, dataset) == "imagenet" else (120, 128)
+        return Recipe(arch, dataset, output_dir=output_dir, lr=0.05, epochs=epochs, batch_size=batch_size)
+    usual = model_info(arch).dataset
+    common: dict[str, Any] = {"arch": arch, "dataset": dataset or usual, "output_dir": output_dir, "val_interval": 5}
+    if usual == "mnist":
         return Recipe(**common, lr=0.01, epochs=60, batch_size=64, schedule="cosine")
     if arch == "smi1":
         return Recipe(**common, lr=0.1, epochs=90, batch_size=256, schedule="cosine")
-    if dataset == "imagenet":
+    if usual == "imagenet":
         return Recipe(**common, lr=0.1, epochs=90, batch_size=256, schedule="step", milestones=(30, 60, 80))
     return Recipe(**common, lr=0.1, epochs=240, batch_size=64, schedule="step", milestones=(120, 180))
 
 
-def resrep_recipe(arch: str) -> Recipe:
+def resrep_recipe(arch: str, dataset: str | None = None) -> Recipe:
     """How the network is pruned with ResRep, written to `resrep_models/{arch}_train`.
 
-    lr 0.01, cosine to 0; CIFAR-10 480 epochs at batch 64, ImageNet 180 epochs at batch 256 (sections 4.1 and 4.2).
+    lr 0.01, cosine to 0; CIFAR-10 480 epochs at batch 64, ImageNet 180 epochs at batch 256 (sections 4.1 and 4.2);
+    networks from anywhere, but on ImageNet: 240 epochs at batch 128. `dataset` is as in `base_recipe`.
     """
-    dataset = model_info(arch).dataset
-    epochs, batch_size = {"imagenet": (180, 256), "mnist": (120, 64)}.get(dataset, (480, 64))
+    if arch in model_names():
+        usual = model_info(arch).dataset
+        epochs, batch_size = {"imagenet": (180, 256), "mnist": (120, 64)}.get(usual, (480, 64))
+    else:
+        usual = _given(arch, dataset)
+        epochs, batch_size = (180, 256) if usual == "imagenet" else (240, 128)
     return Recipe(
         arch=arch,
-        dataset=dataset,
-        output_dir=f"resrep_models/{arch}_train",
+        dataset=dataset or usual,
+        output_dir=f"resrep_models/{folder_name(arch)}_train",
         lr=0.01,
         schedule="cosine",
         epochs=epochs,
@@ -151,3 +166,9 @@ def resrep_recipe(arch: str) -> Recipe:
         val_interval=2,
         save_interval=5,
     )
+
+
+def _given(arch: str, dataset: str | None) -> str:
+    if dataset is None:
+        raise ValueError(f"{arch} has no usual data set: name one with --dataset, imagenet or folder, say")
+    return dataset

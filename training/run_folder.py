@@ -72,6 +72,11 @@ def prepare(folder: str | Path, recipe: dict[str, Any], conti_or_fs: str | None 
     return RunState.RESUME
 
 
+def is_new_run(folder: str | Path, conti_or_fs: str | None = None) -> bool:
+    """Whether a run starts from its first weights: there is none yet to go on with, or it is to be started again."""
+    return conti_or_fs == "fs" or not any((Path(folder) / name).exists() for name in (LATEST, FINISH_WEIGHTS))
+
+
 def _stored_recipe(folder: Path) -> dict[str, Any] | None:
     path = folder / RUN
     return json.loads(path.read_text())["recipe"] if path.exists() else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import pickle
 from functools import partial
@@ -18,7 +19,9 @@ from torch import nn
 from base_model import build_model
 from rr import convert, find_compactors
 from rr.files import (
+    load_converted,
     load_network,
+    load_start,
     load_strict,
     read_hdf5,
     read_pth,
@@ -207,6 +210,115 @@ def test_every_kind_of_network_comes_back(traced: Networks, tmp_path: Path) -> N
             assert torch.equal(model.eval()(images), original.eval()(images))
 
 
+def test_a_converted_network_comes_back_without_this_projects_scripts(traced: Networks, tmp_path: Path) -> None:
+    plain, images, graph = traced["src20"]
+    trained = copy.deepcopy(plain)
+    insert_generic_compactors(trained, graph, graph.prunable, random_alive(graph, graph.prunable, 0.5))
+    slim, report = convert(trained, graph, images)
+    save_converted(tmp_path / "a.hdf5", slim, report.widths, {})
+    torch.save(slim.state_dict(), tmp_path / "state.pt")
+    before = {name: tensor.clone() for name, tensor in trained.state_dict().items()}
+    for name in ("a.hdf5", "a.pth", "state.pt"):
+        for full in (build_model("src20", num_classes=10).train(), trained):
+            loaded = load_converted(tmp_path / name, full)
+            assert not loaded.training
+            assert not find_compactors(loaded)
+            with torch.no_grad():
+                assert torch.equal(loaded(images), slim(images))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in trained.state_dict().items())
+    save_hdf5(tmp_path / "training.hdf5", trained.state_dict(), {})
+    with pytest.raises(ValueError, match="convert it first"):
+        load_converted(tmp_path / "training.hdf5", plain)
+    with pytest.raises(ValueError, match="doesn't fit the model"):
+        load_converted(tmp_path / "a.hdf5", build_model("src32", num_classes=10))
+
+
+def written(path: Path, state: dict[str, torch.Tensor]) -> Path:
+    """A state dict in the format and the wrapping that the file's name asks for."""
+    wrapped = {f"module._orig_mod.{name}": tensor for name, tensor in state.items()}
+    if path.suffix == ".safetensors":
+        pytest.importorskip("safetensors.torch").save_file(state, path)
+    elif path.suffix == ".hdf5":
+        save_hdf5(path, wrapped if path.stem == "wrapped" else state, {})
+    else:
+        payloads = {
+            "plain": state,
+            "state_dict": {"state_dict": state, "epoch": 3},
+            "model": {"model": state, "args": argparse.Namespace(lr=0.1, name="resnet")},
+            "wrapped": {"state_dict": wrapped},
+            "bfloat16": {name: tensor.bfloat16() for name, tensor in state.items()},
+        }
+        torch.save(payloads[path.stem], path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("plain.pth", "plain.pt", "state_dict.pth", "model.pth", "wrapped.pth", "bfloat16.pth"),
+        *("plain.safetensors", "plain.hdf5", "wrapped.hdf5"),
+    ],
+)
+def test_checkpoints_of_others_are_read(name: str, tmp_path: Path) -> None:
+    source, target = small_model(), small_model()
+    arrays = read_weights(written(tmp_path / name, source.state_dict())).arrays
+    assert load_start(target, arrays, name, num_classes=2) == []
+    for key, tensor in source.state_dict().items():
+        if not key.endswith("num_batches_tracked"):
+            expected = tensor.bfloat16().float() if name == "bfloat16.pth" else tensor
+            assert torch.equal(target.state_dict()[key], expected), key
+
+
+def test_a_network_whose_own_names_begin_as_a_wrappers_do(tmp_path: Path) -> None:
+    def build() -> nn.Module:
+        return nn.ModuleDict({"module": small_model()})
+
+    source = build()
+    torch.save(source.state_dict(), tmp_path / "a.pth")
+    loaded, _ = load_network(tmp_path / "a.pth", build)
+    assert torch.equal(loaded["module"][0].weight, source["module"][0].weight)
+    wrapped = {f"module.{name}": tensor for name, tensor in source.state_dict().items()}
+    with pytest.raises(ValueError, match=r"unknown to the model \(module\.module\."):
+        load_strict(build(), wrapped, "wrapped twice")
+
+
+@pytest.mark.parametrize("payload", [{}, {"state_dict": {"a": 1}}, {"a": torch.ones(1), "b": 2}, 3])
+def test_what_holds_no_state_dict_is_refused(payload: object, tmp_path: Path) -> None:
+    torch.save(payload, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match="holds no weights: save a state dict"):
+        read_weights(tmp_path / "a.pth")
+
+
+def test_a_broken_safetensors_file(tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    (tmp_path / "a.safetensors").write_bytes(b"x" * 100)
+    with pytest.raises(ValueError, match=r"isn't a whole \.safetensors file"):
+        read_weights(tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match="there is no file"):
+        read_weights(tmp_path / "none.safetensors")
+
+
+def test_a_classifier_of_another_size_is_left_out_only_where_asked() -> None:
+    source, target = small_model(), small_model()
+    source[3] = nn.Linear(4, 7)
+    before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
+    with pytest.raises(
+        ValueError, match=r"a\.pth has 7 classes, the data has 2: .*--new-classifier.*3\.weight, 3\.bias"
+    ):
+        load_start(target, source.state_dict(), "a.pth", num_classes=2)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in target.state_dict().items())
+    assert load_start(target, source.state_dict(), "a.pth", 2, new_classifier=True) == ["3.weight", "3.bias"]
+    assert torch.equal(target[3].weight, before["3.weight"])
+    assert torch.equal(target[0].weight, source[0].weight)
+    source[0] = nn.Conv2d(3, 5, 3)  # no classifier: strict all the same
+    with pytest.raises(ValueError, match=r"2 of another shape \(0\.weight"):
+        load_start(small_model(), source.state_dict(), "a.pth", 2, new_classifier=True)
+    with pytest.raises(ValueError, match=r"1 missing \(1\.running_var\)"):
+        load_start(
+            small_model(), {n: t for n, t in before.items() if n != "1.running_var"}, "a.pth", 2, new_classifier=True
+        )
+
+
 def test_a_converted_file_has_the_originals_names(traced: Networks, tmp_path: Path) -> None:
     plain, images, graph = traced["src20"]
     slim, report = convert(plain, graph, images)
@@ -233,10 +345,10 @@ def test_networks_of_other_models_are_refused(traced: Networks, tmp_path: Path) 
     other = partial(build_model, "src32", num_classes=10)
     with pytest.raises(ValueError, match=r"base\.hdf5 doesn't fit the model: \d+ missing"):
         load_network(tmp_path / "base.hdf5", other)
-    with pytest.raises(ValueError, match="takes 33 widths, got 21"):
+    with pytest.raises(ValueError, match=r"converted\.hdf5 doesn't fit the model: \d+ missing"):
         load_network(tmp_path / "converted.hdf5", other)
     for name in ("other.pth", "list.pth"):
-        with pytest.raises(ValueError, match="holds no converted network"):
+        with pytest.raises(ValueError, match="holds no weights"):
             load_network(tmp_path / name, BUILD)
     for name in ("none.pth", "none.hdf5"):
         with pytest.raises(ValueError, match="there is no file"):

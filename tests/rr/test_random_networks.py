@@ -5,6 +5,7 @@ RESREP_EXAMPLES=2000 python -m pytest tests/rr/test_random_networks.py   # a lon
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable
 
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 
 from rr import ChannelGraph, convert
 from rr.convert import rehearse
+from rr.files import load_strict
+from rr.narrow_build import fit_shapes
 
 EXAMPLES = int(os.environ.get("RESREP_EXAMPLES", "60"))
 ACTIVATIONS = (F.relu, F.relu6, F.silu, F.hardswish, F.hardsigmoid, F.gelu, torch.sigmoid, torch.tanh, F.leaky_relu)
@@ -202,10 +205,15 @@ def test_what_may_go_goes_exactly(data: st.DataObject, seed: int, dead: float) -
     rehearse(model, graph, images, selected)
     assert (graph.prunable == selected).all()  # these networks have no sizes of their own: the rules alone hold
     alive = random_alive(graph, selected, dead, seed)
+    plain = copy.deepcopy(model)
     insert_generic_compactors(model, graph, selected, alive)
     slim, report = convert(model, graph, images)
     assert report.float64_difference <= 1e-10
     assert report.macs_after == graph.macs(alive)
     again = ChannelGraph(slim, images)
     assert again.macs(np.ones(again.num_units, dtype=bool)) == report.macs_after
+    fit_shapes(plain, slim.state_dict())
+    load_strict(plain, slim.state_dict(), "the converted network")
+    with torch.no_grad():
+        assert torch.equal(plain(images), slim(images))
     event("channels gone" if report.dropped else "none gone")

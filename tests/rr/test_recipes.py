@@ -43,3 +43,10 @@ def test_resnet50_prunes_the_first_two_convolutions_of_every_block(traced: Netwo
     hosts = [site.host for site in graph.sites.values() if selected[site.units].any()]
     assert len(hosts) == 32
     assert all(".block" in host and host.endswith(("conv1", "conv2")) for host in hosts)
+
+
+def test_networks_from_anywhere_keep_half() -> None:
+    for arch in ("torchvision/resnet50", "timm/resnet18", "sres.py:build", "folder/sres.py:build"):
+        config = resrep_config(arch)
+        assert {name: getattr(config, name) for name in PAPER} == PAPER
+        assert (config.flops_target, config.exclude) == (0.5, ())

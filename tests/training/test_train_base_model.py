@@ -4,9 +4,12 @@ import json
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
+import torch
 
 import train_base_model
+from base_model import build_any, build_model
 
 
 def arguments(folder: Path, *more: str) -> list[str]:
@@ -45,6 +48,12 @@ def test_trains_and_does_so_once(tmp_path: Path, capsys: pytest.CaptureFixture[s
         (["--epoch", "3"], "--epoch"),
         (["-c", "again"], "again"),
         (["--image-size", "8"], "image"),
+        (["-a", "lenet"], "lenet5bn"),
+        (["-a", "torchvision/resnet18"], "takes images of 3 channels, not 1"),
+        (["-a", "nowhere.py:build"], "there is no file nowhere.py"),
+        (["--new-classifier"], "--weights"),
+        (["--weights", "nowhere.pth"], "there is no file nowhere.pth"),
+        (["--weights", "default"], "no weights to download for 'lenet5bn'"),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_2(
@@ -59,3 +68,65 @@ def test_wrong_input_is_one_line_and_exit_2(
 def test_help_is_there_for_every_network(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code(["-a", "sres50", "--help"]) == 0
     assert "sres50_train" in capsys.readouterr().out
+
+
+def test_a_network_from_anywhere_needs_its_data_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(["-a", "torchvision/resnet18"]) == 2
+    assert "--dataset" in capsys.readouterr().err
+    assert exit_code(["--lr", "1"]) == 2
+    assert "-a is required" in capsys.readouterr().err
+
+
+def first_weights(folder: Path) -> dict[str, np.ndarray]:
+    with h5py.File(folder / "init.hdf5") as file:
+        return {name: file[name][()] for name in file}
+
+
+def test_a_function_in_a_file_is_fine_tuned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from base_model import build_model\n"
+        "def build(num_classes, in_channels, image_size):\n"
+        "    return build_model('lenet5bn', None, num_classes, in_channels, image_size)\n"
+    )
+    trained = build_model("lenet5bn", num_classes=7).state_dict()
+    torch.save({"state_dict": {f"module.{name}": tensor for name, tensor in trained.items()}}, tmp_path / "w.pth")
+    weights = ["-a", f"{path}:build", "--image-size", "28", "--weights", str(tmp_path / "w.pth")]
+    folder = tmp_path / "run"
+
+    assert exit_code(arguments(folder, *weights)) == 2
+    assert "7 classes, the data has 10" in capsys.readouterr().err
+    assert not folder.exists()
+
+    train_base_model.main(arguments(folder, *weights, "--new-classifier"))
+    (line,) = [line for line in (folder / "log.txt").read_text().splitlines() if "without its classifier" in line]
+    assert line.endswith("linear2.weight, linear2.bias")
+    for name, array in first_weights(folder).items():
+        assert np.array_equal(array, trained[name].numpy()) == (not name.startswith("linear2")), name
+    with h5py.File(folder / "finish.hdf5") as file:
+        assert file.attrs["arch"] == f"{path}:build"
+
+    (tmp_path / "w.pth").unlink()  # the run is finished, and needs it no more
+    train_base_model.main(arguments(folder, *weights, "--new-classifier"))
+    assert "finished run" in capsys.readouterr().out
+    assert exit_code(arguments(folder, *weights[:-2])) == 2
+    assert "weights: there" in capsys.readouterr().err
+
+
+def test_what_torchvision_offers_is_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = build_any("torchvision/squeezenet1_1").state_dict()
+    monkeypatch.setattr(train_base_model, "pretrained_weights", lambda arch: {"torchvision/squeezenet1_1": state}[arch])
+    words = "-a torchvision/squeezenet1_1 --dataset synthetic --weights default --new-classifier --image-size 32"
+    train_base_model.main(arguments(tmp_path / "run", *words.split()))
+    first = first_weights(tmp_path / "run")
+    assert first["classifier.1.weight"].shape == (10, 512, 1, 1)
+    assert np.array_equal(first["features.0.weight"], state["features.0.weight"].numpy())
+
+
+def test_auxiliary_classifiers_are_trained(tmp_path: Path) -> None:
+    words = ["-a", "torchvision/googlenet", "--dataset", "synthetic", "--image-size", "32", "--max-steps", "1"]
+    train_base_model.main(arguments(tmp_path / "run", *words))
+    first = first_weights(tmp_path / "run")
+    with h5py.File(tmp_path / "run" / "finish.hdf5") as file:
+        for name in ("fc.weight", "aux1.fc2.weight", "aux2.conv.conv.weight"):
+            assert not np.array_equal(file[name][()], first[name])

@@ -55,3 +55,40 @@ def test_a_model_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         check_fits(Three(), data)
     with pytest.raises(ValueError, match=r"can't take these images .*8x8"):
         check_fits(nn.Conv2d(1, 10, 3), data)
+
+    class Tuple(PlainNet):
+        def forward(self, images: torch.Tensor) -> object:
+            return (super().forward(images),)
+
+    with pytest.raises(ValueError, match="gives tuple for one image"):
+        check_fits(Tuple(), data)
+
+
+def test_what_fails_in_training_alone_is_refused_beforehand() -> None:
+    class Fails(PlainNet):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            if self.training:
+                raise RuntimeError("too small for the auxiliary head")
+            return super().forward(images)
+
+    class GivesTwo(PlainNet):
+        def forward(self, images: torch.Tensor) -> object:
+            logits = super().forward(images)
+            return (logits, logits) if self.training else logits
+
+    data = tiny_data()
+    for model, message in ((Fails(), "auxiliary head"), (GivesTwo(), "in training the network returns a tuple")):
+        check_fits(model, data)
+        with pytest.raises(ValueError, match=message):
+            check_fits(model, data, for_training=True)
+        assert model.training
+
+
+def test_a_check_for_training_leaves_no_trace() -> None:
+    torch.manual_seed(0)
+    model, state = DropoutNet().eval(), torch.get_rng_state()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    check_fits(model, tiny_data(), for_training=True)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert not model.training

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from base_model import model_names
-from training import Recipe, add_options, base_recipe, from_options, parse_choice, resrep_recipe, to_plain
+from training import Recipe, add_options, base_recipe, from_options, read_network, resrep_recipe, to_plain
 
 
 def parser_for(*recipes: object) -> argparse.ArgumentParser:
@@ -125,13 +125,36 @@ def test_plain_values_are_what_json_gives_back() -> None:
     assert to_plain(base_recipe("src56"))["milestones"] == [120, 180]
 
 
-def test_the_choice_is_read_ahead_of_the_rest() -> None:
-    def choose(*words: str) -> str:
-        return parse_choice(words, "-a", "--arch", choices=("one", "two"), help="")
+def test_network_and_data_are_read_ahead_of_the_rest() -> None:
+    assert read_network(["--lr", "1", "-a", "src56", "--unknown"]) == ("src56", None)
+    assert read_network(["--dataset", "digits", "--arch", "timm/resnet18"]) == ("timm/resnet18", "digits")
+    assert read_network(["--help"]) == (model_names()[0], None)
+    for words, message in ((["-a", "three"], "no network is called 'three'"), (["--lr", "1"], "-a is required")):
+        with pytest.raises(ValueError, match=message):
+            read_network(words)
 
-    assert choose("--lr", "1", "-a", "two", "--unknown") == "two"
-    assert choose("--help") == "one"
-    for words in (("-a", "three"), ("--lr", "1")):
-        with pytest.raises(SystemExit) as stopped:
-            choose(*words)
-        assert stopped.value.code == 2
+
+@pytest.mark.parametrize(
+    ("arch", "folder"),
+    [
+        ("torchvision/mobilenet_v2", "torchvision-mobilenet_v2_train"),
+        ("timm/resnet18.a1_in1k", "timm-resnet18.a1_in1k_train"),
+        ("my_models.py:build", "my_models-build_train"),
+        ("../some where/sres.py:build", "sres-build_train"),
+    ],
+)
+def test_networks_from_anywhere_have_recipes(arch: str, folder: str) -> None:
+    base, resrep = base_recipe(arch, "folder"), resrep_recipe(arch, "folder")
+    assert (base.output_dir, resrep.output_dir) == (folder, f"resrep_models/{folder}")
+    assert base.arch == resrep.arch == arch
+    assert base.dataset == resrep.dataset == "folder"
+    assert base.batch_size == resrep.batch_size == 128
+    assert base_recipe(arch, "imagenet").batch_size == resrep_recipe(arch, "imagenet").batch_size == 256
+    for recipe in (base_recipe, resrep_recipe):
+        with pytest.raises(ValueError, match="--dataset"):
+            recipe(arch)
+
+
+def test_the_data_changes_no_other_setting_of_our_own_networks() -> None:
+    for recipe in (base_recipe, resrep_recipe):
+        assert recipe("src56", "folder") == dataclasses.replace(recipe("src56"), dataset="folder")

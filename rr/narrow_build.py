@@ -1,0 +1,144 @@
+"""A full network made as narrow as the arrays of its converted file, from their shapes alone.
+
+What a conversion (`rr/convert.py`) does to modules shows in the file: layers have fewer channels, convolutions and
+linear layers have a bias where a batch norm was folded into them, and that batch norm's own entries are gone.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, defaultdict
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from rr.compactor import CHILD
+
+Shape = tuple[int, ...]
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_OWN_LAYERS = "torch.nn.modules."
+_NOT_LAYERS = ("torch.nn.modules.module", "torch.nn.modules.container")
+
+
+def fit_shapes(model: nn.Module, arrays: Mapping[str, np.ndarray | Tensor]) -> None:
+    """Give the layers of a full network the shapes that a converted file's arrays have, in place.
+
+    Convolutions and linear layers get the file's channels (groups that go whole, as a depthwise layer's do, are fewer
+    then) and a bias or none; batch norms and parameters of a person's own modules get the file's channels; a batch
+    norm of which the file has nothing was folded, and what it leaves takes its place. Nothing is traced, and no value
+    is loaded. What can't have the file's shape (more channels than the full network, another kernel) keeps its own,
+    so that a strict load of the arrays (`load_strict`) names it.
+
+    Args:
+        model: the full network, without compactors.
+        arrays: array by name, as in the converted network's state dict.
+    """
+    shapes: dict[str, dict[str, Shape]] = defaultdict(dict)
+    for name, array in arrays.items():
+        module_name, _, leaf = name.rpartition(".")
+        shapes[module_name][leaf] = tuple(array.shape)
+    folded: dict[nn.Module, nn.Module] = {}
+    for name, module in model.named_modules():
+        own = shapes.get(name, {})
+        if isinstance(module, _NormBase):
+            if own or not module.state_dict():
+                _fit_norm(module, own)
+            else:
+                folded[module] = left_of_norm(module)
+        elif isinstance(module, _CONVOLUTIONS):
+            _fit_convolution(module, own)
+        elif isinstance(module, _TRANSPOSED):
+            _fit_transposed(module, own)
+        elif isinstance(module, nn.Linear):
+            _fit_linear(module, own)
+        elif isinstance(module, nn.PReLU):
+            _fit_entries(module, own)
+            module.num_parameters = module.weight.numel()
+        elif not _is_layer(module):
+            _fit_entries(module, own)
+    for parent in model.modules():
+        for name, child in parent._modules.items():  # named_children() gives a module with two names once
+            if child in folded:
+                parent._modules[name] = folded[child]
+
+
+def left_of_norm(norm: nn.Module) -> nn.Module:
+    """What is left of a batch norm that was folded: nothing, or the layers that it runs behind its own operation.
+
+    (timm's BatchNormAct2d runs its children `drop` and `act`.) They have no parameters, so the file can't tell.
+    """
+    children = OrderedDict((name, child) for name, child in norm.named_children() if name != CHILD)
+    return nn.Sequential(children) if children else nn.Identity()
+
+
+def _fit_convolution(conv: nn.Module, own: Mapping[str, Shape]) -> None:
+    weight, full = own.get("weight"), tuple(conv.weight.shape)  # [out, in / groups, *kernel]
+    if weight is None or not _is_narrower(weight, full) or weight[2:] != full[2:]:
+        return
+    groups, rest = divmod(conv.groups * weight[0], full[0])
+    if conv.groups > 1 and (rest or groups == 0 or weight[1] != full[1]):
+        return
+    conv.groups = groups if conv.groups > 1 else 1
+    conv.out_channels, conv.in_channels = weight[0], weight[1] * conv.groups
+    _give_weight_and_bias(conv, own, weight[0])
+
+
+def _fit_transposed(conv: nn.Module, own: Mapping[str, Shape]) -> None:
+    weight, full = own.get("weight"), tuple(conv.weight.shape)  # [in, out / groups, *kernel]
+    if weight is None or not _is_narrower(weight, full) or weight[2:] != full[2:] or conv.groups > 1:
+        return
+    conv.in_channels, conv.out_channels = weight[:2]
+    _give_weight_and_bias(conv, own, weight[1])
+
+
+def _fit_linear(linear: nn.Linear, own: Mapping[str, Shape]) -> None:
+    weight = own.get("weight")  # [out, in]
+    if weight is None or not _is_narrower(weight, tuple(linear.weight.shape)):
+        return
+    linear.out_features, linear.in_features = weight
+    _give_weight_and_bias(linear, own, weight[0])
+
+
+def _give_weight_and_bias(layer: nn.Module, own: Mapping[str, Shape], outputs: int) -> None:
+    _fit_entries(layer, {"weight": own["weight"]})
+    if "bias" not in own:
+        layer.register_parameter("bias", None)
+    elif own["bias"] == (outputs,) and (layer.bias is None or tuple(layer.bias.shape) != own["bias"]):
+        layer.register_parameter("bias", nn.Parameter(layer.weight.new_empty(own["bias"])))
+
+
+def _fit_norm(norm: _NormBase, own: Mapping[str, Shape]) -> None:
+    """[num_features] for each of weight, bias, running_mean, running_var that the batch norm has."""
+    features = {shape for shape in own.values() if shape}  # without num_batches_tracked
+    if len(features) == 1 and _is_narrower(next(iter(features)), (norm.num_features,)):
+        for name in ("weight", "bias"):  # a diagonal compactor was folded into a norm without them
+            if getattr(norm, name) is None and name in own:
+                norm.register_parameter(name, nn.Parameter(norm.running_mean.new_empty(own[name])))
+                norm.affine = True
+        _fit_entries(norm, own)
+        (norm.num_features,) = features.pop()
+
+
+def _fit_entries(module: nn.Module, own: Mapping[str, Shape]) -> None:
+    """The module's own parameters and buffers in the file's shapes, where these aren't larger."""
+    for entries in (module._parameters, module._buffers):
+        for name, tensor in entries.items():
+            shape = own.get(name)
+            if tensor is None or shape is None or shape == tuple(tensor.shape):
+                continue
+            if _is_narrower(shape, tuple(tensor.shape)):
+                empty = torch.empty(shape, dtype=tensor.dtype, device=tensor.device)
+                entries[name] = nn.Parameter(empty, tensor.requires_grad) if name in module._parameters else empty
+
+
+def _is_narrower(shape: Shape, full: Shape) -> bool:
+    return len(shape) == len(full) and all(0 < size <= most for size, most in zip(shape, full, strict=True))
+
+
+def _is_layer(module: nn.Module) -> bool:
+    """Whether it is one of torch's layers, whose options would have to change with its parameters' shapes."""
+    homes = (base.__module__ for base in type(module).__mro__)
+    return any(home.startswith(_OWN_LAYERS) and home not in _NOT_LAYERS for home in homes)

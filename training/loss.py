@@ -1,0 +1,47 @@
+"""The loss of one forward pass, whatever a classifier returns while it is trained."""
+
+import torch
+import torch.nn.functional as F
+from torchvision.models import GoogLeNetOutputs, InceptionOutputs
+
+# The share of each auxiliary classifier's loss: that of the GoogLeNet paper (section 5), and that of PyTorch's
+# fine-tuning tutorial for Inception-v3.
+_AUX_SHARES = {GoogLeNetOutputs: 0.3, InceptionOutputs: 0.4}
+
+
+def logits_and_loss(
+    output: object, labels: torch.Tensor, label_smoothing: float = 0.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The network's logits [n, classes] in float32 or wider, and the mean cross-entropy over the examples.
+
+    output: logits, or what torchvision's GoogLeNet and Inception-v3 return in training, whose auxiliary classifiers'
+    losses are added with a weight. Raises ValueError for anything else.
+    """
+    logits, aux, share = _parts(output)
+
+    def loss_of(scores: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(_widened(scores), labels, label_smoothing=label_smoothing)
+
+    loss = loss_of(logits)
+    for scores in aux:
+        loss = loss + share * loss_of(scores)
+    return _widened(logits), loss
+
+
+def _parts(output: object) -> tuple[torch.Tensor, list[torch.Tensor], float]:
+    """The logits, the auxiliary classifiers' logits and what their losses count."""
+    if isinstance(output, torch.Tensor):
+        return output, [], 0.0
+    share = _AUX_SHARES.get(type(output))
+    if share is None:
+        raise ValueError(
+            f"in training the network returns a {type(output).__name__}: return the logits alone, or torchvision's "
+            "GoogLeNetOutputs or InceptionOutputs"
+        )
+    logits, *aux = output
+    return logits, [scores for scores in aux if scores is not None], share
+
+
+def _widened(scores: torch.Tensor) -> torch.Tensor:
+    """float32 for what autocast left in less."""
+    return scores.float() if scores.dtype in (torch.bfloat16, torch.float16) else scores

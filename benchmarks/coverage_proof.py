@@ -20,9 +20,9 @@ from torch.nn.modules.conv import _ConvNd
 from base_model import build_any
 from benchmarks.coverage_figures import HALF, bars
 from rr import ChannelGraph, convert, find_compactors, zero_dead_rows
-from rr.convert import rehearse
 from rr.costs import Target
 from rr.masks import select_forgotten
+from rr.rehearsal import rehearse
 from rr.trace import operation
 from training import count_macs
 

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import copy
-import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
+from rr.blocks import stand_in, without_unread
 from rr.compactor import Compactor, find_compactors, remove_compactors
 from rr.constants import dead_constants
 from rr.costs import multiples_in_units
 from rr.flow import PRODUCERS
-from rr.graph import ChannelGraph, Group, Layer
+from rr.graph import ChannelGraph, Layer
 from rr.masks import rounded_up
 from rr.narrow_build import left_of_norm
-from rr.trace import Inputs, as_inputs, eval_mode, first_line, inputs_like
-
-logger = logging.getLogger(__name__)
+from rr.trace import Inputs, as_inputs, eval_mode
 
 FLOAT64_TOLERANCE = 1e-10
 FLOAT32_TOLERANCE = 1e-6  # or 4 times the unconverted model's own float32 error, where that is more
@@ -102,13 +100,14 @@ def alive_units(
     graph: ChannelGraph,
     compactors: dict[str, Compactor],
     threshold: float,
-    min_width: int = 1,
+    min_width: np.ndarray | int = 1,
     width_multiple: int = 1,
 ) -> np.ndarray:
     """[num_units] of bool: units that stay, those with a norm of at least `threshold` and some of the others.
 
-    Where fewer than `min_width` of a group would stay, or a number that makes its layers' channels no multiple of
-    `width_multiple`, the largest of the others stay as well, up to that or to the full width: that loses nothing.
+    Where fewer than `min_width` (of each group, [groups], or of any) would stay, or a number that makes its layers'
+    channels no multiple of `width_multiple`, the largest of the others stay as well, up to that or to the full width:
+    that loses nothing.
     """
     norms = unit_norms(graph, compactors)
     alive = (norms >= threshold) | ~graph.prunable
@@ -118,7 +117,8 @@ def alive_units(
     for group, width in zip(graph.groups, widths, strict=True):
         if alive[group.units].sum() < width:  # those that are alive anyway have the largest norms
             alive[group.units[np.argsort(-norms[group.units], kind="stable")[:width]]] = True
-    return alive
+    # Where a group is gone, nothing may read others any more, whatever their norms.
+    return without_unread(graph, alive, graph.prunable & np.isfinite(norms)) if (widths == 0).any() else alive
 
 
 def convert(
@@ -127,14 +127,15 @@ def convert(
     example_inputs: Inputs,
     *,
     threshold: float = 1e-5,
-    min_width: int = 1,
+    min_width: np.ndarray | int = 1,
     width_multiple: int = 1,
     prove: bool = True,
 ) -> tuple[nn.Module, ConversionReport]:
     """A plain, narrow copy of `model`: compactors and BN folded, dead channels gone. `model` stays as it is.
 
     threshold: rows (units) with a smaller norm are dropped; section 3.3 has 1e-5
-    min_width: units that each group keeps all the same, those with the largest norms
+    min_width: units that each group ([groups]) or any keeps all the same, those with the largest norms; 0 only where a
+        group may vanish (rr.blocks)
     width_multiple: what the channels of a group's layers are to be a multiple of, by keeping more units
     prove: compare both models on random inputs shaped like `example_inputs`, in float64 and float32
 
@@ -157,67 +158,13 @@ def convert(
         parameters_after=sum(parameter.numel() for parameter in slim.parameters()),
         widths=tuple(graph.widths(alive)),
         dropped=int((~alive).sum()),
-        largest_dropped=float(norms[~alive].max(initial=0.0)),
+        largest_dropped=float(norms[~alive & (norms < threshold)].max(initial=0.0)),
         kept_for_width=int((alive & (norms < threshold) & graph.prunable).sum()),
         fold_seconds=seconds,
     )
     if prove:
         report = _prove(model, zeroed, folded, slim, as_inputs(example_inputs), report)
     return slim.to(next(model.parameters()).device), report
-
-
-def rehearse(
-    model: nn.Module, graph: ChannelGraph, example_inputs: Inputs, selected: np.ndarray, min_width: int = 1
-) -> None:
-    """Convert a copy of `model` with every second selected unit dead: what can't be narrowed is known beforehand.
-
-    A trace can't tell a size that the forward computes (`x.shape[1]`) from one that is written into it
-    (`x.view(-1, 400)`, `x[:, :24]`). The units of groups with which the narrow forward fails, or computes something
-    else, become unprunable, with the reason, in `graph`.
-    """
-    full = copy.deepcopy(model).to("cpu", torch.float64)
-    remove_compactors(full)
-    inputs = inputs_like(full, example_inputs)
-    compactors = graph.insert_compactors(full, selected)
-
-    def failure(tried: Sequence[Group]) -> str | None:
-        alive = np.ones(graph.num_units, dtype=bool)
-        for group in tried:
-            units = group.units[selected[group.units]]
-            alive[units[1::2][: max(len(group.units) - min_width, 0)]] = False
-        for compactor in compactors.values():
-            nn.init.dirac_(compactor.pwc.weight, compactor.pwc.groups)
-        zero_dead_rows(full, graph, alive)
-        try:
-            narrow = _outputs(fold(full, graph, alive), inputs, torch.float64)
-            difference = _difference(_outputs(full, inputs, torch.float64), narrow)
-        except Exception as error:  # whatever the user's forward raises: it means the same
-            return f"its forward fails with fewer channels ({first_line(error)})"
-        return None if difference <= FLOAT64_TOLERANCE else "its forward takes other channels when there are fewer"
-
-    groups = [group for group in graph.groups if selected[group.units].any()]
-    groups.sort(key=lambda group: group.units[0] in graph.counted)
-    suspects = sum(group.units[0] in graph.counted for group in groups)
-    for group, reason in _at_fault(groups, failure, suspects):
-        logger.warning("%s stays as wide as it is: %s", ", ".join(group.producers), reason)
-        graph.protect(group.units, f"{reason}: take sizes from tensors (x.shape[1], x.flatten(1)), not from numbers")
-
-
-def _at_fault(
-    groups: Sequence[Group], failure: Callable[[Sequence[Group]], str | None], suspects: int = 0
-) -> list[tuple[Group, str]]:
-    """The groups with which a rehearsal fails, found by halving: few rehearsals where few are at fault.
-
-    suspects: how many at the end of the list are likelier to be so; the first cut is before them
-    """
-    reason = failure(groups) if groups else None
-    if reason is None:
-        return []
-    if len(groups) == 1:
-        return [(groups[0], reason)]
-    middle = len(groups) - suspects if 0 < suspects < len(groups) else len(groups) // 2
-    found = _at_fault(groups[:middle], failure) + _at_fault(groups[middle:], failure)
-    return found or [(group, reason) for group in groups]  # only together do they fail
 
 
 def zero_dead_rows(model: nn.Module, graph: ChannelGraph, alive: np.ndarray) -> None:
@@ -250,7 +197,9 @@ def fold(model: nn.Module, graph: ChannelGraph, alive: np.ndarray) -> nn.Module:
                 if layer.norm is not None:
                     replaced[layer.norm] = copy.deepcopy(left_of_norm(modules[layer.norm]))
         for layer in graph.layers.values():
-            if layer.kind == "norm" and layer.name not in replaced:
+            if layer.kind == "norm" and layer.name not in replaced and not alive[layer.out_units].any():
+                replaced[layer.name] = copy.deepcopy(left_of_norm(modules[layer.name]))
+            elif layer.kind == "norm" and layer.name not in replaced:
                 site = graph.sites.get(layer.name)
                 compactor = compactors.get(site.host) if site else None
                 replaced[layer.name] = _narrow_norm(modules[layer.name], compactor, _kept(alive, layer.out_units))
@@ -289,14 +238,14 @@ def _fold_layer(
         weight = weight * scale.view(-1, *[1] * (weight.dim() - 1))
         bias = shift if bias is None else shift + bias * scale
     if compactor is not None:
-        weight = _through(compactor, weight.flatten(1), out_kept).view(-1, *weight.shape[1:])
+        weight = _through(compactor, weight.flatten(1), out_kept).view(len(out_kept), *weight.shape[1:])
         bias = None if bias is None else _through(compactor, bias[:, None], out_kept)[:, 0]
     else:
         weight = weight[out_kept]
         bias = None if bias is None else bias[out_kept]
     if layer.kind == "transposed":
         weight = weight.transpose(0, 1).contiguous()
-    return _plain_layer(layer, module, weight, bias)
+    return stand_in(layer, module, bias, alive) or _plain_layer(layer, module, weight, bias)
 
 
 def _through(compactor: Compactor, columns: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
@@ -355,7 +304,8 @@ def _narrow_norm(norm: nn.Module, compactor: Compactor | None, kept: torch.Tenso
 
 
 def _narrow_vector(layer: Layer, tensor: torch.Tensor, alive: np.ndarray) -> torch.Tensor:
-    narrow = tensor.detach().index_select(layer.dim, _kept(alive, layer.out_units))
+    kept = _kept(alive, layer.out_units)
+    narrow = tensor.detach().index_select(layer.dim, kept if len(kept) else torch.tensor([0]))  # for `blocks.Gone`
     return nn.Parameter(narrow, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else narrow
 
 
@@ -382,12 +332,12 @@ def _prove(
         for item in example_inputs
     ]
     trained = copy.deepcopy(model).to("cpu")
-    reference = _outputs(zeroed, inputs, torch.float64)
+    reference = outputs_of(zeroed, inputs, torch.float64)
     differences = {
-        "float64_difference": _difference(reference, _outputs(folded, inputs, torch.float64)),
-        "float32_difference": _difference(reference, _outputs(copy.deepcopy(slim), inputs, torch.float32)),
-        "float32_own_error": _difference(reference, _outputs(copy.deepcopy(zeroed).float(), inputs, torch.float32)),
-        "cut_difference": _difference(_outputs(trained, inputs, torch.float64), reference),
+        "float64_difference": difference_of(reference, outputs_of(folded, inputs, torch.float64)),
+        "float32_difference": difference_of(reference, outputs_of(copy.deepcopy(slim), inputs, torch.float32)),
+        "float32_own_error": difference_of(reference, outputs_of(copy.deepcopy(zeroed).float(), inputs, torch.float32)),
+        "cut_difference": difference_of(outputs_of(trained, inputs, torch.float64), reference),
     }
     limits = {
         "float64_difference": FLOAT64_TOLERANCE,
@@ -403,7 +353,7 @@ def _prove(
     return ConversionReport(**{**asdict(report), **differences})
 
 
-def _outputs(model: nn.Module, inputs: Sequence[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
+def outputs_of(model: nn.Module, inputs: Sequence[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
     cast = [item.to(dtype) if item.is_floating_point() else item for item in inputs]
     with torch.no_grad(), eval_mode(model):
         return _tensors(model.to(dtype)(*cast))
@@ -416,7 +366,7 @@ def _tensors(output: object) -> list[torch.Tensor]:
     return [tensor for value in values if value is not None for tensor in _tensors(value)]
 
 
-def _difference(reference: list[torch.Tensor], others: list[torch.Tensor]) -> float:
+def difference_of(reference: list[torch.Tensor], others: list[torch.Tensor]) -> float:
     largest = max(float(a.abs().max()) for a in reference)
     gap = max(float((a - b.to(a.dtype)).abs().max()) for a, b in zip(reference, others, strict=True))
     return gap / largest if largest > 0 else gap

@@ -7,22 +7,24 @@ from collections.abc import Callable
 import numpy as np
 
 MacsOfGroupWidths = Callable[[np.ndarray], float]
-Multiples = np.ndarray | int
+PerGroup = np.ndarray | int  # [groups], or one for all of them
 
 
-def rounded_up(widths: np.ndarray, group_sizes: np.ndarray, multiples: Multiples) -> np.ndarray:
+def rounded_up(widths: np.ndarray, group_sizes: np.ndarray, multiples: PerGroup) -> np.ndarray:
     """[groups]: the next width that is a multiple, or the group's full width where that comes first."""
     return np.minimum(-(-widths // multiples) * multiples, group_sizes)
 
 
-def least_widths(group: np.ndarray, group_sizes: np.ndarray, *, min_width: int, multiples: Multiples = 1) -> np.ndarray:
+def least_widths(
+    group: np.ndarray, group_sizes: np.ndarray, *, min_width: PerGroup, multiples: PerGroup = 1
+) -> np.ndarray:
     """[groups]: the lowest widths that there can be; arguments as in `removable_in_order`."""
     candidates = np.bincount(group, minlength=len(group_sizes))
     return rounded_up(np.maximum(group_sizes - candidates, min_width), group_sizes, multiples)
 
 
 def removable_in_order(
-    scores: np.ndarray, group: np.ndarray, group_sizes: np.ndarray, min_width: int, multiples: Multiples = 1
+    scores: np.ndarray, group: np.ndarray, group_sizes: np.ndarray, min_width: PerGroup, multiples: PerGroup = 1
 ) -> np.ndarray:
     """The candidates that may be forgotten, lowest score first; the highest of each group always stay.
 
@@ -42,9 +44,9 @@ def select_forgotten(
     group_sizes: np.ndarray,
     met: Callable[[np.ndarray], bool],
     *,
-    min_width: int,
+    min_width: PerGroup,
     limit: int,
-    multiples: Multiples = 1,
+    multiples: PerGroup = 1,
 ) -> tuple[np.ndarray, int]:
     """Walk from the lowest norm up until the target is met or `limit` rows are walked; forget what was walked.
 

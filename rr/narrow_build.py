@@ -14,11 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from rr.blocks import Constant, Gone
 from rr.compactor import CHILD
 
 Shape = tuple[int, ...]
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_LAYERS = (*_CONVOLUTIONS, *_TRANSPOSED, nn.Linear)
 _OWN_LAYERS = "torch.nn.modules."
 _NOT_LAYERS = ("torch.nn.modules.module", "torch.nn.modules.container")
 
@@ -43,7 +45,11 @@ def fit_shapes(model: nn.Module, arrays: Mapping[str, np.ndarray | Tensor]) -> N
     folded: dict[nn.Module, nn.Module] = {}
     for name, module in model.named_modules():
         own = shapes.get(name, {})
-        if isinstance(module, _NormBase):
+        if "gone" in own and isinstance(module, _LAYERS):
+            folded[module] = Gone(module)
+        elif "constant" in own and isinstance(module, _LAYERS):
+            folded[module] = Constant(module, module.weight.new_empty(own["constant"]))
+        elif isinstance(module, _NormBase):
             if own or not module.state_dict():
                 _fit_norm(module, own)
             else:

@@ -24,10 +24,11 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.utils.hooks import RemovableHandle
 
 from rr.compactor import Compactor, find_compactors
-from rr.convert import alive_units, convert, rehearse, unit_norms
+from rr.convert import alive_units, convert, unit_norms
 from rr.costs import Target, multiples_in_units
 from rr.graph import ChannelGraph, Site
 from rr.masks import least_widths, select_forgotten
+from rr.rehearsal import rehearse, rehearse_vanishing
 from rr.trace import Inputs
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,8 @@ class ResRepConfig:
     num_at_least: int = field(
         default=1,
         metadata={
-            "help": "the least width that a pruned layer may get (rows that it keeps at least)",
+            "help": "the least width that a pruned layer may get (rows that it keeps at least); 0: blocks past which a "
+            "residual runs may go altogether, other layers keep 1",
             "flags": ("--min-width",),
         },
     )
@@ -85,7 +87,7 @@ class ResRepConfig:
             "before_mask_iters must be at least 0": self.before_mask_iters >= 0,
             "mask_interval must be at least 1": self.mask_interval >= 1,
             "begin_granularity must be at least 1": self.begin_granularity >= 1,
-            "num_at_least must be at least 1": self.num_at_least >= 1,
+            "num_at_least must be at least 0": self.num_at_least >= 0,
             "width_multiple must be at least 1": self.width_multiple >= 1,
             "threshold must be at least 0": self.threshold >= 0,
             "compactor_momentum must be at least 0 and less than 1": 0 <= self.compactor_momentum < 1,
@@ -158,8 +160,11 @@ class ResRepPruner:
         self.example_inputs = example_inputs
         self.config = config or ResRepConfig()
         self.graph = graph or ChannelGraph(model, example_inputs)
-        rehearse(model, self.graph, example_inputs, self._select(), self.config.num_at_least)
+        rehearse(model, self.graph, example_inputs, self._select(), max(self.config.num_at_least, 1))
         self.selected = self._select()  # without what that found
+        self._least = np.full(len(self.graph.groups), max(self.config.num_at_least, 1))
+        if self.config.num_at_least == 0:
+            self._least[rehearse_vanishing(model, self.graph, example_inputs, self.selected)] = 0
         self.steps = 0
         self._waiting = 0  # rows walked at the last update whose layers lack others to complete a multiple
         self._prepare_selection()
@@ -277,7 +282,7 @@ class ResRepPruner:
             self._candidate_groups,
             self.graph.macs.group_sizes,
             self._met,
-            min_width=self.config.num_at_least,
+            min_width=self._least,
             limit=already + self._waiting + self.config.begin_granularity,
             multiples=self._multiples,
         )
@@ -302,9 +307,7 @@ class ResRepPruner:
 
     def remaining_alive(self) -> np.ndarray:
         """[num_units] of bool: units that a conversion would keep now (norm at or over the threshold)."""
-        return alive_units(
-            self.graph, self.compactors, self.config.threshold, self.config.num_at_least, self.config.width_multiple
-        )
+        return alive_units(self.graph, self.compactors, self.config.threshold, self._least, self.config.width_multiple)
 
     def candidate_norms(self) -> np.ndarray:
         """[candidates], the norm of every unit that may be forgotten, as mask selection sees it."""
@@ -347,7 +350,7 @@ class ResRepPruner:
             self.graph,
             self.example_inputs,
             threshold=self.config.threshold,
-            min_width=self.config.num_at_least,
+            min_width=self._least,
             width_multiple=self.config.width_multiple,
             prove=prove,
         )
@@ -438,7 +441,7 @@ class ResRepPruner:
         least = least_widths(
             self._candidate_groups,
             self.graph.macs.group_sizes,
-            min_width=self.config.num_at_least,
+            min_width=self._least,
             multiples=self._multiples,
         )
         missed = [target for target in self.targets if not target.met(least)]

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the 
 
 from base_model import build_any, model_info, model_names
 from rr import ChannelGraph
-from rr.convert import rehearse
+from rr.rehearsal import rehearse
 from training import exit_on_bad_input
 
 

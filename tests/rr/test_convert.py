@@ -18,8 +18,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from base_model import build_model
 from rr import ChannelGraph, ConversionError, ResRepConfig, ResRepPruner, convert, find_compactors
-from rr.convert import _at_fault, alive_units, rehearse, unit_norms
+from rr.convert import alive_units, unit_norms
 from rr.graph import Group
+from rr.rehearsal import _at_fault, rehearse
 
 
 def trained_tiny(dead: float = 0.5) -> tuple[nn.Module, ChannelGraph, Tensor, np.ndarray]:

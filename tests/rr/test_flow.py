@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from rr import ChannelGraph, convert
-from rr.convert import rehearse
+from rr.rehearsal import rehearse
 
 
 def three(forward: Callable[..., Tensor], **modules: object) -> Net:

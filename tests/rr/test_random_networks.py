@@ -18,9 +18,10 @@ from networks import generic, insert_generic_compactors, random_alive
 from torch import Tensor, nn
 
 from rr import ChannelGraph, convert
-from rr.convert import rehearse
+from rr.blocks import without_unread
 from rr.files import load_strict
 from rr.narrow_build import fit_shapes
+from rr.rehearsal import rehearse, rehearse_vanishing
 
 EXAMPLES = int(os.environ.get("RESREP_EXAMPLES", "60"))
 ACTIVATIONS = (F.relu, F.relu6, F.silu, F.hardswish, F.hardsigmoid, F.gelu, torch.sigmoid, torch.tanh, F.leaky_relu)
@@ -28,7 +29,7 @@ OPERATIONS = (
     *("conv", "conv", "conv bn", "conv bn", "depthwise bn", "grouped bn", "bn", "activation", "activation"),
     *("add", "concat", "gate", "squeeze", "max pool", "average pool", "slice of pixels", "permuted linear"),
     *("transposed", "halves", "shuffle", "pixel shuffle", "pixel unshuffle", "PReLU", "scale", "padded channels"),
-    *("padded pixels", "bn with activation", "again", "map", "branches", "add"),
+    *("padded pixels", "bn with activation", "again", "map", "branches", "add", "residual block"),
 )
 
 
@@ -94,6 +95,10 @@ class RandomNet(nn.Module):
                 lambda m, xs: activation(m(xs[-1].permute(0, 2, 3, 1)).permute(0, 3, 1, 2)),
                 (out, height, width),
             )
+        elif operation == "residual block":
+            module = nn.Sequential(nn.Conv2d(channels, out, 1), nn.BatchNorm2d(out), nn.ReLU())
+            module.extend([nn.Conv2d(out, out, 3, padding=1, groups=out), nn.Conv2d(out, channels, 1, bias=bias)])
+            step = module, lambda m, xs: xs[-1] + m(xs[-1]), self.shapes[-1]
         elif operation == "transposed":
             module = nn.ConvTranspose2d(channels, out, kernel, padding=kernel // 2, bias=bias)
             step = module, lambda m, xs: m(xs[-1]), (out, height, width)
@@ -205,9 +210,15 @@ def test_what_may_go_goes_exactly(data: st.DataObject, seed: int, dead: float) -
     rehearse(model, graph, images, selected)
     assert (graph.prunable == selected).all()  # these networks have no sizes of their own: the rules alone hold
     alive = random_alive(graph, selected, dead, seed)
+    vanishing = rehearse_vanishing(model, graph, images, selected)
+    for group, vanishes in zip(graph.groups, vanishing, strict=True):
+        if vanishes and data.draw(st.booleans()):
+            alive[group.units] = False
+            event("a layer is gone")
+    alive = without_unread(graph, alive, selected)
     plain = copy.deepcopy(model)
     insert_generic_compactors(model, graph, selected, alive)
-    slim, report = convert(model, graph, images)
+    slim, report = convert(model, graph, images, min_width=np.where(vanishing, 0, 1))
     assert report.float64_difference <= 1e-10
     assert report.macs_after == graph.macs(alive)
     again = ChannelGraph(slim, images)

@@ -1,0 +1,111 @@
+"""A conversion before any training, with channels dead at random places: what can't be narrowed is known beforehand.
+
+A trace can't tell a size that the forward computes (`x.shape[1]`) from one that is written into it (`x.view(-1, 400)`,
+`x[:, :24]`). So copies of the network with fewer channels are run, and compared with the full one.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from rr.blocks import may_vanish, without_unread
+from rr.compactor import remove_compactors
+from rr.convert import FLOAT64_TOLERANCE, difference_of, fold, outputs_of, zero_dead_rows
+from rr.graph import ChannelGraph, Group
+from rr.trace import Inputs, first_line, inputs_like
+
+logger = logging.getLogger(__name__)
+
+Failure = Callable[[Sequence[Group]], str | None]
+
+
+def rehearse(
+    model: nn.Module, graph: ChannelGraph, example_inputs: Inputs, selected: np.ndarray, min_width: int = 1
+) -> None:
+    """Make unprunable in `graph`, with the reason, what fails or computes something else with fewer channels.
+
+    selected: [num_units] of bool; every second of them is dead in the rehearsal. `model` stays as it is.
+    """
+
+    def every_second(tried: Sequence[Group]) -> np.ndarray:
+        alive = np.ones(graph.num_units, dtype=bool)
+        for group in tried:
+            units = group.units[selected[group.units]]
+            alive[units[1::2][: max(len(group.units) - min_width, 0)]] = False
+        return alive
+
+    failure = _failure(model, graph, example_inputs, selected, every_second)
+    groups = [group for group in graph.groups if selected[group.units].any()]
+    groups.sort(key=lambda group: group.units[0] in graph.counted)
+    suspects = sum(group.units[0] in graph.counted for group in groups)
+    for group, reason in _at_fault(groups, failure, suspects):
+        logger.warning("%s stays as wide as it is: %s", ", ".join(group.producers), reason)
+        graph.protect(group.units, f"{reason}: take sizes from tensors (x.shape[1], x.flatten(1)), not from numbers")
+
+
+def rehearse_vanishing(
+    model: nn.Module, graph: ChannelGraph, example_inputs: Inputs, selected: np.ndarray
+) -> np.ndarray:
+    """[groups] of bool: the groups of which no unit has to stay (`may_vanish`), as far as the forward stands it."""
+    vanishing = may_vanish(graph, selected)
+    groups = [group for group, vanishes in zip(graph.groups, vanishing, strict=True) if vanishes]
+
+    def without(tried: Sequence[Group]) -> np.ndarray:
+        alive = np.ones(graph.num_units, dtype=bool)
+        for group in tried:
+            alive[group.units] = False
+        return without_unread(graph, alive, selected)
+
+    for group, reason in _at_fault(groups, _failure(model, graph, example_inputs, selected, without)):
+        logger.info("%s keeps a channel: %s", ", ".join(group.producers), reason)
+        vanishing[graph.macs.group_of_unit[group.units]] = False
+    return vanishing
+
+
+def _failure(
+    model: nn.Module,
+    graph: ChannelGraph,
+    example_inputs: Inputs,
+    selected: np.ndarray,
+    alive_without: Callable[[Sequence[Group]], np.ndarray],
+) -> Failure:
+    """A function that converts a copy of `model` for some groups, and says what goes wrong."""
+    full = copy.deepcopy(model).to("cpu", torch.float64)
+    remove_compactors(full)
+    inputs = inputs_like(full, example_inputs)
+    compactors = graph.insert_compactors(full, selected)
+
+    def failure(tried: Sequence[Group]) -> str | None:
+        alive = alive_without(tried)
+        for compactor in compactors.values():
+            nn.init.dirac_(compactor.pwc.weight, compactor.pwc.groups)
+        zero_dead_rows(full, graph, alive)
+        try:
+            narrow = outputs_of(fold(full, graph, alive), inputs, torch.float64)
+            difference = difference_of(outputs_of(full, inputs, torch.float64), narrow)
+        except Exception as error:  # whatever the user's forward raises: it means the same
+            return f"its forward fails with fewer channels ({first_line(error)})"
+        return None if difference <= FLOAT64_TOLERANCE else "its forward takes other channels when there are fewer"
+
+    return failure
+
+
+def _at_fault(groups: Sequence[Group], failure: Failure, suspects: int = 0) -> list[tuple[Group, str]]:
+    """The groups with which a rehearsal fails, found by halving: few rehearsals where few are at fault.
+
+    suspects: how many at the end of the list are likelier to be so; the first cut is before them
+    """
+    reason = failure(groups) if groups else None
+    if reason is None:
+        return []
+    if len(groups) == 1:
+        return [(groups[0], reason)]
+    middle = len(groups) - suspects if 0 < suspects < len(groups) else len(groups) // 2
+    found = _at_fault(groups[:middle], failure) + _at_fault(groups[middle:], failure)
+    return found or [(group, reason) for group in groups]  # only together do they fail

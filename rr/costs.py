@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from rr.graph import ChannelGraph, Layer
 
 
-class CostOfWidths:
+class CostOfWidths(ABC):
     """A cost as a function of which units are alive, or of how many units of each group are.
 
     group_of_unit: [num_units]; group_sizes: [groups], all units of each; full: the cost of the network as it came
@@ -30,9 +31,9 @@ class CostOfWidths:
             self.group_of_unit[group.units] = position
         self.group_sizes = np.array([len(group.units) for group in graph.groups])
 
+    @abstractmethod
     def of_group_widths(self, widths: np.ndarray) -> float:
         """The cost with `widths` ([groups]) live units in each group; it never rises when a unit goes."""
-        raise NotImplementedError
 
     def group_widths(self, alive: np.ndarray) -> np.ndarray:
         """[groups], the number of live units of each."""

@@ -301,3 +301,15 @@ def test_the_rehearsal_blames_few_groups_in_few_trials() -> None:
         (groups[0], "both"),
         (groups[1], "both"),
     ]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_models_of_other_types_are_proven_and_keep_their_type(dtype: torch.dtype) -> None:
+    model, graph, images, alive = trained_tiny()
+    slim, report = convert(model.to(dtype), graph, images)
+    assert report.float64_difference <= 1e-12
+    assert report.float32_difference <= 1e-5
+    assert report.dropped == (~alive).sum()
+    assert {parameter.dtype for parameter in slim.parameters()} == {dtype}
+    expected, found = model(images.to(dtype)).double(), slim(images.to(dtype)).double()
+    assert (expected - found).abs().max() <= 4 * torch.finfo(dtype).eps * expected.abs().max()

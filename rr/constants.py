@@ -7,7 +7,7 @@ float64 with NaN wherever a value depends on the network's input, so every opera
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ import torch
 from torch import fx, nn
 
 from rr.flow import CASTS, PRODUCERS, has_rule, is_assertion, is_in_place, shape_of
-from rr.trace import argument, operation
+from rr.trace import argument, named_tensors, operation
 
 if TYPE_CHECKING:
     from rr.graph import ChannelGraph, Layer
@@ -26,10 +26,14 @@ UNKNOWN = float("nan")
 
 @dataclass
 class _Findings:
-    """bias: layer -> [out_channels], what its dead inputs add; inexact: unit -> where its constant can't be folded"""
+    """bias: layer -> [out_channels], what its dead inputs add
+
+    inexact: unit -> where its constant can't be folded; constant: unit -> where there is one that can
+    """
 
     bias: dict[str, torch.Tensor] = field(default_factory=dict)
     inexact: dict[int, Inexact] = field(default_factory=dict)
+    constant: dict[int, Inexact] = field(default_factory=dict)
 
     def mark(self, unit: int, node: fx.Node, reason: str) -> None:
         self.inexact.setdefault(unit, Inexact(node, reason))
@@ -43,21 +47,21 @@ class Inexact:
     reason: str
 
 
-def inexact_consumers(graph: ChannelGraph, model: nn.Module) -> dict[int, Inexact]:
+def inexact_consumers(graph: ChannelGraph, model: nn.Module, *, silent: bool = False) -> dict[int, Inexact]:
     """Units whose dead channels could leave something that no bias can hold: the first found on each unit's way.
+
+    silent: units that could leave anything at all, a constant for a bias too
 
     Decided for all values of the parameters at once: a probe gives every constant a value that no ReLU hides.
     """
-    shapes = {
-        **dict(model.named_parameters(remove_duplicate=False)),
-        **dict(model.named_buffers(remove_duplicate=False)),
-    }
+    shapes = named_tensors(model)
 
     def probe(name: str) -> torch.Tensor:
         value = torch.full(shapes[name].shape, 0.5, dtype=torch.float64)
         return -value if name.endswith("running_mean") else value
 
-    return _run(graph, ~graph.prunable, probe).inexact
+    findings = _run(graph, ~graph.prunable, probe)
+    return {**findings.constant, **findings.inexact} if silent else findings.inexact
 
 
 def dead_constants(graph: ChannelGraph, model: nn.Module, alive: np.ndarray) -> dict[str, torch.Tensor]:
@@ -65,11 +69,12 @@ def dead_constants(graph: ChannelGraph, model: nn.Module, alive: np.ndarray) -> 
 
     Layers that get nothing are left out. alive: [num_units] of bool; dead units must be prunable.
     """
-    values: Mapping[str, torch.Tensor] = {
-        **dict(model.named_parameters(remove_duplicate=False)),
-        **dict(model.named_buffers(remove_duplicate=False)),
-    }
-    findings = _run(graph, alive, lambda name: values[name].detach().to("cpu", torch.float64))
+    values = named_tensors(model)
+
+    def value_of(name: str) -> torch.Tensor:
+        return graph.at_full_width(name, values[name].detach().to("cpu", torch.float64))
+
+    findings = _run(graph, alive, value_of)
     assert not findings.inexact, findings.inexact  # such units are unprunable
     return findings.bias
 
@@ -145,6 +150,9 @@ def _read(
         else:
             reason = f"when dead, a constant reaches {layer.name}, which is called more than once"
         findings.mark(int(layer.in_units[dead[place]]), node, reason)
+    for place in torch.nonzero(constant).flatten().tolist():
+        unit = int(layer.in_units[dead[place]])
+        findings.constant.setdefault(unit, Inexact(node, f"when dead, a constant reaches {layer.name}"))
     if findings.inexact or not constant.any():
         return
     weight = parameter(f"{layer.name}.weight")

@@ -19,7 +19,7 @@ from rr.flow import PRODUCERS
 from rr.graph import ChannelGraph, Layer
 from rr.masks import rounded_up
 from rr.narrow_build import left_of_norm
-from rr.trace import Inputs, as_inputs, eval_mode
+from rr.trace import Inputs, as_inputs, eval_mode, named_tensors
 
 FLOAT64_TOLERANCE = 1e-10
 FLOAT32_TOLERANCE = 1e-6  # or 4 times the unconverted model's own float32 error, where that is more
@@ -88,12 +88,14 @@ def unit_norms(graph: ChannelGraph, compactors: dict[str, Compactor]) -> np.ndar
     for site in graph.sites.values():
         if site.host in compactors:
             matrix = compactors[site.host].matrix.detach().cpu().double().numpy()
-            np.add.at(squares, site.units, (matrix**2).sum(axis=1))
-            np.add.at(rows, site.units, 1)
+            np.add.at(squares, graph.present(site.units), (matrix**2).sum(axis=1))
+            np.add.at(rows, graph.present(site.units), 1)
         else:
             squares[site.units] = np.inf
     with np.errstate(invalid="ignore"):
-        return np.where(rows > 0, np.sqrt(squares / np.maximum(rows, 1)), np.inf)
+        norms = np.where(rows > 0, np.sqrt(squares / np.maximum(rows, 1)), np.inf)
+    norms[graph.removed] = 0.0
+    return norms
 
 
 def alive_units(
@@ -110,13 +112,14 @@ def alive_units(
     that loses nothing.
     """
     norms = unit_norms(graph, compactors)
-    alive = (norms >= threshold) | ~graph.prunable
+    alive = ((norms >= threshold) & ~graph.removed) | ~graph.prunable
     sizes = graph.macs.group_sizes
     widths = np.maximum(graph.macs.group_widths(alive), min_width)
     widths = rounded_up(widths, sizes, multiples_in_units(graph, width_multiple))
     for group, width in zip(graph.groups, widths, strict=True):
         if alive[group.units].sum() < width:  # those that are alive anyway have the largest norms
             alive[group.units[np.argsort(-norms[group.units], kind="stable")[:width]]] = True
+    alive &= ~graph.removed
     # Where a group is gone, nothing may read others any more, whatever their norms.
     return without_unread(graph, alive, graph.prunable & np.isfinite(norms)) if (widths == 0).any() else alive
 
@@ -155,7 +158,7 @@ def convert(
     report = ConversionReport(
         macs_before=graph.macs(np.ones(graph.num_units, dtype=bool)),
         macs_after=graph.macs(alive),
-        parameters_before=_plain_parameters(model),
+        parameters_before=graph.parameters.full,
         parameters_after=sum(parameter.numel() for parameter in slim.parameters()),
         widths=tuple(graph.widths(alive)),
         dropped=int((~alive).sum()),
@@ -172,7 +175,7 @@ def zero_dead_rows(model: nn.Module, graph: ChannelGraph, alive: np.ndarray) -> 
     """Set the compactor rows of dead units to exactly zero, in place."""
     compactors = find_compactors(model)
     for site in graph.sites.values():
-        dead = torch.from_numpy(np.flatnonzero(~alive[site.units]))
+        dead = torch.from_numpy(np.flatnonzero(~alive[graph.present(site.units)]))
         if len(dead):
             with torch.no_grad():
                 compactors[site.host].pwc.weight[dead] = 0.0
@@ -183,10 +186,7 @@ def fold(model: nn.Module, graph: ChannelGraph, alive: np.ndarray) -> nn.Module:
     bias_from_dead = dead_constants(graph, model, alive) if not alive.all() else {}
     compactors = find_compactors(model)
     modules = dict(model.named_modules())
-    tensors = {
-        **dict(model.named_parameters(remove_duplicate=False)),
-        **dict(model.named_buffers(remove_duplicate=False)),
-    }
+    tensors = named_tensors(model)
     replaced: dict[str, nn.Module] = {}
     vectors: dict[str, torch.Tensor] = {}
     with torch.no_grad():
@@ -194,7 +194,9 @@ def fold(model: nn.Module, graph: ChannelGraph, alive: np.ndarray) -> nn.Module:
             if layer.has_width:
                 site = graph.sites.get(layer.name)
                 compactor = compactors.get(site.host) if site else None
-                replaced[layer.name] = _fold_layer(layer, modules, compactor, alive, bias_from_dead.get(layer.name))
+                replaced[layer.name] = _fold_layer(
+                    graph, layer, modules, compactor, alive, bias_from_dead.get(layer.name)
+                )
                 if layer.norm is not None:
                     replaced[layer.norm] = copy.deepcopy(left_of_norm(modules[layer.norm]))
         for layer in graph.layers.values():
@@ -203,9 +205,11 @@ def fold(model: nn.Module, graph: ChannelGraph, alive: np.ndarray) -> nn.Module:
             elif layer.kind == "norm" and layer.name not in replaced:
                 site = graph.sites.get(layer.name)
                 compactor = compactors.get(site.host) if site else None
-                replaced[layer.name] = _narrow_norm(modules[layer.name], compactor, _kept(alive, layer.out_units))
+                replaced[layer.name] = _narrow_norm(
+                    modules[layer.name], compactor, _kept(graph, alive, layer.out_units)
+                )
             elif layer.kind == "vector":
-                vectors[layer.name] = _narrow_vector(layer, tensors[layer.name], alive)
+                vectors[layer.name] = _narrow_vector(graph, layer, tensors[layer.name], alive)
     # What is replaced needs no copy: standing in for itself in the memo keeps the copy small and fast.
     stand_ins = {id(modules[name]): module for name, module in replaced.items() if name in modules}
     stand_ins |= {id(tensors[name]): tensor for name, tensor in vectors.items()}
@@ -219,6 +223,7 @@ def fold(model: nn.Module, graph: ChannelGraph, alive: np.ndarray) -> nn.Module:
 
 
 def _fold_layer(
+    graph: ChannelGraph,
     layer: Layer,
     modules: dict[str, nn.Module],
     compactor: Compactor | None,
@@ -229,11 +234,11 @@ def _fold_layer(
     module = modules[layer.name]
     weight = module.weight.transpose(0, 1) if layer.kind == "transposed" else module.weight  # [out, in, ...]
     bias = module.bias
-    out_kept = _kept(alive, layer.out_units)
+    out_kept = _kept(graph, alive, layer.out_units)
     if from_dead is not None:
         bias = from_dead.to(weight) if bias is None else bias + from_dead.to(weight)
     if layer.kind in PRODUCERS:  # in the others a group goes with all its channels
-        weight = weight[:, _kept(alive, layer.in_units)]
+        weight = weight[:, _kept(graph, alive, layer.in_units)]
     if layer.norm is not None:
         scale, shift = _norm_as_affine(modules[layer.norm])
         weight = weight * scale.view(-1, *[1] * (weight.dim() - 1))
@@ -304,19 +309,15 @@ def _narrow_norm(norm: nn.Module, compactor: Compactor | None, kept: torch.Tenso
     return narrow
 
 
-def _narrow_vector(layer: Layer, tensor: torch.Tensor, alive: np.ndarray) -> torch.Tensor:
-    kept = _kept(alive, layer.out_units)
+def _narrow_vector(graph: ChannelGraph, layer: Layer, tensor: torch.Tensor, alive: np.ndarray) -> torch.Tensor:
+    kept = _kept(graph, alive, layer.out_units)
     narrow = tensor.detach().index_select(layer.dim, kept if len(kept) else torch.tensor([0]))  # for `blocks.Gone`
     return nn.Parameter(narrow, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else narrow
 
 
-def _kept(alive: np.ndarray, units: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.flatnonzero(alive[units]))
-
-
-def _plain_parameters(model: nn.Module) -> int:
-    compactors = sum(compactor.pwc.weight.numel() for compactor in find_compactors(model).values())
-    return sum(parameter.numel() for parameter in model.parameters()) - compactors
+def _kept(graph: ChannelGraph, alive: np.ndarray, units: np.ndarray) -> torch.Tensor:
+    """The places of live units among those that are still in the model."""
+    return torch.from_numpy(np.flatnonzero(alive[graph.present(units)]))
 
 
 def _prove(

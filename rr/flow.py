@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from rr.trace import Trace, argument, operation
+from rr.trace import Trace, argument, named_tensors, operation
 
 Rule = Callable[[fx.Node], torch.Tensor | list[torch.Tensor] | None]
 
@@ -75,6 +75,7 @@ WITH_RULE = (
 # Known, and known to make every channel depend on the others.
 OVER_CHANNELS = frozenset("layer_norm group_norm instance_norm local_response_norm softmax log_softmax".split())
 PRODUCERS = ("conv", "transposed", "linear")  # layers whose outputs are new channels
+PER_GROUP = ("depthwise", "grouped")  # layers whose groups go as a whole
 WITHOUT_WIDTH = ("norm", "vector")  # what has the channels of others
 
 
@@ -546,10 +547,7 @@ class _Interpreter:
 
 def _readers(trace: Trace, model: nn.Module) -> dict[str, list[fx.Node]]:
     """Parameter's or buffer's name -> the operations that read it, under whichever of its names."""
-    tensors = {
-        **dict(model.named_parameters(remove_duplicate=False)),
-        **dict(model.named_buffers(remove_duplicate=False)),
-    }
+    tensors = named_tensors(model)
     by_tensor: dict[int, list[fx.Node]] = {}
     for node in trace.nodes:
         if node.name in trace.parameters and node.op == "placeholder":

@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 import numpy as np
+import torch
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rr.compactor import Compactor, insert_compactors
 from rr.constants import Inexact, inexact_consumers
 from rr.costs import MacsOfWidths, ParametersOfWidths
-from rr.flow import PRODUCERS, WITHOUT_WIDTH, ChannelFlow, LayerFlow, channel_flow
+from rr.flow import PER_GROUP, PRODUCERS, WITHOUT_WIDTH, ChannelFlow, LayerFlow, channel_flow
 from rr.masks import least_macs
 from rr.trace import Inputs, Trace, trace_model
 
@@ -79,13 +80,17 @@ class ChannelGraph:
     reasons: unit -> why it can't be pruned; a unit that isn't in it is prunable
     streams: the units that an addition joined out of several layers' channels
     counted: the units that the forward cuts or groups, perhaps by numbers of its own
+    silence: (block-)diagonal compactors also where dead channels leave constants that a bias could hold, so that they
+        can be taken out in mid-run
+    removed: [num_units] of bool, the units that have been taken out of the live model (rr.narrow); remaining: parameter
+        or buffer -> dimension -> the positions that are left there, and how many there were
     """
 
-    def __init__(self, model: nn.Module, example_inputs: Inputs) -> None:
+    def __init__(self, model: nn.Module, example_inputs: Inputs, *, silence: bool = False) -> None:
         trace = trace_model(model, example_inputs)
-        self._build(trace, model, channel_flow(trace, model))
+        self._build(trace, model, channel_flow(trace, model), silence)
 
-    def _build(self, trace: Trace, model: nn.Module, flow: ChannelFlow) -> None:
+    def _build(self, trace: Trace, model: nn.Module, flow: ChannelFlow, silence: bool = False) -> None:
         self.trace = trace
         self._modules = _Modules(trace, model)
         order = {name: position for position, name in enumerate(self._modules.order)}
@@ -116,8 +121,10 @@ class ChannelGraph:
             )
         self.sites = self._sites_behind_producers()
         self._protect_units_without_compactors()
-        self._settle_constants(model)
+        self._settle_constants(model, silence)
         self.groups = self._find_groups()
+        self.removed = np.zeros(self.num_units, dtype=bool)
+        self.remaining: dict[str, dict[int, tuple[np.ndarray, int]]] = {}
         self.macs = MacsOfWidths(self)
         self.parameters = ParametersOfWidths(self, model)
 
@@ -155,6 +162,19 @@ class ChannelGraph:
         if not selected.any():
             raise ValueError("no prunable channels are left: see ChannelGraph.explain() for what is unprunable and why")
         return selected
+
+    def present(self, units: np.ndarray) -> np.ndarray:
+        """Those of `units` that haven't been taken out of the live model."""
+        return units[~self.removed[units]]
+
+    def at_full_width(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        """A parameter or buffer, by its name in the model, with zeros where channels were taken out of it."""
+        for dim, (positions, size) in self.remaining.get(name, {}).items():
+            shape = list(tensor.shape)
+            shape[dim] = size
+            full = tensor.new_ones(shape) if name.endswith("running_var") else tensor.new_zeros(shape)
+            tensor = full.index_copy(dim, torch.from_numpy(positions).to(tensor.device), tensor)
+        return tensor
 
     def sites_of(self, selected: np.ndarray) -> list[Site]:
         """The places for compactors with a row for any of the units in `selected` ([num_units] of bool)."""
@@ -273,7 +293,7 @@ class ChannelGraph:
             groups = self._modules[layer.name].groups
         return Site(host, layer.name, last.nodes, layer.out_units, groups)
 
-    def _settle_constants(self, model: nn.Module) -> None:
+    def _settle_constants(self, model: nn.Module, silence: bool) -> None:
         """What dead channels leave must be nothing or a constant that a bias can hold.
 
         Where it isn't, a (block-)diagonal compactor behind the last layer that keeps channels apart silences them
@@ -283,7 +303,7 @@ class ChannelGraph:
         per_channel = [
             layer
             for layer in self.layers.values()
-            if layer.kind in ("depthwise", "grouped") or (layer.kind == "norm" and layer.name not in direct)
+            if layer.kind in PER_GROUP or (layer.kind == "norm" and layer.name not in direct)
         ]
         candidates = {layer.name: site for layer in per_channel if (site := self._site_behind(layer)) is not None}
         while found := inexact_consumers(self, model):
@@ -292,6 +312,8 @@ class ChannelGraph:
             if not nearer:
                 for unit, inexact in found.items():
                     self.reasons.setdefault(unit, inexact.reason)
+        while silence and (nearer := self._sites_before(inexact_consumers(self, model, silent=True), candidates)):
+            self.sites.update(nearer)
         order = {name: position for position, name in enumerate(self.layers)}
         of_use = [site for site in self.sites.values() if site.layer not in candidates or self._any_prunable(site)]
         self.sites = {site.layer: site for site in sorted(of_use, key=lambda site: order[site.layer])}

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,10 +24,11 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.utils.hooks import RemovableHandle
 
 from rr.compactor import Compactor, find_compactors
-from rr.convert import alive_units, convert, unit_norms
+from rr.convert import alive_units, convert, unit_norms, zero_dead_rows
 from rr.costs import Target, multiples_in_units
 from rr.graph import ChannelGraph, Site
-from rr.masks import least_widths, select_forgotten
+from rr.masks import least_widths, rounded_up, select_forgotten
+from rr.narrow import silent_units, take_out
 from rr.rehearsal import rehearse, rehearse_vanishing
 from rr.trace import Inputs
 
@@ -77,6 +78,16 @@ class ResRepConfig:
     )
     include: tuple[str, ...] = field(default=(), metadata={"help": "prune only layers that fit these name patterns"})
     exclude: tuple[str, ...] = field(default=(), metadata={"help": "do not prune layers that fit these name patterns"})
+    narrow: str = field(
+        default="no",
+        metadata={
+            "help": "'rows': take dead channels out of the network while it trains, which gets cheaper by that",
+            "choices": ("no", "rows"),
+        },
+    )
+    narrow_threshold: float = field(
+        default=1e-3, metadata={"help": "narrow: masked rows with a smaller norm are set to zero and taken out"}
+    )
 
     def __post_init__(self) -> None:
         checks = {
@@ -92,6 +103,8 @@ class ResRepConfig:
             "threshold must be at least 0": self.threshold >= 0,
             "compactor_momentum must be at least 0 and less than 1": 0 <= self.compactor_momentum < 1,
             "layers must be 'internal' or 'all'": self.layers in ("internal", "all"),
+            "narrow must be 'no' or 'rows'": self.narrow in ("no", "rows"),
+            "narrow_threshold must be at least 0": self.narrow_threshold >= 0,
         }
         for message, holds in checks.items():
             if not holds:
@@ -159,7 +172,7 @@ class ResRepPruner:
         self.model = model
         self.example_inputs = example_inputs
         self.config = config or ResRepConfig()
-        self.graph = graph or ChannelGraph(model, example_inputs)
+        self.graph = graph or ChannelGraph(model, example_inputs, silence=self.config.narrow != "no")
         rehearse(model, self.graph, example_inputs, self._select(), max(self.config.num_at_least, 1))
         self.selected = self._select()  # without what that found
         self._least = np.full(len(self.graph.groups), max(self.config.num_at_least, 1))
@@ -176,9 +189,11 @@ class ResRepPruner:
         self.compactors: dict[str, Compactor] = present or self.graph.insert_compactors(model, self.selected)
         torch.compiler.reset()  # what was compiled before would go on without the compactors
         self._hosts = {host: model.get_submodule(host) for host in self.compactors}
+        self._optimizer: torch.optim.Optimizer | None = None
         self._hooks: list[RemovableHandle] = []
         self._loop_is_checked = False
         self._weights = [self.compactors[site.host].pwc.weight for site in self.sites]
+        self._silent = silent_units(self.graph, model) if self.config.narrow != "no" else None
         self._prepare_rows()
 
     # The user's loop ------------------------------------------------------------------------------------------
@@ -223,6 +238,7 @@ class ResRepPruner:
         for hook in self._hooks:
             hook.remove()
         self._loop_is_checked = False
+        self._optimizer = optimizer
         self._hooks = [
             optimizer.register_step_pre_hook(self._before_step),
             optimizer.register_step_post_hook(self._after_step),
@@ -289,12 +305,54 @@ class ResRepPruner:
         self._waiting = walked - int(forgotten.sum())
         alive = np.ones(self.graph.num_units, dtype=bool)
         alive[self._candidates[forgotten]] = False
+        alive &= ~self.graph.removed
         self._set_masks(alive)
         if not _distributed() or dist.get_rank() == 0:
             ratio = self.masked_macs_ratio
             logger.debug(
                 "step %d: %d of %d rows forgotten, %.4f of the MACs", self.steps, forgotten.sum(), len(norms), ratio
             )
+
+    @torch.no_grad()
+    def narrow(self) -> int:
+        """Take masked units that have died out of the model and its optimiser; returns how many (`narrow='rows'`).
+
+        Between steps, and before the next forward pass: a unit with a norm under `narrow_threshold` is set to zero, and
+        goes with the columns that read it, the channels of layers between, its optimiser's numbers and its mask. The
+        training function stays what it is with that unit at zero. Parameters stay the same objects with fewer numbers;
+        what wraps the model (DistributedDataParallel) is to be built anew where there were any. The same on every rank.
+        """
+        if self._silent is None:
+            raise ValueError("channels can be taken out only with ResRepConfig(narrow='rows')")
+        dying = ~self.masked_alive() & ~self.graph.removed & self._silent
+        dying &= unit_norms(self.graph, self.compactors) < self.config.narrow_threshold
+        going = self._whole_multiples(dying)
+        if _distributed():
+            decided = torch.from_numpy(going).to(self._weights[0].device, torch.uint8)
+            dist.broadcast(decided, src=0)
+            going = decided.cpu().numpy().astype(bool)
+        if going.any():
+            zero_dead_rows(self.model, self.graph, ~going)
+            self._take_out(np.flatnonzero(going))
+        return int(going.sum())
+
+    def _whole_multiples(self, dying: np.ndarray) -> np.ndarray:
+        """Of the dying units, those that leave each group at a multiple; the others wait for company."""
+        present = ~self.graph.removed
+        widths = self.graph.macs.group_widths(present & ~dying)
+        kept = rounded_up(np.maximum(widths, np.maximum(self._least, 1)), self.graph.macs.group_sizes, self._multiples)
+        going = np.zeros_like(dying)
+        for group, width, now in zip(self.graph.groups, kept, self.graph.macs.group_widths(present), strict=True):
+            going[group.units[dying[group.units]][: max(now - width, 0)]] = True
+        return going
+
+    def _take_out(self, units: np.ndarray) -> None:
+        take_out(self.model, self.graph, units, [self._optimizer] if self._optimizer else [])
+        self.sites = [
+            replace(site, units=self.graph.present(site.units)) for site in self.graph.sites_of(self.selected)
+        ]
+        self._prepare_rows()
+        torch.compiler.reset()
 
     # Where it stands ------------------------------------------------------------------------------------------
 
@@ -303,7 +361,7 @@ class ResRepPruner:
         alive = np.ones(self.graph.num_units, dtype=bool)
         for site in self.sites:
             alive[site.units[self.compactors[site.host].mask.detach().cpu().numpy() == 0]] = False
-        return alive
+        return alive & ~self.graph.removed
 
     def remaining_alive(self) -> np.ndarray:
         """[num_units] of bool: units that a conversion would keep now (norm at or over the threshold)."""
@@ -356,14 +414,21 @@ class ResRepPruner:
         )
         return slim
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, Any]:
         """What the model's own state dict doesn't hold (masks and compactors are in that)."""
-        return {"steps": self.steps, "waiting": self._waiting}
+        state = {"steps": self.steps, "waiting": self._waiting}
+        return state | ({"removed": np.flatnonzero(self.graph.removed).tolist()} if self._silent is not None else {})
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from `state_dict()`; load the model's own state as well."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict()`; load the model's and the optimiser's own states as well, after this.
+
+        With `narrow` the model gets the widths that it had, so that those states fit.
+        """
         self.steps = int(state["steps"])
         self._waiting = int(state.get("waiting", 0))  # older states have none, and no multiples to wait for
+        removed = np.array(state.get("removed", []), dtype=np.int64)
+        if len(removed):
+            self._take_out(removed)
 
     # The hooks ------------------------------------------------------------------------------------------------
 

@@ -59,6 +59,14 @@ def inputs_like(model: nn.Module, example_inputs: Inputs) -> tuple[torch.Tensor,
     return tuple(item.to(anchor.device, anchor.dtype if item.is_floating_point() else None) for item in inputs)
 
 
+def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters and buffers by name, those with several names by each of them."""
+    return {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
+
+
 def first_line(error: Exception) -> str:
     """An error's message as far as its first line, its type where it has none."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,134 @@
+"""Dead channels out of a live model and its optimiser: training gets cheaper as they die (weakness 1 of the original).
+
+A unit whose compactor rows are exactly zero, and whose channels stay zero on all their ways (`silent_units`), adds
+nothing to any layer that reads it, and gets nothing back. So its rows, the columns that read it, the channels of layers
+between and the optimiser's numbers for all of these can go, and the training function stays what it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from rr.compactor import CHILD, WEIGHT_SUFFIX
+from rr.constants import inexact_consumers
+from rr.flow import PRODUCERS
+from rr.graph import ChannelGraph
+
+MASK_SUFFIX = f".{CHILD}.mask"
+
+
+def take_out(
+    model: nn.Module, graph: ChannelGraph, units: np.ndarray, optimizers: Sequence[torch.optim.Optimizer] = ()
+) -> None:
+    """Take `units` out of `model`, of the optimisers' states and of `graph`, in place.
+
+    units: numbers of units in `graph`, silent, with compactor rows of zero. Every parameter stays the object that it
+    is, with fewer numbers in it (`parameter.data`), so it keeps its place in the optimiser and in its groups.
+    """
+    graph.removed[units] = True
+    modules = dict(model.named_modules())
+    states = [optimizer.state for optimizer in optimizers]
+    for name, dim, remaining, full_size in list(_narrowed(graph, modules)):
+        before = graph.remaining.get(name, {}).get(dim, (np.arange(full_size), full_size))[0]
+        kept = np.flatnonzero(np.isin(before, remaining))
+        if len(kept) < len(before):
+            _cut(model, name, dim, torch.from_numpy(kept), states)
+            graph.remaining.setdefault(name, {})[dim] = remaining, full_size
+    _count_anew(graph, modules)
+
+
+def silent_units(graph: ChannelGraph, model: nn.Module) -> np.ndarray:
+    """[num_units] of bool: prunable units that, dead, hand nothing to any layer, neither in training nor afterwards.
+
+    One that leaves a constant (a depthwise conv-BN-ReLU makes it) does: that BN's shift would still learn.
+    """
+    silent = graph.prunable
+    silent[list(inexact_consumers(graph, model, silent=True))] = False
+    return silent
+
+
+def full_state(graph: ChannelGraph, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A state dict of the narrowed model at full width: zeros where channels were taken out.
+
+    So weights written in mid-run load into the full network with its compactors, and convert to the same narrow one.
+    """
+    return {name: graph.at_full_width(name, tensor) for name, tensor in state.items()}
+
+
+def _narrowed(graph: ChannelGraph, modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, int, np.ndarray, int]]:
+    """Parameters and buffers with removed channels: name, dimension, the positions that remain of so many."""
+    behind_producers = {layer.norm for layer in graph.layers.values() if layer.kind in PRODUCERS}
+
+    def along(name: str, dim: int, units: np.ndarray) -> Iterator[tuple[str, int, np.ndarray, int]]:
+        if graph.removed[units].any():
+            yield name, dim, np.flatnonzero(~graph.removed[units]), len(units)
+
+    for layer in graph.layers.values():
+        if layer.kind in PRODUCERS:
+            yield from along(f"{layer.name}.weight", 0 if layer.kind == "transposed" else 1, layer.in_units)
+        elif layer.kind == "vector":
+            yield from along(layer.name, layer.dim, layer.out_units)
+        elif layer.name not in behind_producers:  # those are in front of the compactor
+            for leaf in ("weight", "bias", "running_mean", "running_var"):
+                if getattr(modules[layer.name], leaf, None) is not None:
+                    yield from along(f"{layer.name}.{leaf}", 0, layer.out_units)
+    for site in graph.sites.values():
+        if hasattr(modules[site.host], CHILD):
+            yield from along(f"{site.host}{WEIGHT_SUFFIX}", 0, site.units)
+            yield from along(f"{site.host}{MASK_SUFFIX}", 0, site.units)
+
+
+def _cut(model: nn.Module, name: str, dim: int, kept: torch.Tensor, states: Sequence[dict]) -> None:
+    owner_name, _, leaf = name.rpartition(".")
+    owner = model.get_submodule(owner_name)
+    tensor = getattr(owner, leaf)
+
+    def narrow(full: torch.Tensor) -> torch.Tensor:
+        memory_format = torch.preserve_format
+        if full.dim() == 4 and not full.is_contiguous() and full.is_contiguous(memory_format=torch.channels_last):
+            memory_format = torch.channels_last
+        cut = full.index_select(dim, kept.to(full.device))
+        return cut.clone(memory_format=memory_format)
+
+    if not isinstance(tensor, nn.Parameter):
+        setattr(owner, leaf, narrow(tensor))
+        return
+    for state in states:
+        for key, value in state.get(tensor, {}).items():
+            if isinstance(value, torch.Tensor) and value.shape == tensor.shape:
+                state[tensor][key] = narrow(value)
+    tensor.data = narrow(tensor.data)
+    tensor.grad = None
+
+
+def _count_anew(graph: ChannelGraph, modules: Mapping[str, nn.Module]) -> None:
+    """The numbers of channels and groups that modules know of themselves."""
+    for layer in graph.layers.values():
+        if layer.kind == "vector":
+            owner = modules[layer.name.rpartition(".")[0]]
+            if isinstance(owner, nn.PReLU):
+                owner.num_parameters = owner.weight.numel()
+            continue
+        module = modules[layer.name]
+        if layer.kind == "norm":
+            module.num_features = len(module.running_mean)
+        elif layer.kind == "linear":
+            module.in_features = module.weight.shape[1]
+        elif layer.kind == "conv":
+            module.in_channels = module.weight.shape[1]
+        elif layer.kind == "transposed":
+            module.in_channels = module.weight.shape[0]
+        else:
+            module.groups = module.groups * module.weight.shape[0] // module.out_channels
+            module.out_channels, module.in_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
+    for site in graph.sites.values():
+        compactor = getattr(modules[site.host], CHILD, None)
+        if compactor is not None:
+            compactor.pwc.out_channels = compactor.pwc.weight.shape[0]
+            if site.groups > 1:
+                compactor.pwc.groups = compactor.pwc.weight.shape[0] // compactor.pwc.weight.shape[1]
+                compactor.pwc.in_channels = compactor.pwc.out_channels

@@ -1,0 +1,192 @@
+"""Dead channels taken out of a live model: the loss curve is that of the model with the rows kept at zero."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from networks import Net, conv, generic
+from torch import Tensor, nn
+
+from base_model import build_any, build_model
+from rr import ResRepConfig, ResRepPruner
+from rr.convert import zero_dead_rows
+from rr.files import load_strict
+from rr.narrow import full_state
+
+OPTIMIZERS = {
+    "SGD": lambda pruner: torch.optim.SGD(pruner.param_groups(lr=0.01, momentum=0.9, weight_decay=1e-3)),
+    "AdamW": lambda pruner: torch.optim.AdamW(pruner.model.parameters(), lr=1e-3, weight_decay=0.1, amsgrad=True),
+}
+
+
+def dense_blocks() -> Net:
+    """BN before the convolutions and concatenation, as in DenseNet."""
+
+    def forward(net: Net, x: Tensor) -> Tensor:
+        x = net.stem(x)
+        x = torch.cat([x, net.c1(F.relu(net.n1(x)))], 1)
+        return net.fc(F.relu(net.n2(x)).mean((2, 3)))
+
+    modules = {"stem": conv(3, 8), "n1": nn.BatchNorm2d(8), "c1": conv(8, 4), "n2": nn.BatchNorm2d(12)}
+    return Net(forward, **modules, fc=nn.Linear(12, 2))
+
+
+def all_sorts() -> Net:
+    """Grouped, transposed and shared layers, PReLU, a shuffle, and a flattened classifier with a hidden layer."""
+
+    def forward(net: Net, x: Tensor) -> Tensor:
+        x = net.p(net.n(net.g(net.a(x))))
+        x = F.relu(net.t(net.shuffle(x)))
+        x = net.twice(F.relu(net.twice(x)))
+        return net.fc(F.relu(net.hidden(x.flatten(1))))
+
+    return Net(
+        forward,
+        a=conv(3, 8),
+        g=conv(8, 16, groups=4),
+        n=nn.BatchNorm2d(16),
+        p=nn.PReLU(16),
+        shuffle=nn.ChannelShuffle(2),
+        t=nn.ConvTranspose2d(16, 6, 3, padding=1),
+        twice=conv(6, 6),
+        hidden=nn.Linear(6 * 64, 10),
+        fc=nn.Linear(10, 2),
+    )
+
+
+FAMILIES: dict[str, tuple[Callable[[], nn.Module], str, int]] = {
+    "residual, inner layers": (lambda: build_model("src20"), "internal", 32),
+    "residual streams": (lambda: build_model("src20"), "all", 32),
+    "depthwise": (lambda: build_model("smi1_cifar"), "all", 32),
+    "squeeze and excite": (lambda: build_any("torchvision/mobilenet_v3_small", num_classes=3), "all", 32),
+    "dense": (dense_blocks, "all", 8),
+    "all sorts": (all_sorts, "all", 8),
+}
+
+
+def pruner_of(build: Callable[[], nn.Module], layers: str, size: int) -> ResRepPruner:
+    torch.manual_seed(0)
+    model = generic(build()).double()
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    config = ResRepConfig(flops_target=0.6, layers=layers, narrow="rows", begin_granularity=10**6, penalty=1e-3)
+    return ResRepPruner(model, torch.randn(2, 3, size, size), config)
+
+
+def kill(pruner: ResRepPruner, share: float, seed: int = 0) -> np.ndarray:
+    """Mask a share of the units that may be taken out, and set their rows to zero."""
+    alive = pruner.masked_alive()
+    for group in pruner.graph.groups:
+        units = group.units[pruner.selected[group.units] & pruner._silent[group.units] & alive[group.units]]
+        some = np.random.default_rng(seed).permutation(units)[: int(share * len(units))]
+        alive[some] = False
+    pruner._set_masks(alive)
+    zero_dead_rows(pruner.model, pruner.graph, alive)
+    return alive
+
+
+def losses(pruner: ResRepPruner, optimizer: torch.optim.Optimizer, size: int, steps: int, seed: int) -> list[float]:
+    """Train on random batches; without narrowing, dead rows are set to zero after each step."""
+    generator = torch.Generator().manual_seed(seed)
+    alive = pruner.masked_alive()
+    found = []
+    for _ in range(steps):
+        images = torch.randn(4, 3, size, size, dtype=torch.float64, generator=generator)
+        loss = F.cross_entropy(pruner.model.train()(images), torch.tensor([0, 1, 0, 1]))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        zero_dead_rows(pruner.model, pruner.graph, alive)
+        found.append(loss.item())
+    return found
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_loss_curve_stays_what_it_was(family: str, optimizer: str) -> None:
+    """Narrowed twice, some steps apart, with the optimiser's numbers of the steps before."""
+    size = FAMILIES[family][2]
+    curves, models = [], []
+    for narrows in (False, True):
+        pruner = pruner_of(*FAMILIES[family])
+        attached = OPTIMIZERS[optimizer](pruner)
+        pruner.attach(attached)
+        curve = losses(pruner, attached, size, 2, seed=0)
+        for share in (0.3, 0.4):
+            alive = kill(pruner, share)
+            if narrows:
+                places = [[id(parameter) for parameter in group["params"]] for group in attached.param_groups]
+                assert pruner.narrow() > 0
+                assert pruner.narrow() == 0
+                assert places == [[id(parameter) for parameter in group["params"]] for group in attached.param_groups]
+                assert (pruner.masked_alive() == alive).all()
+            curve += losses(pruner, attached, size, 3, seed=1)
+        curves.append(curve)
+        models.append(pruner)
+    np.testing.assert_allclose(curves[1], curves[0], rtol=1e-9, atol=1e-12)
+    wide, narrow = models
+    count = [sum(parameter.numel() for parameter in pruner.model.parameters()) for pruner in models]
+    assert count[1] < 0.8 * count[0]
+    for pruner in models:
+        pruner.convert()
+    assert narrow.report.widths == wide.report.widths
+    assert narrow.report.macs_after == wide.report.macs_after
+    assert narrow.report.parameters_before == wide.report.parameters_before
+    images = torch.randn(2, 3, size, size, dtype=torch.float64)
+    torch.testing.assert_close(narrow.convert()(images), wide.convert()(images), rtol=1e-9, atol=1e-9)
+
+
+def test_a_narrowed_state_comes_back_in_another_process_and_at_full_width() -> None:
+    family = FAMILIES["depthwise"]
+    pruner = pruner_of(*family)
+    optimizer = OPTIMIZERS["SGD"](pruner)
+    pruner.attach(optimizer)
+    losses(pruner, optimizer, 32, 2, seed=0)
+    alive = kill(pruner, 0.5)
+    pruner.narrow()
+    losses(pruner, optimizer, 32, 1, seed=0)
+    states = copy.deepcopy([pruner.state_dict(), pruner.model.state_dict(), optimizer.state_dict()])
+    expected = losses(pruner, optimizer, 32, 2, seed=3)
+
+    again = pruner_of(*family)
+    attached = OPTIMIZERS["SGD"](again)
+    again.attach(attached)
+    for target, state in zip((again, again.model, attached), states, strict=True):
+        target.load_state_dict(state)
+    assert (again.masked_alive() == alive).all()
+    assert losses(again, attached, 32, 2, seed=3) == expected
+
+    wide = pruner_of(*family)
+    load_strict(wide.model, full_state(again.graph, again.model.state_dict()), "the full state")
+    images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    torch.testing.assert_close(wide.model.eval()(images), again.model.eval()(images), rtol=1e-12, atol=1e-12)
+    assert (wide.masked_alive() == alive).all()
+
+
+def test_only_what_is_masked_and_has_died_goes_and_in_multiples() -> None:
+    torch.manual_seed(0)
+    config = ResRepConfig(flops_target=0.6, narrow="rows", width_multiple=8)
+    pruner = ResRepPruner(build_model("src20"), torch.randn(2, 3, 32, 32), config)
+    assert pruner.narrow() == 0
+    compactor = pruner.compactors["stage1.block0.conv1"]
+    with torch.no_grad():
+        compactor.mask[:9] = 0
+        compactor.pwc.weight[:4] *= 1e-6
+        assert pruner.narrow() == 0  # 4 of 16 dead: no multiple yet
+        compactor.pwc.weight[:9] *= 1e-6
+        compactor.pwc.weight[12] *= 1e-6  # dead, but not masked
+    assert pruner.narrow() == 8
+    assert compactor.pwc.weight.shape == (8, 16, 1, 1)
+    assert compactor.mask.tolist() == [0] + [1] * 7
+
+
+def test_without_the_setting_nothing_can_be_taken_out() -> None:
+    pruner = ResRepPruner(build_model("src20"), torch.randn(2, 3, 32, 32), ResRepConfig())
+    with pytest.raises(ValueError, match="narrow='rows'"):
+        pruner.narrow()

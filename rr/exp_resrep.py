@@ -34,6 +34,7 @@ from base_model import model_names, pretrained_weights
 from data import Data
 from rr import ConversionReport, ResRepConfig, ResRepPruner
 from rr.files import load_network, load_start, load_strict, read_hdf5, read_weights, save_converted, save_hdf5
+from rr.narrow import full_state
 from rr.recipes import resrep_config
 from training import (
     Callback,
@@ -160,7 +161,7 @@ def run(
                         recipe.lr, recipe.momentum, recipe.weight_decay, recipe.bias_lr_factor
                     ),
                     write_weights=lambda path, network: save_hdf5(
-                        path, network.state_dict(), file_attributes(recipe, data)
+                        path, full_state(pruner.graph, network.state_dict()), file_attributes(recipe, data)
                     ),
                     callbacks=[ResRepCallback(pruner)],
                     resume=todo is RunState.RESUME,
@@ -209,6 +210,9 @@ class ResRepCallback(Callback):
             state.save_weights(BEFORE_FIRST_MASK)
         if pruner.masks_are_due():
             logger.info("iter %d, unmasked deps %s", state.step, pruner.graph.widths(pruner.masked_alive()))
+            if pruner.config.narrow != "no" and (gone := pruner.narrow()):
+                state.rewrap()
+                logger.info("iter %d, %d dead units taken out of the network", state.step, gone)
         if state.step % REMAIN_INTERVAL == 0:
             remain = pruner.graph.widths(pruner.remaining_alive())
             logger.info(

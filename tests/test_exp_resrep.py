@@ -181,13 +181,7 @@ def test_a_target_for_parameters_and_widths_in_multiples(base_weights: Path, tmp
 def test_killed_in_mid_epoch_it_goes_on_bit_identically(finished: Path, base_weights: Path, tmp_path: Path) -> None:
     folder = tmp_path / "killed"
     options = [*PRUNE, "--base-weights", str(base_weights), "--output-dir", str(folder), "--checkpoint-interval", "5"]
-    process = subprocess.Popen([sys.executable, str(SCRIPT), *options], stderr=subprocess.PIPE, text=True)
-    for line in process.stderr:  # the masks are at work, and the second epoch isn't over
-        if line.startswith("step 30 "):
-            process.send_signal(signal.SIGKILL)
-            break
-    assert process.wait(60) == -signal.SIGKILL
-    process.stderr.close()
+    kill_after("step 30 ", options)  # the masks are at work, and the second epoch isn't over
     assert not (folder / "finish.hdf5").exists()
 
     refused = run_script(*options)
@@ -241,6 +235,47 @@ def test_a_network_of_ones_own_from_its_own_checkpoint(tmp_path: Path) -> None:
     assert "holds a" in other.stderr
 
 
+def kill_after(words: str, options: list[str]) -> None:
+    """Run the script, and kill -9 it when it has logged `words`."""
+    process = subprocess.Popen([sys.executable, str(SCRIPT), *options], stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if words in line:
+            process.send_signal(signal.SIGKILL)
+            break
+    assert process.wait(60) == -signal.SIGKILL
+    process.stderr.close()
+
+
+def test_a_network_that_is_narrowed_in_mid_run(base_weights: Path, tmp_path: Path) -> None:
+    """Its dead channels go while it trains; files stay at full width; killed after that, it goes on bit-identically."""
+    options = [*PRUNE, "--narrow", "rows", "--layers", "all", "--flops-target", "0.6", "--base-weights", base_weights]
+    options = [str(option) for option in (*options, "--checkpoint-interval", "10", "--max-steps", "200")]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run = run_script(*options, "--output-dir", whole)
+    assert run.returncode == 0, run.stderr
+    assert len(re.findall(r"iter \d+, \d+ dead units taken out", run.stderr)) > 3
+    result = json.loads((whole / "result.json").read_text())
+    assert result["conversion"]["macs_ratio"] <= 0.6
+    assert result["converted"]["top1"] == result["last_epoch"]["top1"]
+    assert result["converted"]["loss"] == pytest.approx(result["last_epoch"]["loss"], rel=1e-4)
+    widths = result["conversion"]["widths"]
+    with h5py.File(whole / "finish.hdf5") as file:
+        matrix = file["stage1.block0.conv1.compactor.pwc.weight"][()]
+    assert matrix.shape == (16, 16, 1, 1)
+    assert (np.abs(matrix).sum((1, 2, 3)) > 1e-5).sum() == widths[1] < 16
+
+    kill_after("dead units taken out", [*options, "--output-dir", str(killed)])
+    assert not (killed / "finish.hdf5").exists()
+    state = torch.load(killed / "latest.pth", weights_only=True)
+    resumed = run_script(*options, "--output-dir", killed, "-c", "continue")
+    assert resumed.returncode == 0, resumed.stderr
+    assert str(state).count("removed") == 1
+    for name in ("finish.hdf5", "finish_converted.hdf5"):
+        first, second = read_hdf5(whole / name), read_hdf5(killed / name)
+        for key, array in first.arrays.items():
+            assert np.array_equal(array, second.arrays[key]), key
+
+
 @pytest.mark.parametrize(
     "launcher",
     [["-m", "torch.distributed.run"], ["-m", "torch.distributed.launch"]],
@@ -252,6 +287,7 @@ def test_two_processes(launcher: list[str], base_weights: Path, tmp_path: Path) 
         port = free.getsockname()[1]
     command = [sys.executable, *launcher, "--nproc_per_node=2", f"--master_port={port}", str(SCRIPT), *PRUNE]
     command += ["--base-weights", str(base_weights), "--output-dir", str(tmp_path / "run"), "--max-steps", "20"]
+    command += ["--narrow", "rows", "--narrow-threshold", "0.9"]
     began = time.perf_counter()
     run = subprocess.run(
         command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}
@@ -259,6 +295,7 @@ def test_two_processes(launcher: list[str], base_weights: Path, tmp_path: Path) 
     assert run.returncode == 0, run.stderr[-3000:]
     assert time.perf_counter() - began < 300
     log = (tmp_path / "run" / "log.txt").read_text()
+    assert "dead units taken out" in log  # and the ranks' gradients still fit each other
     assert log.count("converted model: top1=") == 1  # rank 0 alone logs and writes
     assert json.loads((tmp_path / "run" / "run.json").read_text())["processes"] == 2
     model, _ = load_network(

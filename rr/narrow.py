@@ -101,7 +101,11 @@ def _cut(model: nn.Module, name: str, dim: int, kept: torch.Tensor, states: Sequ
         for key, value in state.get(tensor, {}).items():
             if isinstance(value, torch.Tensor) and value.shape == tensor.shape:
                 state[tensor][key] = narrow(value)
-    tensor.data = narrow(tensor.data)
+    narrowed = narrow(tensor.data)
+    # Another type in between makes autograd forget the node that adds up the parameter's gradient, which knows the old
+    # shape and stays while something (DistributedDataParallel) holds it.
+    tensor.data = narrowed.new_empty(0, dtype=torch.float32 if narrowed.dtype == torch.float64 else torch.float64)
+    tensor.data = narrowed
     tensor.grad = None
 
 

@@ -186,6 +186,19 @@ def test_only_what_is_masked_and_has_died_goes_and_in_multiples() -> None:
     assert compactor.mask.tolist() == [0] + [1] * 7
 
 
+def test_a_parameter_whose_gradient_node_is_held_is_narrowed_too() -> None:
+    """DistributedDataParallel holds on to the node that adds up a parameter's gradient, and that knows the shape."""
+    pruner = pruner_of(*FAMILIES["dense"])
+    optimizer = OPTIMIZERS["SGD"](pruner)
+    pruner.attach(optimizer)
+    held = [parameter.expand_as(parameter).grad_fn for parameter in pruner.model.parameters()]
+    losses(pruner, optimizer, 8, 1, seed=0)
+    kill(pruner, 0.5)
+    assert pruner.narrow() > 0
+    losses(pruner, optimizer, 8, 1, seed=0)
+    assert held
+
+
 def test_without_the_setting_nothing_can_be_taken_out() -> None:
     pruner = ResRepPruner(build_model("src20"), torch.randn(2, 3, 32, 32), ResRepConfig())
     with pytest.raises(ValueError, match="narrow='rows'"):

@@ -78,6 +78,10 @@ class ResRepConfig:
     )
     include: tuple[str, ...] = field(default=(), metadata={"help": "prune only layers that fit these name patterns"})
     exclude: tuple[str, ...] = field(default=(), metadata={"help": "do not prune layers that fit these name patterns"})
+    proximal: bool = field(
+        default=False,
+        metadata={"help": "shrink masked rows by a proximal step, which ends at exactly zero, in place of the penalty"},
+    )
     narrow: str = field(
         default="no",
         metadata={
@@ -259,13 +263,10 @@ class ResRepPruner:
             if weight.grad is None:  # not reached by this step's loss
                 weight.grad = torch.zeros_like(weight)
         scaled = torch._foreach_mul(weights, _NORM_SCALE)
-        squares = torch.cat([part.flatten(1).square().sum(1) for part in scaled])  # [rows]
-        if self._rows_share_units:
-            per_unit = squares.new_zeros(self._unit_rows.numel()).index_add_(0, self._row_units, squares)
-            squares = (per_unit / self._unit_rows)[self._row_units]
-        factor = self.config.penalty * scale / squares.sqrt().clamp_min(_SMALLEST_SCALED_NORM)
-        factors = (factor * self._penalised).split(self._sizes)
+        factor = self.config.penalty * scale / self._scaled_norms(scaled)
         masks = [self.compactors[site.host].mask.view(-1, 1, 1, 1) for site in self.sites]
+        penalised = self._penalised * torch.cat(masks).flatten() if self.config.proximal else self._penalised
+        factors = (factor * penalised).split(self._sizes)
         gradients = [weight.grad for weight in weights]
         torch._foreach_mul_(gradients, masks)
         torch._foreach_mul_(scaled, [part.view(-1, 1, 1, 1) for part in factors])
@@ -273,6 +274,29 @@ class ResRepPruner:
         for weight in weights:
             if not weight.requires_grad:  # a penalty without the task's part would only wipe it out
                 weight.grad = None
+
+    def _scaled_norms(self, scaled: Sequence[torch.Tensor]) -> torch.Tensor:
+        """[rows]: the norm of each row's unit, times `_NORM_SCALE`, of weights that are multiplied by that."""
+        squares = torch.cat([part.flatten(1).square().sum(1) for part in scaled])
+        if self._rows_share_units:
+            per_unit = squares.new_zeros(self._unit_rows.numel()).index_add_(0, self._row_units, squares)
+            squares = (per_unit / self._unit_rows)[self._row_units]
+        return squares.sqrt().clamp_min(_SMALLEST_SCALED_NORM)
+
+    @torch.no_grad()
+    def shrink_masked(self, optimizer: torch.optim.Optimizer) -> None:
+        """q_i <- q_i max(0, 1 - t / |q_i|) for masked rows: the proximal step of the penalty (`proximal=True`).
+
+        t = lr penalty / (1 - m), what the penalty's gradient moves a row by at each step under momentum m. That
+        gradient overshoots and leaves rows swinging around zero by as much; this ends at zero and stays there.
+        """
+        weights = self._weights
+        group = next(g for g in optimizer.param_groups if any(p is weights[0] for p in g["params"]))
+        travel = group["lr"] * self.config.penalty / (1 - group.get("momentum", 0.0))
+        norms = self._scaled_norms(torch._foreach_mul(weights, _NORM_SCALE)) / _NORM_SCALE
+        masks = torch.cat([self.compactors[site.host].mask for site in self.sites])
+        kept = torch.where(masks == 0, (1 - travel / norms).clamp_min(0.0), 1.0).split(self._sizes)
+        torch._foreach_mul_(weights, [part.view(-1, 1, 1, 1) for part in kept])
 
     def after_step(self) -> None:
         """Count an optimiser step; update the masks when that is due."""
@@ -452,6 +476,8 @@ class ResRepPruner:
         """A step's post-hook: the step counted, unless a fused optimiser left it out for infinite gradients."""
         skipped = getattr(optimizer, "found_inf", None)  # GradScaler's word to a fused optimiser
         if skipped is None or not skipped:
+            if self.config.proximal:
+                self.shrink_masked(optimizer)
             self.after_step()
 
     def _check_and_adjust(self, optimizer: torch.optim.Optimizer) -> None:

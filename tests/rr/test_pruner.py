@@ -474,6 +474,43 @@ def test_a_step_that_a_fused_optimiser_leaves_out_is_not_counted() -> None:
 # Masks -------------------------------------------------------------------------------------------------------------
 
 
+def test_proximal_steps_end_masked_rows_at_exactly_zero() -> None:
+    """The penalty's gradient leaves them swinging around zero; the rows that aren't masked get what they always do."""
+
+    def trained(proximal: bool) -> tuple[ResRepPruner, list[float]]:
+        pruner = tiny_pruner(penalty=0.1, before_mask_iters=10**6, proximal=proximal)
+        with torch.no_grad():
+            pruner.compactors["1"].mask[:3] = 0
+        optimizer = optimizer_of(pruner, lr=0.02)
+        largest = []
+        for seed in range(400):
+            step(pruner, optimizer, seed)
+            largest.append(float(pruner.compactors["1"].matrix[:3].norm(dim=1).max()))
+        return pruner, largest
+
+    pruner, norms = trained(proximal=True)
+    assert norms[0] > 0.5
+    assert norms[-100:] == [0.0] * 100
+    assert pruner.compactors["1"].matrix[3:].norm(dim=1).min() > 0
+    _, swinging = trained(proximal=False)
+    assert min(swinging[-100:]) > 0
+    assert max(swinging[-100:]) > 1e-3
+
+
+def test_a_proximal_step_is_soft_thresholding() -> None:
+    pruner = tiny_pruner(proximal=True, penalty=0.3)
+    randomise(pruner)
+    optimizer = torch.optim.SGD(pruner.param_groups(lr=0.5))
+    before = {host: compactor.matrix.detach().double() for host, compactor in pruner.compactors.items()}
+    pruner.shrink_masked(optimizer)
+    travel = 0.5 * 0.3 / (1 - pruner.config.compactor_momentum)
+    for host, compactor in pruner.compactors.items():
+        for row, kept, old in zip(compactor.matrix.double(), compactor.mask, before[host], strict=True):
+            norm = old.norm()
+            expected = old if kept else old * max(0.0, 1 - travel / norm)
+            torch.testing.assert_close(row, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_masks_come_when_they_are_due(monkeypatch: pytest.MonkeyPatch) -> None:
     pruner = tiny_pruner(before_mask_iters=5, mask_interval=3, begin_granularity=2, flops_target=0.3)
     optimizer = optimizer_of(pruner, lr=0.001)

@@ -22,23 +22,28 @@ MASK_SUFFIX = f".{CHILD}.mask"
 
 
 def take_out(
-    model: nn.Module, graph: ChannelGraph, units: np.ndarray, optimizers: Sequence[torch.optim.Optimizer] = ()
+    models: Sequence[nn.Module],
+    graph: ChannelGraph,
+    units: np.ndarray,
+    optimizers: Sequence[torch.optim.Optimizer] = (),
 ) -> None:
-    """Take `units` out of `model`, of the optimisers' states and of `graph`, in place.
+    """Take `units` out of the models (a model, and copies of it), of the optimisers' states and of `graph`, in place.
 
     units: numbers of units in `graph`, silent, with compactor rows of zero. Every parameter stays the object that it
     is, with fewer numbers in it (`parameter.data`), so it keeps its place in the optimiser and in its groups.
     """
     graph.removed[units] = True
-    modules = dict(model.named_modules())
+    modules = dict(models[0].named_modules())
     states = [optimizer.state for optimizer in optimizers]
     for name, dim, remaining, full_size in list(_narrowed(graph, modules)):
         before = graph.remaining.get(name, {}).get(dim, (np.arange(full_size), full_size))[0]
         kept = np.flatnonzero(np.isin(before, remaining))
         if len(kept) < len(before):
-            _cut(model, name, dim, torch.from_numpy(kept), states)
+            for model in models:
+                _cut(model, name, dim, torch.from_numpy(kept), states)
             graph.remaining.setdefault(name, {})[dim] = remaining, full_size
-    _count_anew(graph, modules)
+    for model in models:
+        _count_anew(graph, dict(model.named_modules()))
 
 
 def silent_units(graph: ChannelGraph, model: nn.Module) -> np.ndarray:

@@ -338,13 +338,14 @@ class ResRepPruner:
             )
 
     @torch.no_grad()
-    def narrow(self) -> int:
+    def narrow(self, also: Sequence[nn.Module] = ()) -> int:
         """Take masked units that have died out of the model and its optimiser; returns how many (`narrow='rows'`).
 
         Between steps, and before the next forward pass: a unit with a norm under `narrow_threshold` is set to zero, and
         goes with the columns that read it, the channels of layers between, its optimiser's numbers and its mask. The
         training function stays what it is with that unit at zero. Parameters stay the same objects with fewer numbers;
         what wraps the model (DistributedDataParallel) is to be built anew where there were any. The same on every rank.
+        also: copies of the model that follow it (an average of its weights: `AveragedModel.module`)
         """
         if self._silent is None:
             raise ValueError("channels can be taken out only with ResRepConfig(narrow='rows')")
@@ -357,7 +358,7 @@ class ResRepPruner:
             going = decided.cpu().numpy().astype(bool)
         if going.any():
             zero_dead_rows(self.model, self.graph, ~going)
-            self._take_out(np.flatnonzero(going))
+            self._take_out(np.flatnonzero(going), also)
         return int(going.sum())
 
     def _whole_multiples(self, dying: np.ndarray) -> np.ndarray:
@@ -370,8 +371,8 @@ class ResRepPruner:
             going[group.units[dying[group.units]][: max(now - width, 0)]] = True
         return going
 
-    def _take_out(self, units: np.ndarray) -> None:
-        take_out(self.model, self.graph, units, [self._optimizer] if self._optimizer else [])
+    def _take_out(self, units: np.ndarray, also: Sequence[nn.Module] = ()) -> None:
+        take_out([self.model, *also], self.graph, units, [self._optimizer] if self._optimizer else [])
         self.sites = [
             replace(site, units=self.graph.present(site.units)) for site in self.graph.sites_of(self.selected)
         ]

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import Net, conv, generic
+from networks import Net, conv, generic, head
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from base_model import build_any, build_model
-from rr import ResRepConfig, ResRepPruner
+from base_model import build_model
+from rr import ResRepConfig, ResRepPruner, convert
 from rr.convert import zero_dead_rows
 from rr.files import load_strict
 from rr.narrow import full_state
@@ -34,6 +35,25 @@ def dense_blocks() -> Net:
 
     modules = {"stem": conv(3, 8), "n1": nn.BatchNorm2d(8), "c1": conv(8, 4), "n2": nn.BatchNorm2d(12)}
     return Net(forward, **modules, fc=nn.Linear(12, 2))
+
+
+def separable() -> Net:
+    """Depthwise layers with BN and ReLU, which make constants of dead channels, and a squeeze-excite gate."""
+
+    def block(net: Net, x: Tensor, name: str) -> Tensor:
+        x = F.relu(getattr(net, f"{name}_bn1")(getattr(net, f"{name}_depthwise")(x)))
+        return F.hardswish(getattr(net, f"{name}_bn2")(getattr(net, f"{name}_pointwise")(x)))
+
+    def forward(net: Net, x: Tensor) -> Tensor:
+        x = block(net, F.relu(net.bn(net.stem(x))), "first")
+        x = x * net.s2(F.relu(net.s1(x.mean((2, 3), keepdim=True)))).sigmoid()
+        return head(net, block(net, x, "second"))
+
+    modules: dict[str, nn.Module] = {"stem": conv(3, 8), "bn": nn.BatchNorm2d(8)}
+    for name, inputs, outputs in (("first", 8, 12), ("second", 12, 16)):
+        modules |= {f"{name}_depthwise": conv(inputs, inputs, groups=inputs), f"{name}_bn1": nn.BatchNorm2d(inputs)}
+        modules |= {f"{name}_pointwise": conv(inputs, outputs, 1), f"{name}_bn2": nn.BatchNorm2d(outputs)}
+    return Net(forward, **modules, s1=conv(12, 4, 1), s2=conv(4, 12, 1), fc=nn.Linear(16, 2))
 
 
 def all_sorts() -> Net:
@@ -60,10 +80,9 @@ def all_sorts() -> Net:
 
 
 FAMILIES: dict[str, tuple[Callable[[], nn.Module], str, int]] = {
-    "residual, inner layers": (lambda: build_model("src20"), "internal", 32),
-    "residual streams": (lambda: build_model("src20"), "all", 32),
-    "depthwise": (lambda: build_model("smi1_cifar"), "all", 32),
-    "squeeze and excite": (lambda: build_any("torchvision/mobilenet_v3_small", num_classes=3), "all", 32),
+    "residual, inner layers": (lambda: build_model("src20"), "internal", 8),
+    "residual streams": (lambda: build_model("src20"), "all", 8),
+    "depthwise, squeeze and excite": (separable, "all", 8),
     "dense": (dense_blocks, "all", 8),
     "all sorts": (all_sorts, "all", 8),
 }
@@ -143,16 +162,16 @@ def test_the_loss_curve_stays_what_it_was(family: str, optimizer: str) -> None:
 
 
 def test_a_narrowed_state_comes_back_in_another_process_and_at_full_width() -> None:
-    family = FAMILIES["depthwise"]
+    family = FAMILIES["depthwise, squeeze and excite"]
     pruner = pruner_of(*family)
     optimizer = OPTIMIZERS["SGD"](pruner)
     pruner.attach(optimizer)
-    losses(pruner, optimizer, 32, 2, seed=0)
+    losses(pruner, optimizer, 8, 2, seed=0)
     alive = kill(pruner, 0.5)
     pruner.narrow()
-    losses(pruner, optimizer, 32, 1, seed=0)
+    losses(pruner, optimizer, 8, 1, seed=0)
     states = copy.deepcopy([pruner.state_dict(), pruner.model.state_dict(), optimizer.state_dict()])
-    expected = losses(pruner, optimizer, 32, 2, seed=3)
+    expected = losses(pruner, optimizer, 8, 2, seed=3)
 
     again = pruner_of(*family)
     attached = OPTIMIZERS["SGD"](again)
@@ -160,11 +179,11 @@ def test_a_narrowed_state_comes_back_in_another_process_and_at_full_width() -> N
     for target, state in zip((again, again.model, attached), states, strict=True):
         target.load_state_dict(state)
     assert (again.masked_alive() == alive).all()
-    assert losses(again, attached, 32, 2, seed=3) == expected
+    assert losses(again, attached, 8, 2, seed=3) == expected
 
     wide = pruner_of(*family)
     load_strict(wide.model, full_state(again.graph, again.model.state_dict()), "the full state")
-    images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    images = torch.randn(2, 3, 8, 32, dtype=torch.float64)
     torch.testing.assert_close(wide.model.eval()(images), again.model.eval()(images), rtol=1e-12, atol=1e-12)
     assert (wide.masked_alive() == alive).all()
 
@@ -197,6 +216,37 @@ def test_a_parameter_whose_gradient_node_is_held_is_narrowed_too() -> None:
     assert pruner.narrow() > 0
     losses(pruner, optimizer, 8, 1, seed=0)
     assert held
+
+
+def test_a_compiled_network_and_an_average_follow() -> None:
+    """The same steps as without the compiler, and an average of the weights that stays one, and converts."""
+    curves = []
+    for compiles in (False, True):
+        pruner = pruner_of(*FAMILIES["dense"])
+        optimizer = OPTIMIZERS["SGD"](pruner)
+        pruner.attach(optimizer)
+        average = AveragedModel(pruner.model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
+        network = torch.compile(pruner.model, backend="eager") if compiles else pruner.model
+        generator = torch.Generator().manual_seed(0)
+        curve = []
+        for count in range(8):
+            images = torch.randn(4, 3, 8, 8, dtype=torch.float64, generator=generator)
+            loss = F.cross_entropy(network.train()(images), torch.tensor([0, 1, 0, 1]))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            average.update_parameters(pruner.model)
+            curve.append(loss.item())
+            if count in (2, 5):
+                kill(pruner, 0.4, seed=count)
+                assert pruner.narrow(also=[average.module]) > 0
+        curves.append(curve)
+        shapes = [{name: value.shape for name, value in m.state_dict().items()} for m in (average.module, pruner.model)]
+        assert shapes[0] == shapes[1]
+        slim, report = convert(average.module, pruner.graph, pruner.example_inputs)
+        assert report.float64_difference <= 1e-12
+        assert slim.c1.in_channels == pruner.convert().c1.in_channels < 8
+    assert curves[0] == curves[1]
 
 
 def test_without_the_setting_nothing_can_be_taken_out() -> None:

@@ -108,6 +108,17 @@ def plain() -> Output:
 
 def test_a_plain_loop() -> None:
     plain().check_pruned()
+
+
+def test_a_network_that_gets_narrower_while_it_trains() -> None:
+    narrow = run("narrow")
+    narrow.check_pruned()
+    found = [re.search(r"(\d+) units gone, ([\d,]+) parameters left", line).groups() for line in narrow.epochs]
+    left = [int(parameters.replace(",", "")) for _, parameters in found]
+    assert sum(int(gone) for gone, _ in found[: len(found) * 2 // 3]) > 10  # not only when the rate is at its end
+    assert left == sorted(left, reverse=True)
+    assert left[-1] < 0.8 * left[0]
+    assert narrow.numbers(r"average: accuracy ([\d.]+)%")[0] > 90
     assert len(plain().epochs) == 20
 
 

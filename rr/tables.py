@@ -21,7 +21,8 @@ from rr.convert import ConversionReport, convert
 from rr.costs import MacsOfWidths
 from rr.files import save_converted
 from rr.flow import WITHOUT_WIDTH, ChannelFlow, LayerFlow, channel_flow
-from rr.graph import ChannelGraph, direct_norms
+from rr.graph import ChannelGraph
+from rr.places import direct_norms
 from rr.trace import Inputs, trace_model
 
 logger = logging.getLogger(__name__)

@@ -48,6 +48,8 @@ class Compactor(nn.Module):
             return x
         if self.channel_dim == -1:
             return F.linear(x, self.matrix)  # [..., D]
+        if self.pwc.groups == self.pwc.out_channels > 1:  # diagonal: convolutions are slow at this
+            return x * self.pwc.weight.to(x.dtype).view(-1, *[1] * (x.dim() - 2))
         if x.dim() == 4:
             return self.pwc(x)  # [N, D, H, W]
         return self.pwc(x.reshape(*x.shape[:2], -1, 1)).reshape(x.shape)  # [N, D], [N, D, L] or [N, D, T, H, W]

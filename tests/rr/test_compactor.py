@@ -50,6 +50,18 @@ def test_a_compactor_multiplies_the_channels_by_its_matrix() -> None:
     torch.testing.assert_close(compactor(x), torch.einsum("ij,njhw->nihw", compactor.matrix, x))
 
 
+@pytest.mark.parametrize("groups", [2, 6])
+@pytest.mark.parametrize("shape", [(2, 6), (2, 6, 5), (2, 6, 3, 5), (2, 6, 2, 3, 5)])
+def test_block_diagonal_and_diagonal_compactors_mix_channels_of_a_group(groups: int, shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    compactor = Compactor(6, groups=groups)
+    x = torch.randn(shape)
+    torch.testing.assert_close(compactor(x), x)
+    nn.init.normal_(compactor.pwc.weight)
+    dense = torch.block_diag(*compactor.matrix.view(groups, 6 // groups, 6 // groups))
+    torch.testing.assert_close(compactor(x), torch.einsum("ij,nj...->ni...", dense, x))
+
+
 @pytest.mark.parametrize(
     ("host", "shape"),
     [

@@ -1,6 +1,6 @@
 """What a pruning run costs against plain training of the unpruned network, its dead channels taken out on the way.
 
-    python benchmarks/training_cost.py                     # src20 and src56; about 5 minutes on 2 cores
+    python benchmarks/training_cost.py                     # src20 and src56; estimated at 5 minutes on 2 free cores
     python benchmarks/training_cost.py --precision float32
     python benchmarks/training_cost.py --models torchvision/resnet50 torchvision/mobilenet_v2
     python benchmarks/training_cost.py --again             # what the file has is measured once more
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--width-multiple", type=int, default=8, help="what the widths are multiples of")
     parser.add_argument("--points", type=int, default=10, help="of the schedule, full width and target among them")
     parser.add_argument(
-        "--rounds", type=int, default=12, help="timed steps of each variant at each point (thrice at the target)"
+        "--rounds", type=int, default=10, help="timed steps of each variant at each point (thrice at the target)"
     )
     parser.add_argument("--warmup", type=int, default=2, help="steps of each before those")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default: torch's own")

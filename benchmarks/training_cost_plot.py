@@ -23,7 +23,7 @@ def plot_costs(entries: Mapping[str, Figures], path: Path) -> None:
     columns = min(2, len(entries))
     lines = -(-len(entries) // columns)
     figure, grid = pyplot.subplots(
-        lines, columns, figsize=(5.2 * columns, 4.2 * lines), layout="constrained", squeeze=False, sharey=True
+        lines, columns, figsize=(5.2 * columns, 4.2 * lines), layout="constrained", squeeze=False
     )
     for axes in grid.flat[len(entries) :]:
         axes.set_visible(False)
@@ -61,7 +61,7 @@ def plot_costs(entries: Mapping[str, Figures], path: Path) -> None:
         )
         axes.title.set_fontsize(10)
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8, loc="lower right")
+        axes.legend(fontsize=8, loc="best")
     for axes in grid[:, 0]:
         axes.set_ylabel("a training step, plain = 1")
     figure.savefig(path, dpi=120, metadata={"Software": None})

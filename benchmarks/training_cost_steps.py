@@ -55,7 +55,7 @@ class Setting:
     image_size: int = 32
     width_multiple: int = 8
     points: int = 10
-    rounds: int = 12
+    rounds: int = 10
     warmup: int = 2
     threads: int = 1
 

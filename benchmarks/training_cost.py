@@ -1,0 +1,113 @@
+"""What a pruning run costs against plain training of the unpruned network, its dead channels taken out on the way.
+
+    python benchmarks/training_cost.py                     # src20 and src56; estimated at 5 minutes on 2 free cores
+    python benchmarks/training_cost.py --precision float32
+    python benchmarks/training_cost.py --models torchvision/resnet50 torchvision/mobilenet_v2
+    python benchmarks/training_cost.py --again             # what the file has is measured once more
+
+Writes results/training_cost.json and, of all that is in there, results/training_cost.png; what the file has isn't
+measured again. Nothing else may run meanwhile. At ten points from full width to the target (47% of the MACs, resnet50
+45.5%), units of the layers that the method prunes are masked in a random order, set to zero and taken out
+(narrow="rows"). At each, whole training steps on random images, in channels-last format, are timed in turn: the
+unpruned network's (plain), with compactors at full width (no narrowing), narrowed (rows), and those of a plain network
+of the same widths, BNs included, the floor (narrow plain). From the ratios follows what a run costs that reaches its
+target at a third or at a tenth of its steps, mask updates and narrowings included. Peak memory is that of a process per
+variant.
+
+Bars: a step without narrowing at most 1.10x the plain step; a run that reaches its target at a third of its steps at
+most 0.90x the plain run, at a tenth 0.82x. How near the narrowed step is to the floor stands in the file.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the checkout without PYTHONPATH
+
+from benchmarks.processes import in_processes
+from benchmarks.training_cost_figures import FULL_WIDTH, ROWS, VARIANTS, Figures
+from benchmarks.training_cost_plot import plot_costs
+from benchmarks.training_cost_steps import Setting, measure, peak_memory
+from training import exit_on_bad_input, init_world, surroundings
+from training.log import write_whole
+
+MEMORY_LIMIT_S = 600
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure what the file lacks; each network is on disk as soon as it is done."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("results/training_cost.json"), help="the plot goes beside it"
+    )
+    parser.add_argument(
+        "--models", nargs="+", default=["src20", "src56"], metavar="NAME", help="ours, torchvision/NAME"
+    )
+    parser.add_argument("--again", action="store_true", help="measure them even where the file has them")
+    parser.add_argument(
+        "--precision", choices=("bfloat16", "float32"), default="bfloat16", help="bfloat16: autocast (default)"
+    )
+    parser.add_argument("--batch", type=int, help="images in a step; default: 64, for ImageNet's networks 8")
+    parser.add_argument("--image-size", type=int, help="pixels; default: 32, for ImageNet's networks 224")
+    parser.add_argument("--width-multiple", type=int, default=8, help="what the widths are multiples of")
+    parser.add_argument("--points", type=int, default=10, help="of the schedule, full width and target among them")
+    parser.add_argument(
+        "--rounds", type=int, default=10, help="timed steps of each variant at each point (thrice at the target)"
+    )
+    parser.add_argument("--warmup", type=int, default=2, help="steps of each before those")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default: torch's own")
+    options = parser.parse_args(arguments)
+    entries = json.loads(options.output.read_text())["entries"] if options.output.exists() else {}
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    with exit_on_bad_input():
+        settings = [setting_of(name, options) for name in options.models]
+        for setting in settings:
+            key = f"{setting.model} {setting.precision}"
+            if key in entries and not options.again:
+                print(f"{key}: is in {options.output} already (--again measures it once more)", flush=True)
+                continue
+            torch.set_num_threads(setting.threads)
+            around = surroundings(init_world("cpu"))
+            memory = in_processes(peak_memory, VARIANTS, (setting,), 1, MEMORY_LIMIT_S)
+            entries[key] = {**measure(setting), "memory": dict(memory), **around}
+            write_whole(options.output, json.dumps({"entries": entries}, indent=1) + "\n")
+            print(f"{key}: {in_short(entries[key])}", flush=True)
+    plot_costs(entries, options.output.with_suffix(".png"))
+
+
+def setting_of(name: str, options: argparse.Namespace) -> Setting:
+    """How one network is measured, from the command line."""
+    for_imagenet = "/" in name or name.startswith("sres")
+    return Setting(
+        model=name,
+        precision=options.precision,
+        batch=options.batch or (8 if for_imagenet else 64),
+        image_size=options.image_size or (224 if for_imagenet else 32),
+        width_multiple=options.width_multiple,
+        points=options.points,
+        rounds=options.rounds,
+        warmup=options.warmup,
+        threads=options.threads,
+    )
+
+
+def in_short(figures: Figures) -> str:
+    """A line on one network."""
+    runs = figures["whole_run"][ROWS]
+    whole = ", ".join(f"{ratio:.3f} with the target at {name}" for name, ratio in runs.items())
+    missed = [bar for bar, passed in figures["bars"].items() if not passed]
+    return (
+        f"{FULL_WIDTH} {figures['no_narrowing']['median']:.3f}; whole run {whole}; "
+        f"narrowed step {figures['rows_over_floor']['median']:.3f} of the floor; "
+        + (f"MISSED: {', '.join(missed)}" if missed else "all bars passed")
+    )
+
+
+if __name__ == "__main__":
+    main()

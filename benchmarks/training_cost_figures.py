@@ -1,0 +1,68 @@
+"""What times of training steps come to: ratios of pairs, the cost of a whole run, and the bars."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+PLAIN, FULL_WIDTH, ROWS, FLOOR = "plain", "no narrowing", "rows", "narrow plain"
+VARIANTS = (PLAIN, FULL_WIDTH, ROWS, FLOOR)
+SHARES = {"a third": 1 / 3, "a tenth": 1 / 10}  # of the run, in which the target is reached
+MOST_AT_FULL_WIDTH = 1.10
+MOST_OF_A_RUN = {"a third": 0.90, "a tenth": 0.82}
+MOST_OVER_FLOOR = 1.03  # for a network without its compactors on dead channels ('full'); 'rows' need not pass it
+
+Figures = dict[str, Any]
+
+
+def paired_ratio(times: Sequence[Mapping[str, float]], variant: str, over: str = PLAIN) -> Figures:
+    """Median and quartiles of one variant's step over another's, each pair from one round.
+
+    times: [rounds], seconds of each variant's step.
+    """
+    ratios = [of_round[variant] / of_round[over] for of_round in times]
+    return {"median": statistics.median(ratios), "quartiles": np.quantile(ratios, [0.25, 0.75]).tolist()}
+
+
+def whole_run(progress: Sequence[float], ratios: Sequence[float], share: float) -> float:
+    """The mean cost of a step over a run that reaches its target at `share` of its steps.
+
+    progress: [points], rising from 0 (full width) to 1 (the target); ratios: [points], a step's cost there. It is
+    linear between the points, and stays what it is at the last one for the rest of the run.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"share must be more than 0 and at most 1, not {share}")
+    if len(progress) < 2 or (progress[0], progress[-1]) != (0, 1):
+        raise ValueError("progress must go from 0 to 1, in two points at least")
+    until_target = sum(
+        (later - earlier) * (first + second) / 2
+        for earlier, later, first, second in zip(progress[:-1], progress[1:], ratios[:-1], ratios[1:], strict=True)
+    )
+    return share * until_target + (1 - share) * ratios[-1]
+
+
+def whole_runs(points: Sequence[Figures], between_steps: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """A whole run of the variants that get cheaper over a plain one, by when the target is reached.
+
+    points: as measured, with `progress` and `ratios`; between_steps: what a variant does beside its steps (mask
+    updates, narrowing), per step and over a plain step.
+    """
+    progress = [point["progress"] for point in points]
+    found = {}
+    for variant in (ROWS, FLOOR):
+        extra = between_steps.get(variant, 0.0)
+        ratios = [point["ratios"][variant]["median"] + extra for point in points]
+        found[variant] = {name: whole_run(progress, ratios, share) for name, share in SHARES.items()}
+    return found
+
+
+def bars(figures: Figures) -> dict[str, bool]:
+    """Which of the project's bars a network passes."""
+    runs = figures["whole_run"]
+    passed = {f"no narrowing at most {MOST_AT_FULL_WIDTH:.2f}": figures["no_narrowing"]["median"] <= MOST_AT_FULL_WIDTH}
+    for name, most in MOST_OF_A_RUN.items():
+        passed[f"whole run, target at {name}, at most {most:.2f}"] = runs[ROWS][name] <= most
+    return passed

@@ -139,6 +139,18 @@ def test_where_no_compactor_can_stand_the_constant_makes_units_unprunable() -> N
     assert "reaches conv2" in graph.explain()
 
 
+def test_what_can_not_go_in_the_end_has_no_compactor_on_the_way() -> None:
+    """The BN's constant could be silenced, the sigmoid's could not: so there is nothing to silence."""
+    net = Net(
+        lambda net, x: (lambda y: head(net, net.b(net.bn(y.relu())) + net.c(y.sigmoid())))(net.a(x)),
+        **{"a": conv(3, 8), "bn": nn.BatchNorm2d(8), "b": conv(8, 4), "c": conv(8, 4), "fc": nn.Linear(4, 2)},
+    )
+    graph = ChannelGraph(generic(net).eval(), IMAGES)
+    assert not graph.prunable[graph.layers["a"].out_units].any()
+    assert graph.prunable[graph.layers["b"].out_units].all()
+    assert "bn" not in graph.sites
+
+
 @pytest.mark.parametrize("pool", [(3, 2, 1), (2,)])
 def test_a_pool_that_counts_its_padding_asks_for_a_diagonal_compactor(pool: tuple[int, ...]) -> None:
     net = Net(

@@ -248,10 +248,20 @@ UNPRUNABLE = {
         {"t": nn.ConvTranspose2d(8, 8, 2)},
         "a",
     ),
+    "transposed, in groups": (
+        behind_b(lambda net, x: net.t(net.a(x))),
+        {"t": nn.ConvTranspose2d(8, 8, 2, groups=2)},
+        "a t",
+    ),
     "a shared layer with a constant before": (
         lambda net, x: head(net, net.b(net.c(net.c(net.a(x)).sigmoid()))),
         {"c": conv(8, 8, 1), "b": conv(8, 6, 1)},
         "a c",
+    ),
+    "a layer that computes over pixels elsewhere": (
+        behind_b(lambda net, x: net.l(net.l(net.a(x)).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)),
+        {"a": conv(3, 6), "l": nn.Linear(6, 6), "b": conv(6, 6)},
+        "a l",
     ),
     "one weight of two layers": (tied_weights, {"c": conv(8, 8, 1), "d": conv(8, 8, 1)}, "a c"),
     "convolution with its activation": (behind_b(lambda net, x: net.a(x)), {"a": ConvWithActivation(3, 8, 3)}, "a"),

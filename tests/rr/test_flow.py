@@ -90,6 +90,14 @@ class NormWithActivation(nn.BatchNorm2d):
         return self.act(super().forward(x))
 
 
+class NormBesideItsActivation(NormWithActivation):
+    """The activation alone is no place behind the BN: what goes past it is the BN's output as well."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.BatchNorm2d.forward(self, x)
+        return x + self.act(x)
+
+
 class ConvWithActivation(nn.Conv2d):
     """A convolution whose forward goes on after it."""
 
@@ -211,6 +219,21 @@ EXACT = {
         behind_b(lambda net, x: net.n(net.c(net.n(net.a(x)).relu()))),
         {"c": conv(8, 8, 1), "n": nn.BatchNorm2d(8), "b": conv(8, 6, 1)},
         "a c b",
+    ),
+    "BN behind one of a layer's calls": (
+        behind_b(lambda net, x: F.relu(net.n(net.c(F.relu(net.c(net.a(x))))))),
+        {"c": conv(8, 8), "n": nn.BatchNorm2d(8)},
+        "a c b",
+    ),
+    "BN behind a layer, and once more alone": (
+        behind_b(lambda net, x: net.n(F.relu(net.n(net.a(x))))),
+        {"n": nn.BatchNorm2d(8), "b": conv(8, 6, 1)},
+        "a b",
+    ),
+    "BN beside its own activation": (
+        behind_b(lambda net, x: net.n(net.a(x))),
+        {"n": NormBesideItsActivation(8), "b": conv(8, 6, 1)},
+        "a b",
     ),
     "channels last": (
         lambda net, x: net.fc(F.gelu(net.l(F.relu(net.a(x)).permute(0, 2, 3, 1))).mean((1, 2))),

@@ -135,6 +135,19 @@ def test_macs_of_grouped_convolutions() -> None:
     assert graph.macs(np.ones(graph.num_units, dtype=bool)) == counter.get_total_flops() // 2
 
 
+def test_macs_of_transposed_convolutions() -> None:
+    """By the input's pixels, each of which meets the whole kernel; so much goes with half of the channels, too."""
+    model = Net(lambda net, x: head(net, net.t(x)), t=nn.ConvTranspose2d(3, 8, 3, stride=2), fc=nn.Linear(8, 2))
+    images = torch.randn(1, 3, 7, 5)
+    graph = ChannelGraph(model, images)
+    alive = np.ones(graph.num_units, dtype=bool)
+    alive[graph.layers["t"].out_units[:4]] = False
+    model.t, model.fc = nn.ConvTranspose2d(3, 4, 3, stride=2), nn.Linear(4, 2)
+    with FlopCounterMode(display=False) as counter:
+        model(images)
+    assert graph.macs(alive) == counter.get_total_flops() // 2
+
+
 def test_macs_of_layers_without_a_rule_are_counted_too() -> None:
     """A convolution called twice can't be pruned, but it costs; what is pruned beside it is taken off exactly."""
     model = Net(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -103,6 +104,26 @@ def test_joined_with_others_a_layer_stays() -> None:
     )
     graph = ChannelGraph(model, torch.randn(2, 3, 6, 6))
     assert not may_vanish(graph, graph.prunable).any()
+
+
+def test_a_constant_takes_the_place_of_a_plain_layer_that_runs_once() -> None:
+    """A transposed convolution's constant isn't one at its border; a layer called again may add elsewhere."""
+
+    def vanishing(forward: Callable[[Net, Tensor], Tensor], last: nn.Module) -> set[str]:
+        modules = {"a": conv(3, 4), "b": last, "s": conv(3, 6), "fc": nn.Linear(6, 2)}
+        graph = ChannelGraph(Net(lambda net, x: head(net, forward(net, x)), **modules), torch.randn(2, 3, 6, 6))
+        assert graph.prunable[graph.layers["a"].out_units].all()
+        return vanishing_layers(graph, may_vanish(graph, graph.prunable))
+
+    def once(net: Net, x: Tensor) -> Tensor:
+        return net.s(x) + net.b(F.relu(net.a(x)))
+
+    def twice(net: Net, x: Tensor) -> Tensor:
+        return once(net, x) + net.b(net.a(x.flip(2)))
+
+    assert vanishing(once, conv(4, 6)) == {"a"}
+    assert vanishing(once, nn.ConvTranspose2d(4, 6, 3, padding=1)) == set()
+    assert vanishing(twice, conv(4, 6)) == set()
 
 
 def test_what_the_forward_does_not_stand_the_rehearsal_finds() -> None:

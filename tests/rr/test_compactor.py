@@ -115,6 +115,16 @@ def test_plain_checkpoints_load_in_a_wrapped_model() -> None:
     assert torch.equal(model.eval()(images), plain.eval()(images))
 
 
+@pytest.mark.parametrize("groups", [1, 2, 6])
+def test_plain_checkpoints_make_compactors_of_any_groups_the_identity(groups: int) -> None:
+    plain, model = generic(tiny()).eval(), tiny().eval()
+    compactor = insert_compactors(model, {"1": 6}, {"1": groups})["1"]
+    nn.init.normal_(compactor.pwc.weight)
+    model.load_state_dict(plain.state_dict())
+    images = torch.randn(2, 1, 8, 8)
+    assert torch.equal(model(images), plain(images))
+
+
 def test_checkpoints_with_compactors_stay_strict() -> None:
     source, target = with_compactors(), with_compactors(seed=1)
     target.load_state_dict(source.state_dict())

@@ -139,16 +139,31 @@ def test_where_no_compactor_can_stand_the_constant_makes_units_unprunable() -> N
     assert "reaches conv2" in graph.explain()
 
 
+def test_what_can_not_go_in_the_end_has_no_compactor_on_the_way() -> None:
+    """The BN's constant could be silenced, the sigmoid's could not: so there is nothing to silence."""
+    net = Net(
+        lambda net, x: (lambda y: head(net, net.b(net.bn(y.relu())) + net.c(y.sigmoid())))(net.a(x)),
+        **{"a": conv(3, 8), "bn": nn.BatchNorm2d(8), "b": conv(8, 4), "c": conv(8, 4), "fc": nn.Linear(4, 2)},
+    )
+    graph = ChannelGraph(generic(net).eval(), IMAGES)
+    assert not graph.prunable[graph.layers["a"].out_units].any()
+    assert graph.prunable[graph.layers["b"].out_units].all()
+    assert "bn" not in graph.sites
+
+
+@pytest.mark.parametrize("size", [2, 7])
 @pytest.mark.parametrize("pool", [(3, 2, 1), (2,)])
-def test_a_pool_that_counts_its_padding_asks_for_a_diagonal_compactor(pool: tuple[int, ...]) -> None:
+def test_a_pool_that_counts_its_padding_asks_for_a_diagonal_compactor(pool: tuple[int, ...], size: int) -> None:
+    """Also where the example is so small that all of the pool's outputs see the same padding."""
     net = Net(
         lambda net, x: head(net, net.conv2(F.avg_pool2d(net.bn(net.conv1(x).relu()), *pool))),
         **{"conv1": conv(3, 8), "bn": nn.BatchNorm2d(8), "conv2": conv(8, 4, 1), "fc": nn.Linear(4, 2)},
     )
     model = generic(net).eval()
-    graph = ChannelGraph(model, IMAGES)
+    graph = ChannelGraph(model, torch.randn(1, 3, size, size))
     assert ("bn" in graph.sites) == (len(pool) == 3)
-    check(model, graph)
+    slim = check(model, graph)
+    torch.testing.assert_close(slim(IMAGES), model(IMAGES), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [1, 2, 7])

@@ -206,6 +206,22 @@ def test_a_bn_that_stands_alone_is_narrowed() -> None:
     assert slim[2].num_features == len(slim[2].running_mean) == slim[3].in_channels == report.widths[0] < 8
 
 
+def test_what_was_frozen_stays_so_and_nothing_else() -> None:
+    """For training on: in each layer, BN that stands alone and parameter per channel, half of it dead."""
+    torch.manual_seed(0)
+    layers = [conv(1, 8), nn.PReLU(8), nn.BatchNorm2d(8), conv(8, 8, 1), nn.PReLU(8), nn.BatchNorm2d(8), conv(8, 4, 1)]
+    model = generic(nn.Sequential(*layers, nn.Flatten(), nn.Linear(144, 2))).eval()
+    model[:3].requires_grad_(False)
+    images = torch.randn(2, 1, 6, 6)
+    graph = ChannelGraph(model, images)
+    insert_generic_compactors(model, graph, graph.prunable, random_alive(graph, graph.prunable, 0.5))
+    slim, _ = convert(model, graph, images)
+    assert slim[1].num_parameters == len(slim[1].weight) < 8
+    assert {name for name, parameter in slim.named_parameters() if not parameter.requires_grad} == {
+        name for name, _ in slim.named_parameters() if int(name.split(".")[0]) < 3
+    }
+
+
 def test_flatten_with_several_pixels_per_channel(traced: Networks) -> None:
     """LeNet's second convolution leaves 4 x 4 pixels: a dead channel takes 16 columns of the linear layer."""
     plain, images, graph = traced["lenet5bn"]

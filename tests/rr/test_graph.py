@@ -135,6 +135,19 @@ def test_macs_of_grouped_convolutions() -> None:
     assert graph.macs(np.ones(graph.num_units, dtype=bool)) == counter.get_total_flops() // 2
 
 
+def test_macs_of_transposed_convolutions() -> None:
+    """By the input's pixels, each of which meets the whole kernel; so much goes with half of the channels, too."""
+    model = Net(lambda net, x: head(net, net.t(x)), t=nn.ConvTranspose2d(3, 8, 3, stride=2), fc=nn.Linear(8, 2))
+    images = torch.randn(1, 3, 7, 5)
+    graph = ChannelGraph(model, images)
+    alive = np.ones(graph.num_units, dtype=bool)
+    alive[graph.layers["t"].out_units[:4]] = False
+    model.t, model.fc = nn.ConvTranspose2d(3, 4, 3, stride=2), nn.Linear(4, 2)
+    with FlopCounterMode(display=False) as counter:
+        model(images)
+    assert graph.macs(alive) == counter.get_total_flops() // 2
+
+
 def test_macs_of_layers_without_a_rule_are_counted_too() -> None:
     """A convolution called twice can't be pruned, but it costs; what is pruned beside it is taken off exactly."""
     model = Net(
@@ -204,6 +217,29 @@ def test_select_by_patterns(traced: Networks) -> None:
     ]:
         with pytest.raises(ValueError, match=message):
             graph.select(**choice)
+
+
+def test_a_gate_makes_no_stream() -> None:
+    """What multiplies goes together, and is inside of its block all the same: only additions run past blocks."""
+    model = Net(
+        lambda net, x: head(net, net.a(x) * torch.sigmoid(net.gate(x))),
+        **{"a": conv(3, 8), "gate": conv(3, 8), "fc": nn.Linear(8, 2)},
+    )
+    graph = ChannelGraph(model, torch.randn(1, 3, 6, 6))
+    assert graph.layers["a"].out_units.tolist() == graph.layers["gate"].out_units.tolist()
+    assert graph.streams == set()
+    assert graph.select("internal")[graph.layers["a"].out_units].all()
+
+
+def test_counted_are_the_units_that_the_forward_cuts_or_groups() -> None:
+    def forward(net: Net, x: torch.Tensor) -> torch.Tensor:
+        first, second = net.cut(x).chunk(2, 1)
+        grouped = net.grouped(x).unflatten(1, (2, 4)).transpose(1, 2).flatten(1, 2)
+        return head(net, net.plain(F.relu(first * second)) + net.b(grouped))
+
+    modules = {"cut": conv(3, 8), "grouped": conv(3, 8), "plain": conv(4, 6), "b": conv(8, 6), "fc": nn.Linear(6, 2)}
+    graph = ChannelGraph(Net(forward, **modules), torch.randn(1, 3, 6, 6))
+    assert graph.counted == {int(unit) for name in ("cut", "grouped") for unit in graph.layers[name].out_units}
 
 
 def test_explain_has_a_line_per_layer(traced: Networks) -> None:

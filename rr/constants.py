@@ -96,7 +96,7 @@ def _run(graph: ChannelGraph, alive: np.ndarray, parameter: Callable[[str], torc
                 if node.name not in graph.trace.parameters:  # an input, or a constant whose readers are unprunable
                     values[node] = _unknown(node)
                 continue
-            if node.op == "output" or is_assertion(node):
+            if node.op == "output" or is_assertion(node) or "val" not in node.meta:
                 continue
             layer = layers.get(node.name)
             cuts = layer is not None and layer.kind in ("depthwise", "grouped") and any(_padding(node))

@@ -192,7 +192,7 @@ class _Interpreter:
                 for source in node.all_input_nodes:
                     if source in self.ids:
                         self.protect(source, "a channel of the network's output")
-            elif not is_assertion(node):
+            elif not is_assertion(node) and "val" in node.meta:  # a part of the graph with its own autocast has none
                 self.ids[node] = self.call(node)
             for source in node.all_input_nodes:
                 if last_use[source] is node:

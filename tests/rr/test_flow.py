@@ -74,6 +74,13 @@ def squeezed(net: Net, x: Tensor) -> Tensor:
     return x * torch.sigmoid(net.s2(F.relu(net.s1(x.mean((2, 3), keepdim=True)))))
 
 
+def in_full_precision(net: Net, x: Tensor) -> Tensor:
+    """A part of the forward with an autocast of its own, which the trace holds as one operation."""
+    with torch.autocast("cpu", enabled=False):
+        x = net.a(x).relu() + 1
+    return x
+
+
 def tied_weights(net: Net, x: Tensor) -> Tensor:
     net.d.weight = net.c.weight
     return head(net, net.b(net.d(net.c(net.a(x)))))
@@ -286,6 +293,7 @@ UNPRUNABLE = {
         {"a": conv(3, 6), "l": nn.Linear(6, 6), "b": conv(6, 6)},
         "a l",
     ),
+    "through an autocast of its own": (behind_b(in_full_precision), {}, "a"),
     "one weight of two layers": (tied_weights, {"c": conv(8, 8, 1), "d": conv(8, 8, 1)}, "a c"),
     "convolution with its activation": (behind_b(lambda net, x: net.a(x)), {"a": ConvWithActivation(3, 8, 3)}, "a"),
     "a stream into which one adds": (

@@ -163,7 +163,7 @@ def causes(graph: ChannelGraph, model: nn.Module) -> list[dict[str, Any]]:
     names = {name for name, _ in model.named_modules()} - {""}
 
     def general(reason: str) -> str:
-        reason = re.sub(r" \(.*\)", "", reason)  # the error that a forward ended in, which has numbers
+        reason = re.sub(r" \(.*\)(?=: take sizes)", "", reason)  # the error that a forward ended in, which has numbers
         words = ((word.rstrip(",;"), word) for word in reason.split(" "))
         return " ".join("a layer" + word[len(bare) :] if bare in names else word for bare, word in words)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 
@@ -67,7 +68,7 @@ IMAGES = torch.randn(3, 3, 7, 7, generator=torch.Generator().manual_seed(0))
         {"kernel": 3, "stride": 2, "bias": True},
         {"kernel": 3, "padding": "valid"},
     ],
-    ids=str,
+    ids=lambda options: re.sub(r" at 0x\w+", "", str(options)),  # the same in every process
 )
 def test_constants_go_into_the_bias_exactly(options: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
     sigmoid = options.get("activation") is torch.sigmoid

@@ -44,7 +44,7 @@ MODEL_HEAD = (
     "float32",
     "its own float32",
     "bars missed",
-    "seconds to trace and plan",
+    "CPU seconds to trace and plan",
 )
 CAUSE_HEAD = ("units", "networks", "why they stay", "for example")
 
@@ -55,9 +55,9 @@ def summary(results: Mapping[str, Any]) -> str:
     tried = _run(models)
     good = [figures for figures in tried.values() if proven(figures)]
     halved = sum(figures["share_of_macs_that_can_go"] >= HALF for figures in good)
-    seconds = {name: figures["trace_seconds"] for name, figures in models.items() if "trace_seconds" in figures}
+    seconds = {name: figures["trace_cpu_seconds"] for name, figures in models.items() if "trace_cpu_seconds" in figures}
     slowest = max(seconds, key=seconds.__getitem__, default=None)
-    traced = f" Slowest trace: {slowest}, {seconds[slowest]:.0f} s." if slowest else ""
+    traced = f" Slowest trace: {slowest}, {seconds[slowest]:.0f} CPU seconds." if slowest else ""
     return (
         f"of {len(models)} classifiers {len(tried)} were tried (the rest is too large for that machine), a random half "
         f"of their prunable channels dead; {len(good)} are proven: outputs at most {_largest(good)} apart in float64, "
@@ -107,7 +107,7 @@ def page(results: Mapping[str, Any]) -> str:
             *_totals(models),
             *_troubles(models),
             "",
-            "![Seconds to trace and plan against the number of layers](../results/coverage_seconds.png)",
+            "![CPU seconds to trace and plan against the number of layers](../results/coverage_seconds.png)",
             "",
             "## Networks",
             "",
@@ -168,7 +168,7 @@ def model_rows(models: Models) -> list[list[str]]:
                 _figure(item["float32"] for item in differences),
                 _figure(item["float32_own"] for item in differences),
                 trouble,
-                _cell(figures, "trace_seconds", "{:.2f}"),
+                _cell(figures, "trace_cpu_seconds", "{:.2f}"),
             ]
         )
     return rows

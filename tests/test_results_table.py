@@ -90,7 +90,7 @@ def measured(**changes: Any) -> dict[str, Any]:
     return {
         "parameters": 1000,
         "kind": "cnn",
-        "trace_seconds": 0.5,
+        "trace_cpu_seconds": 0.5,
         "layers": 10,
         "units": 1234,
         "prunable_units": 1000,

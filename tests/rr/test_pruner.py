@@ -786,7 +786,7 @@ def test_invalid_settings_are_refused(settings: dict[str, object]) -> None:
 
 def test_one_update_of_resnet50_is_quick(traced: Networks, monkeypatch: pytest.MonkeyPatch) -> None:
     model, images, graph = traced["sres50"]
-    monkeypatch.setattr(sys.modules["rr.pruner"], "ChannelGraph", lambda *_: graph)
+    monkeypatch.setattr(sys.modules["rr.pruner"], "ChannelGraph", lambda *_, **__: graph)
     config = ResRepConfig(flops_target=0.5, exclude=("conv1.*",), begin_granularity=8000)
     pruner, seconds = ResRepPruner(copy.deepcopy(model), images, config), []
     with torch.no_grad():

@@ -32,7 +32,9 @@ def plot_seconds(models: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     axes.plot(
         ends, [each * end for end in ends], color="0.4", linewidth=1, label=f"{1000 * each:.1f} ms a layer (the median)"
     )
-    axes.set(xscale="log", yscale="log", xlabel="layers (convolution, linear, BN)", ylabel="CPU seconds to trace and plan")
+    axes.set(
+        xscale="log", yscale="log", xlabel="layers (convolution, linear, BN)", ylabel="CPU seconds to trace and plan"
+    )
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -140,7 +140,9 @@ def _read(
     padded = layer.kind == "transposed" or (layer.kind == "conv" and any(_padding(node)))
     shared = len(layer.nodes) > 1  # one bias for calls that may differ in what they receive
     varies = received.isnan().any(1)  # [dead]
-    cut = (received != constant[:, None]).any(1) | ((constant != 0) & padded)
+    # Some operations round differently in the last elements of a tensor, which no vector instruction takes.
+    alike = torch.isclose(received, constant[:, None].expand_as(received), rtol=1e-12, atol=0.0)
+    cut = ~alike.all(1) | ((constant != 0) & padded)
     differs = (constant != 0) & shared
     for place in torch.nonzero(varies | cut | differs).flatten().tolist():
         if varies[place]:

@@ -225,14 +225,14 @@ def test_constants_that_are_rounded_differently_from_place_to_place_are_one() ->
     assert any(len(F.mish(number.expand(24).clone()).unique()) > 1 for number in numbers)  # else nothing is tested
     net = Net(
         lambda net, x: head(net, net.conv2(F.mish(net.bn(net.conv1(x).relu())))),
-        **{"conv1": conv(3, 6, 1), "bn": nn.BatchNorm2d(6), "conv2": conv(6, 4, 1), "fc": nn.Linear(4, 2)},
+        **{"conv1": conv(3, 8, 1), "bn": nn.BatchNorm2d(8), "conv2": conv(8, 4, 1), "fc": nn.Linear(4, 2)},
     ).eval()
-    graph = ChannelGraph(net, torch.randn(1, 3, 2, 2))
+    graph = ChannelGraph(net, torch.randn(1, 3, 3, 1))
     alive = np.ones(graph.num_units, dtype=bool)
     alive[graph.layers["conv1"].out_units[1:]] = False
     for seed in range(60):
         torch.manual_seed(seed)
         model = generic(net).double()
         bias = dead_constants(graph, model, alive)["conv2"]
-        constants = F.mish(model.bn(torch.zeros(1, 6, 1, 1, dtype=torch.float64)))[0, 1:, 0, 0]
+        constants = F.mish(model.bn(torch.zeros(1, 8, 1, 1, dtype=torch.float64)))[0, 1:, 0, 0]
         torch.testing.assert_close(bias, model.conv2.weight[:, 1:, 0, 0] @ constants, rtol=1e-12, atol=1e-12)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from rr.flow import CASTS, PRODUCERS, has_rule, is_assertion, is_in_place, shape_of
+from rr.flow import CASTS, PER_GROUP, PRODUCERS, has_rule, is_assertion, is_in_place, shape_of
 from rr.trace import argument, named_tensors, operation
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _run(graph: ChannelGraph, alive: np.ndarray, parameter: Callable[[str], torc
             if node.op == "output" or is_assertion(node) or "val" not in node.meta:
                 continue
             layer = layers.get(node.name)
-            cuts = layer is not None and layer.kind in ("depthwise", "grouped") and any(_padding(node))
+            cuts = layer is not None and layer.kind in PER_GROUP and any(_padding(node))
             if cuts and layer.name not in graph.sites:  # a compactor of its own silences what it makes of a constant
                 _check_border(layer, node, values[node.args[0]], alive, findings)
             if layer is not None and layer.kind in PRODUCERS:

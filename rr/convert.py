@@ -15,6 +15,7 @@ from rr.blocks import stand_in, without_unread
 from rr.compactor import Compactor, find_compactors, remove_compactors
 from rr.constants import dead_constants
 from rr.costs import multiples_in_units
+from rr.counts import count_channels
 from rr.flow import PRODUCERS
 from rr.graph import ChannelGraph, Layer
 from rr.masks import rounded_up
@@ -190,35 +191,27 @@ def fold(model: nn.Module, graph: ChannelGraph, alive: np.ndarray) -> nn.Module:
     replaced: dict[str, nn.Module] = {}
     vectors: dict[str, torch.Tensor] = {}
     with torch.no_grad():
+        folded_norms = {layer.norm for layer in graph.layers.values()}
         for layer in graph.layers.values():
+            site = graph.sites.get(layer.name)
+            compactor = compactors.get(site.host) if site else None
             if layer.has_width:
-                site = graph.sites.get(layer.name)
-                compactor = compactors.get(site.host) if site else None
-                replaced[layer.name] = _fold_layer(
-                    graph, layer, modules, compactor, alive, bias_from_dead.get(layer.name)
-                )
-                if layer.norm is not None:
-                    replaced[layer.norm] = copy.deepcopy(left_of_norm(modules[layer.norm]))
-        for layer in graph.layers.values():
-            if layer.kind == "norm" and layer.name not in replaced and not alive[layer.out_units].any():
-                replaced[layer.name] = copy.deepcopy(left_of_norm(modules[layer.name]))
-            elif layer.kind == "norm" and layer.name not in replaced:
-                site = graph.sites.get(layer.name)
-                compactor = compactors.get(site.host) if site else None
-                replaced[layer.name] = _narrow_norm(
-                    modules[layer.name], compactor, _kept(graph, alive, layer.out_units)
-                )
+                from_dead = bias_from_dead.get(layer.name)
+                replaced[layer.name] = _fold_layer(graph, layer, modules, compactor, alive, from_dead)
             elif layer.kind == "vector":
                 vectors[layer.name] = _narrow_vector(graph, layer, tensors[layer.name], alive)
+            elif layer.name in folded_norms or not alive[layer.out_units].any():
+                replaced[layer.name] = copy.deepcopy(left_of_norm(modules[layer.name]))
+            else:
+                kept = _kept(graph, alive, layer.out_units)
+                replaced[layer.name] = _narrow_norm(modules[layer.name], compactor, kept)
     # What is replaced needs no copy: standing in for itself in the memo keeps the copy small and fast.
     stand_ins = {id(modules[name]): module for name, module in replaced.items() if name in modules}
     stand_ins |= {id(tensors[name]): tensor for name, tensor in vectors.items()}
     folded = copy.deepcopy(model, stand_ins)
     remove_compactors(folded)
     for name in vectors:
-        owner = folded.get_submodule(name.rpartition(".")[0])
-        if isinstance(owner, nn.PReLU):
-            owner.num_parameters = owner.weight.numel()
+        count_channels(folded.get_submodule(name.rpartition(".")[0]))
     return folded.eval()
 
 
@@ -251,7 +244,7 @@ def _fold_layer(
         bias = None if bias is None else bias[out_kept]
     if layer.kind == "transposed":
         weight = weight.transpose(0, 1).contiguous()
-    return stand_in(layer, module, bias, alive) or _plain_layer(layer, module, weight, bias)
+    return stand_in(layer, module, bias, alive) or _plain_layer(module, weight, bias)
 
 
 def _through(compactor: Compactor, columns: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
@@ -264,21 +257,14 @@ def _through(compactor: Compactor, columns: torch.Tensor, kept: torch.Tensor) ->
     return blocks.flatten(0, 1)[kept]
 
 
-def _plain_layer(layer: Layer, module: nn.Module, weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Module:
+def _plain_layer(module: nn.Module, weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Module:
     plain = copy.copy(module)  # of its class and with its options, whatever arguments its constructor takes
     for name in ("_parameters", "_modules", "_forward_hooks", "_forward_pre_hooks"):
         plain.__dict__[name] = type(module.__dict__[name])()
     trains = module.weight.requires_grad
     plain.weight = nn.Parameter(weight, requires_grad=trains)
     plain.register_parameter("bias", None if bias is None else nn.Parameter(bias, requires_grad=trains))
-    if layer.kind == "linear":
-        plain.out_features, plain.in_features = weight.shape
-    else:
-        if layer.kind not in PRODUCERS:
-            plain.groups = weight.shape[0] * module.groups // module.out_channels
-        plain.out_channels, plain.in_channels = weight.shape[0], weight.shape[1] * plain.groups
-        if layer.kind == "transposed":
-            plain.out_channels, plain.in_channels = plain.in_channels, plain.out_channels
+    count_channels(plain)
     return plain
 
 
@@ -293,7 +279,6 @@ def _norm_as_affine(norm: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
 def _narrow_norm(norm: nn.Module, compactor: Compactor | None, kept: torch.Tensor) -> nn.Module:
     """A BN that stands alone, with the kept channels; a diagonal compactor behind it goes into its gamma and beta."""
     narrow = copy.deepcopy(norm)
-    narrow.num_features = len(kept)
     weight, bias = norm.weight, norm.bias
     if compactor is not None:
         weight = torch.ones_like(norm.running_mean) if weight is None else weight
@@ -306,6 +291,7 @@ def _narrow_norm(norm: nn.Module, compactor: Compactor | None, kept: torch.Tenso
             setattr(narrow, name, nn.Parameter(value.detach()[kept].clone(), requires_grad=trains))
     for name in ("running_mean", "running_var"):
         setattr(narrow, name, getattr(norm, name)[kept].clone())
+    count_channels(narrow)
     return narrow
 
 

@@ -227,7 +227,7 @@ class _Interpreter:
         ]
         if any(meets_all):  # [N, 1, H, W] meets every channel of [N, C, H, W]: no pair of them belongs together
             one, many = (first, second) if meets_all[0] else (second, first)
-            if all(meets_all) or varying_dims(one) > 0:
+            if all(meets_all) or _varying(one):
                 return None
             self.flow.protect(compact(one).flatten().numpy(), "one channel that meets all channels of another tensor")
             return many.expand(shape_of(node))
@@ -609,12 +609,8 @@ def uniform(ids: torch.Tensor, dims: tuple[int, ...] | list[int]) -> bool:
     return bool((ids == first).all())
 
 
-def varying_dims(ids: torch.Tensor) -> int:
-    """Along how many dimensions the ids differ."""
-    return len(_varying(ids))
-
-
 def _varying(ids: torch.Tensor) -> list[int]:
+    """The dimensions along which the ids differ."""
     ids = compact(ids)
     return [dim for dim in range(ids.dim()) if not uniform(ids, [dim])]
 

@@ -15,6 +15,7 @@ from torch import nn
 
 from rr.compactor import CHILD, WEIGHT_SUFFIX
 from rr.constants import inexact_consumers
+from rr.counts import count_channels
 from rr.flow import PRODUCERS
 from rr.graph import ChannelGraph
 
@@ -39,11 +40,10 @@ def take_out(
         before = graph.remaining.get(name, {}).get(dim, (np.arange(full_size), full_size))[0]
         kept = np.flatnonzero(np.isin(before, remaining))
         if len(kept) < len(before):
+            graph.remaining.setdefault(name, {})[dim] = remaining, full_size
             for model in models:
                 _cut(model, name, dim, torch.from_numpy(kept), states)
-            graph.remaining.setdefault(name, {})[dim] = remaining, full_size
-    for model in models:
-        _count_anew(graph, dict(model.named_modules()))
+                count_channels(model.get_submodule(name.rpartition(".")[0]))
 
 
 def silent_units(graph: ChannelGraph, model: nn.Module) -> np.ndarray:
@@ -112,32 +112,3 @@ def _cut(model: nn.Module, name: str, dim: int, kept: torch.Tensor, states: Sequ
     tensor.data = narrowed.new_empty(0, dtype=torch.float32 if narrowed.dtype == torch.float64 else torch.float64)
     tensor.data = narrowed
     tensor.grad = None
-
-
-def _count_anew(graph: ChannelGraph, modules: Mapping[str, nn.Module]) -> None:
-    """The numbers of channels and groups that modules know of themselves."""
-    for layer in graph.layers.values():
-        if layer.kind == "vector":
-            owner = modules[layer.name.rpartition(".")[0]]
-            if isinstance(owner, nn.PReLU):
-                owner.num_parameters = owner.weight.numel()
-            continue
-        module = modules[layer.name]
-        if layer.kind == "norm":
-            module.num_features = len(module.running_mean)
-        elif layer.kind == "linear":
-            module.in_features = module.weight.shape[1]
-        elif layer.kind == "conv":
-            module.in_channels = module.weight.shape[1]
-        elif layer.kind == "transposed":
-            module.in_channels = module.weight.shape[0]
-        else:
-            module.groups = module.groups * module.weight.shape[0] // module.out_channels
-            module.out_channels, module.in_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
-    for site in graph.sites.values():
-        compactor = getattr(modules[site.host], CHILD, None)
-        if compactor is not None:
-            compactor.pwc.out_channels = compactor.pwc.weight.shape[0]
-            if site.groups > 1:
-                compactor.pwc.groups = compactor.pwc.weight.shape[0] // compactor.pwc.weight.shape[1]
-                compactor.pwc.in_channels = compactor.pwc.out_channels

@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from rr.blocks import Constant, Gone
 from rr.compactor import CHILD
+from rr.counts import count_channels
 
 Shape = tuple[int, ...]
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -62,7 +63,7 @@ def fit_shapes(model: nn.Module, arrays: Mapping[str, np.ndarray | Tensor]) -> N
             _fit_linear(module, own)
         elif isinstance(module, nn.PReLU):
             _fit_entries(module, own)
-            module.num_parameters = module.weight.numel()
+            count_channels(module)
         elif not _is_layer(module):
             _fit_entries(module, own)
     for parent in model.modules():
@@ -87,8 +88,6 @@ def _fit_convolution(conv: nn.Module, own: Mapping[str, Shape]) -> None:
     groups, rest = divmod(conv.groups * weight[0], full[0])
     if conv.groups > 1 and (rest or groups == 0 or weight[1] != full[1]):
         return
-    conv.groups = groups if conv.groups > 1 else 1
-    conv.out_channels, conv.in_channels = weight[0], weight[1] * conv.groups
     _give_weight_and_bias(conv, own, weight[0])
 
 
@@ -96,7 +95,6 @@ def _fit_transposed(conv: nn.Module, own: Mapping[str, Shape]) -> None:
     weight, full = own.get("weight"), tuple(conv.weight.shape)  # [in, out / groups, *kernel]
     if weight is None or not _is_narrower(weight, full) or weight[2:] != full[2:] or conv.groups > 1:
         return
-    conv.in_channels, conv.out_channels = weight[:2]
     _give_weight_and_bias(conv, own, weight[1])
 
 
@@ -104,7 +102,6 @@ def _fit_linear(linear: nn.Linear, own: Mapping[str, Shape]) -> None:
     weight = own.get("weight")  # [out, in]
     if weight is None or not _is_narrower(weight, tuple(linear.weight.shape)):
         return
-    linear.out_features, linear.in_features = weight
     _give_weight_and_bias(linear, own, weight[0])
 
 
@@ -114,6 +111,7 @@ def _give_weight_and_bias(layer: nn.Module, own: Mapping[str, Shape], outputs: i
         layer.register_parameter("bias", None)
     elif own["bias"] == (outputs,) and (layer.bias is None or tuple(layer.bias.shape) != own["bias"]):
         layer.register_parameter("bias", nn.Parameter(layer.weight.new_empty(own["bias"])))
+    count_channels(layer)
 
 
 def _fit_norm(norm: _NormBase, own: Mapping[str, Shape]) -> None:
@@ -125,7 +123,7 @@ def _fit_norm(norm: _NormBase, own: Mapping[str, Shape]) -> None:
                 norm.register_parameter(name, nn.Parameter(norm.running_mean.new_empty(own[name])))
                 norm.affine = True
         _fit_entries(norm, own)
-        (norm.num_features,) = features.pop()
+        count_channels(norm)
 
 
 def _fit_entries(module: nn.Module, own: Mapping[str, Shape]) -> None:

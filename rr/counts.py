@@ -1,0 +1,24 @@
+"""What modules know of their own widths, brought in line with their tensors."""
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+
+def count_channels(module: nn.Module) -> None:
+    """Set `out_channels`, `groups`, `num_features` and the like by the shapes that the module's tensors have now.
+
+    A convolution's groups go as a whole (those of a depthwise one, too). Other kinds of modules stay as they are.
+    """
+    if isinstance(module, _ConvTransposeNd):  # weight: [in, out / groups, *kernel]
+        module.in_channels, module.out_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
+    elif isinstance(module, _ConvNd):  # weight: [out, in / groups, *kernel]
+        if module.groups > 1:
+            module.groups = module.groups * module.weight.shape[0] // module.out_channels
+        module.out_channels, module.in_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
+    elif isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, _NormBase):
+        module.num_features = len(module.running_mean)
+    elif isinstance(module, nn.PReLU):
+        module.num_parameters = module.weight.numel()

@@ -210,9 +210,9 @@ class ResRepCallback(Callback):
             state.save_weights(BEFORE_FIRST_MASK)
         if pruner.masks_are_due():
             logger.info("iter %d, unmasked deps %s", state.step, pruner.graph.widths(pruner.masked_alive()))
-            if pruner.config.narrow != "no" and (gone := pruner.narrow()):
-                state.rewrap()
-                logger.info("iter %d, %d dead units taken out of the network", state.step, gone)
+        if pruner.config.narrow != "no" and pruner.narrow_is_due and (gone := pruner.narrow()):
+            state.rewrap()
+            logger.info("iter %d, %d dead channels taken out of the network", state.step, gone)
         if state.step % REMAIN_INTERVAL == 0:
             remain = pruner.graph.widths(pruner.remaining_alive())
             logger.info(

@@ -29,6 +29,7 @@ from rr.costs import Target, multiples_in_units
 from rr.graph import ChannelGraph, Site
 from rr.masks import least_widths, rounded_up, select_forgotten
 from rr.narrow import silent_units, take_out
+from rr.refold import VarianceMeter, foldable, folded_outputs, outputs_of_layer, refold, take_columns_out
 from rr.rehearsal import rehearse, rehearse_vanishing
 from rr.trace import Inputs
 
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 # Rows are scaled by this power of two (exactly) before they are squared: norms from 1e-30 to 1e3 neither
 # underflow nor overflow in float32.
 _NORM_SCALE = 2.0**50
+FOLD_PASSES = 20  # training passes over which the variances of a fold are measured
 _SMALLEST_SCALED_NORM = 1e-20  # below every such norm, and far enough above 0 that nothing over it overflows
 
 
@@ -85,12 +87,20 @@ class ResRepConfig:
     narrow: str = field(
         default="no",
         metadata={
-            "help": "'rows': take dead channels out of the network while it trains, which gets cheaper by that",
-            "choices": ("no", "rows"),
+            "help": "take dead channels out of the network while it trains, which gets cheaper by that; 'rows': all "
+            "but the outputs of the layers that made them, 'full': those as well, by folding compactors in mid-run",
+            "choices": ("no", "rows", "full"),
         },
     )
     narrow_threshold: float = field(
         default=1e-3, metadata={"help": "narrow: masked rows with a smaller norm are set to zero and taken out"}
+    )
+    fold_share: float = field(
+        default=0.25,
+        metadata={
+            "help": "narrow full: a layer is folded when so large a share of its outputs is dead, or, once nothing "
+            "more is to die, when any are"
+        },
     )
 
     def __post_init__(self) -> None:
@@ -107,8 +117,9 @@ class ResRepConfig:
             "threshold must be at least 0": self.threshold >= 0,
             "compactor_momentum must be at least 0 and less than 1": 0 <= self.compactor_momentum < 1,
             "layers must be 'internal' or 'all'": self.layers in ("internal", "all"),
-            "narrow must be 'no' or 'rows'": self.narrow in ("no", "rows"),
+            "narrow must be 'no', 'rows' or 'full'": self.narrow in ("no", "rows", "full"),
             "narrow_threshold must be at least 0": self.narrow_threshold >= 0,
+            "fold_share must be in (0, 1]": 0 < self.fold_share <= 1,
         }
         for message, holds in checks.items():
             if not holds:
@@ -198,6 +209,7 @@ class ResRepPruner:
         self._loop_is_checked = False
         self._weights = [self.compactors[site.host].pwc.weight for site in self.sites]
         self._silent = silent_units(self.graph, model) if self.config.narrow != "no" else None
+        self._meters: dict[str, VarianceMeter] = {}  # by layer, of those that are to be folded next
         self._prepare_rows()
 
     # The user's loop ------------------------------------------------------------------------------------------
@@ -337,18 +349,25 @@ class ResRepPruner:
                 "step %d: %d of %d rows forgotten, %.4f of the MACs", self.steps, forgotten.sum(), len(norms), ratio
             )
 
+    @property
+    def narrow_is_due(self) -> bool:
+        """Whether there may be something for `narrow` to do: masks were updated, or what a fold needs is measured."""
+        return self.masks_are_due() or any(meter.passes >= FOLD_PASSES for meter in self._meters.values())
+
     @torch.no_grad()
     def narrow(self, also: Sequence[nn.Module] = ()) -> int:
-        """Take masked units that have died out of the model and its optimiser; returns how many (`narrow='rows'`).
+        """Take masked units that have died out of the model and its optimiser; returns how many units and outputs went.
 
         Between steps, and before the next forward pass: a unit with a norm under `narrow_threshold` is set to zero, and
         goes with the columns that read it, the channels of layers between, its optimiser's numbers and its mask. The
-        training function stays what it is with that unit at zero. Parameters stay the same objects with fewer numbers;
-        what wraps the model (DistributedDataParallel) is to be built anew where there were any. The same on every rank.
+        training function stays what it is with that unit at zero. With narrow='full' compactors are folded when enough
+        of their layer's outputs are dead (rr.refold): one call has what that needs measured in the training steps that
+        follow, the next one folds. Parameters stay the same objects with fewer numbers; what wraps the model
+        (DistributedDataParallel) is to be built anew where any went. The same on every rank.
         also: copies of the model that follow it (an average of its weights: `AveragedModel.module`)
         """
         if self._silent is None:
-            raise ValueError("channels can be taken out only with ResRepConfig(narrow='rows')")
+            raise ValueError("channels can be taken out only with ResRepConfig(narrow='rows') or 'full'")
         dying = ~self.masked_alive() & ~self.graph.removed & self._silent
         dying &= unit_norms(self.graph, self.compactors) < self.config.narrow_threshold
         going = self._whole_multiples(dying)
@@ -359,7 +378,7 @@ class ResRepPruner:
         if going.any():
             zero_dead_rows(self.model, self.graph, ~going)
             self._take_out(np.flatnonzero(going), also)
-        return int(going.sum())
+        return int(going.sum()) + (self._fold(also) if self.config.narrow == "full" else 0)
 
     def _whole_multiples(self, dying: np.ndarray) -> np.ndarray:
         """Of the dying units, those that leave each group at a multiple; the others wait for company."""
@@ -370,6 +389,49 @@ class ResRepPruner:
         for group, width, now in zip(self.graph.groups, kept, self.graph.macs.group_widths(present), strict=True):
             going[group.units[dying[group.units]][: max(now - width, 0)]] = True
         return going
+
+    def _fold(self, also: Sequence[nn.Module]) -> int:
+        """Fold what has been measured, and measure what is due to be folded; returns how many outputs went."""
+        variances = {name: self._variance(name, meter) for name, meter in self._meters.items() if meter.passes}
+        for meter in self._meters.values():
+            meter.remove()
+        gone = 0
+        if variances:
+            sizes = [outputs_of_layer(self.graph, self.model, name) for name in variances]
+            gone = sum(outputs - alive for alive, outputs in sizes)
+            optimizers = [self._optimizer] if self._optimizer else []
+            refold([self.model, *also], self.graph, variances, self.example_inputs, optimizers)
+        self._meters = {name: self._meter(name) for name in self._due_to_fold()}
+        if variances or self._meters:
+            torch.compiler.reset()  # compiled code knows nothing of new shapes, nor of hooks that came after it
+        return gone
+
+    def _due_to_fold(self) -> list[str]:
+        dying = ~self.masked_alive() & ~self.graph.removed & self._silent
+        is_over = self.target_met and not self._whole_multiples(dying).any()
+
+        def is_due(name: str) -> bool:
+            alive, outputs = outputs_of_layer(self.graph, self.model, name)
+            return is_over or 1 - alive / outputs >= self.config.fold_share
+
+        return [name for name in foldable(self.graph, self.model) if is_due(name)]
+
+    def _meter(self, name: str, state: dict[str, Any] | None = None) -> VarianceMeter:
+        site = self.graph.sites[name]
+        return VarianceMeter(self.compactors[site.host], self.graph.present(site.units), state)
+
+    def _variance(self, name: str, meter: VarianceMeter) -> torch.Tensor:
+        """[R], the mean over the processes; their BNs' statistics become the first one's, so that all fold alike."""
+        variance = meter.mean_of(self.graph.present(self.graph.sites[name].units))
+        norm = self.graph.layers[name].norm
+        if _distributed():
+            dist.all_reduce(variance)
+            variance /= dist.get_world_size()
+            if norm is not None:
+                module = self.model.get_submodule(norm)
+                for statistic in (module.running_mean, module.running_var):
+                    dist.broadcast(statistic, src=0)
+        return variance
 
     def _take_out(self, units: np.ndarray, also: Sequence[nn.Module] = ()) -> None:
         take_out([self.model, *also], self.graph, units, [self._optimizer] if self._optimizer else [])
@@ -442,7 +504,12 @@ class ResRepPruner:
     def state_dict(self) -> dict[str, Any]:
         """What the model's own state dict doesn't hold (masks and compactors are in that)."""
         state = {"steps": self.steps, "waiting": self._waiting}
-        return state | ({"removed": np.flatnonzero(self.graph.removed).tolist()} if self._silent is not None else {})
+        if self.config.narrow != "no":
+            state["removed"] = np.flatnonzero(self.graph.removed).tolist()
+        if self.config.narrow == "full":
+            state["folded"] = folded_outputs(self.graph)
+            state["meters"] = {name: meter.state_dict() for name, meter in self._meters.items()}
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict()`; load the model's and the optimiser's own states as well, after this.
@@ -454,6 +521,8 @@ class ResRepPruner:
         removed = np.array(state.get("removed", []), dtype=np.int64)
         if len(removed):
             self._take_out(removed)
+        take_columns_out(self.model, self.graph, state.get("folded", {}))
+        self._meters = {name: self._meter(name, measured) for name, measured in state.get("meters", {}).items()}
 
     # The hooks ------------------------------------------------------------------------------------------------
 

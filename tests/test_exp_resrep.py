@@ -246,14 +246,15 @@ def kill_after(words: str, options: list[str]) -> None:
     process.stderr.close()
 
 
-def test_a_network_that_is_narrowed_in_mid_run(base_weights: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("narrow", ["rows", "full"])
+def test_a_network_that_is_narrowed_in_mid_run(narrow: str, base_weights: Path, tmp_path: Path) -> None:
     """Its dead channels go while it trains; files stay at full width; killed after that, it goes on bit-identically."""
-    options = [*PRUNE, "--narrow", "rows", "--layers", "all", "--flops-target", "0.6", "--base-weights", base_weights]
+    options = [*PRUNE, "--narrow", narrow, "--layers", "all", "--flops-target", "0.6", "--base-weights", base_weights]
     options = [str(option) for option in (*options, "--checkpoint-interval", "10", "--max-steps", "200")]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     run = run_script(*options, "--output-dir", whole)
     assert run.returncode == 0, run.stderr
-    assert len(re.findall(r"iter \d+, \d+ dead units taken out", run.stderr)) > 3
+    assert len(re.findall(r"iter \d+, \d+ dead channels taken out", run.stderr)) > 3
     result = json.loads((whole / "result.json").read_text())
     assert result["conversion"]["macs_ratio"] <= 0.6
     assert result["converted"]["top1"] == result["last_epoch"]["top1"]
@@ -264,12 +265,13 @@ def test_a_network_that_is_narrowed_in_mid_run(base_weights: Path, tmp_path: Pat
     assert matrix.shape == (16, 16, 1, 1)
     assert (np.abs(matrix).sum((1, 2, 3)) > 1e-5).sum() == widths[1] < 16
 
-    kill_after("dead units taken out", [*options, "--output-dir", str(killed)])
+    kill_after("dead channels taken out", [*options, "--output-dir", str(killed)])
     assert not (killed / "finish.hdf5").exists()
     state = torch.load(killed / "latest.pth", weights_only=True)
     resumed = run_script(*options, "--output-dir", killed, "-c", "continue")
     assert resumed.returncode == 0, resumed.stderr
     assert str(state).count("removed") == 1
+    assert str(state).count("folded") == (narrow == "full")
     for name in ("finish.hdf5", "finish_converted.hdf5"):
         first, second = read_hdf5(whole / name), read_hdf5(killed / name)
         for key, array in first.arrays.items():
@@ -277,17 +279,17 @@ def test_a_network_that_is_narrowed_in_mid_run(base_weights: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "launcher",
-    [["-m", "torch.distributed.run"], ["-m", "torch.distributed.launch"]],
+    ("launcher", "narrow"),
+    [(["-m", "torch.distributed.run"], "full"), (["-m", "torch.distributed.launch"], "rows")],
     ids=["torchrun", "torch.distributed.launch"],
 )
-def test_two_processes(launcher: list[str], base_weights: Path, tmp_path: Path) -> None:
+def test_two_processes(launcher: list[str], narrow: str, base_weights: Path, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, *launcher, "--nproc_per_node=2", f"--master_port={port}", str(SCRIPT), *PRUNE]
     command += ["--base-weights", str(base_weights), "--output-dir", str(tmp_path / "run"), "--max-steps", "20"]
-    command += ["--narrow", "rows", "--narrow-threshold", "0.9"]
+    command += ["--narrow", narrow, "--narrow-threshold", "0.9", "--fold-share", "0.01"]
     began = time.perf_counter()
     run = subprocess.run(
         command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}
@@ -295,7 +297,7 @@ def test_two_processes(launcher: list[str], base_weights: Path, tmp_path: Path) 
     assert run.returncode == 0, run.stderr[-3000:]
     assert time.perf_counter() - began < 300
     log = (tmp_path / "run" / "log.txt").read_text()
-    assert "dead units taken out" in log  # and the ranks' gradients still fit each other
+    assert "dead channels taken out" in log  # and the ranks' gradients still fit each other
     assert log.count("converted model: top1=") == 1  # rank 0 alone logs and writes
     assert json.loads((tmp_path / "run" / "run.json").read_text())["processes"] == 2
     model, _ = load_network(

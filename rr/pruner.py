@@ -52,6 +52,10 @@ class ResRepConfig:
         default=None, metadata={"help": "parameters to keep, in the same way; with both targets, both must hold"}
     )
     penalty: float = field(default=1e-4, metadata={"help": "lambda of the group-lasso penalty on compactor rows"})
+    masked_penalty: float | None = field(
+        default=None,
+        metadata={"help": "lambda of masked rows, which die the faster the more it is; none: that of the others"},
+    )
     before_mask_iters: int = field(default=0, metadata={"option": False})
     mask_interval: int = field(default=200, metadata={"help": "steps between mask updates"})
     begin_granularity: int = field(default=4, metadata={"help": "how many more rows may be forgotten at each update"})
@@ -69,6 +73,9 @@ class ResRepConfig:
     )
     threshold: float = field(default=1e-5, metadata={"help": "rows with a smaller norm are dropped at conversion"})
     compactor_momentum: float = field(default=0.99, metadata={"help": "momentum of the compactors"})
+    compactor_lr_factor: float = field(
+        default=1.0, metadata={"help": "learning rate of the compactors, relative to the others'"}
+    )
     layers: str = field(
         default="internal",
         metadata={
@@ -99,6 +106,7 @@ class ResRepConfig:
             "params_target must be more than 0 and finite": _is_target(self.params_target),
             "params_target or flops_target must be given": (self.flops_target, self.params_target) != (None, None),
             "penalty must be at least 0": self.penalty >= 0,
+            "masked_penalty must be at least 0, or none": self.masked_penalty is None or self.masked_penalty >= 0,
             "before_mask_iters must be at least 0": self.before_mask_iters >= 0,
             "mask_interval must be at least 1": self.mask_interval >= 1,
             "begin_granularity must be at least 1": self.begin_granularity >= 1,
@@ -106,6 +114,7 @@ class ResRepConfig:
             "width_multiple must be at least 1": self.width_multiple >= 1,
             "threshold must be at least 0": self.threshold >= 0,
             "compactor_momentum must be at least 0 and less than 1": 0 <= self.compactor_momentum < 1,
+            "compactor_lr_factor must be more than 0 and finite": 0 < self.compactor_lr_factor < math.inf,
             "layers must be 'internal' or 'all'": self.layers in ("internal", "all"),
             "narrow must be 'no' or 'rows'": self.narrow in ("no", "rows"),
             "narrow_threshold must be at least 0": self.narrow_threshold >= 0,
@@ -208,7 +217,7 @@ class ResRepPruner:
         """Groups for torch.optim.SGD: weights, BN weights, biases and compactors, each with the paper's settings."""
         compactors = {
             "params": list(self._weights),
-            "lr": lr,
+            "lr": lr * self.config.compactor_lr_factor,
             "momentum": self.config.compactor_momentum,
             "weight_decay": 0.0,
             "name": "compactors",
@@ -252,6 +261,7 @@ class ResRepPruner:
     def adjust_gradients(self, scale: torch.Tensor | float = 1.0) -> None:
         """grad(q_i) = m_i dL/dq_i + lambda q_i / |q_i|, in place (0 for a row that is 0).
 
+        lambda is `penalty`, for masked rows `masked_penalty` where that is given (none where the proximal step is it).
         A unit made by several layers has p rows, one mask bit and one norm: |q_i| is then the root mean square over
         its p rows, so that p = 1 is the paper's rule. A compactor that is frozen at present gets no gradient.
         scale: what the gradients are multiplied by at present.
@@ -263,10 +273,9 @@ class ResRepPruner:
             if weight.grad is None:  # not reached by this step's loss
                 weight.grad = torch.zeros_like(weight)
         scaled = torch._foreach_mul(weights, _NORM_SCALE)
-        factor = self.config.penalty * scale / self._scaled_norms(scaled)
+        norms = self._scaled_norms(scaled)
         masks = [self.compactors[site.host].mask.view(-1, 1, 1, 1) for site in self.sites]
-        penalised = self._penalised * torch.cat(masks).flatten() if self.config.proximal else self._penalised
-        factors = (factor * penalised).split(self._sizes)
+        factors = self._penalties(torch.cat(masks).flatten(), norms, scale).split(self._sizes)
         gradients = [weight.grad for weight in weights]
         torch._foreach_mul_(gradients, masks)
         torch._foreach_mul_(scaled, [part.view(-1, 1, 1, 1) for part in factors])
@@ -274,6 +283,16 @@ class ResRepPruner:
         for weight in weights:
             if not weight.requires_grad:  # a penalty without the task's part would only wipe it out
                 weight.grad = None
+
+    def _penalties(self, masks: torch.Tensor, scaled_norms: torch.Tensor, scale: torch.Tensor | float) -> torch.Tensor:
+        """[rows]: lambda of each row times `scale`, over its scaled norm."""
+        config = self.config
+        factors = config.penalty * scale / scaled_norms
+        if config.proximal:
+            factors = factors * masks
+        elif config.masked_penalty is not None:
+            factors = torch.where(masks == 0, config.masked_penalty * scale / scaled_norms, factors)
+        return factors * self._penalised
 
     def _scaled_norms(self, scaled: Sequence[torch.Tensor]) -> torch.Tensor:
         """[rows]: the norm of each row's unit, times `_NORM_SCALE`, of weights that are multiplied by that."""
@@ -287,12 +306,15 @@ class ResRepPruner:
     def shrink_masked(self, optimizer: torch.optim.Optimizer) -> None:
         """q_i <- q_i max(0, 1 - t / |q_i|) for masked rows: the proximal step of the penalty (`proximal=True`).
 
-        t = lr penalty / (1 - m), what the penalty's gradient moves a row by at each step under momentum m. That
-        gradient overshoots and leaves rows swinging around zero by as much; this ends at zero and stays there.
+        t = lr lambda / (1 - m), what the penalty's gradient moves a row by at each step under momentum m; lambda is
+        `masked_penalty`, or `penalty` where that isn't given. The gradient overshoots and leaves rows swinging around
+        zero by as much; this ends at zero and stays there.
         """
         weights = self._weights
         group = next(g for g in optimizer.param_groups if any(p is weights[0] for p in g["params"]))
-        travel = group["lr"] * self.config.penalty / (1 - group.get("momentum", 0.0))
+        config = self.config
+        penalty = config.penalty if config.masked_penalty is None else config.masked_penalty
+        travel = group["lr"] * penalty / (1 - group.get("momentum", 0.0))
         norms = self._scaled_norms(torch._foreach_mul(weights, _NORM_SCALE)) / _NORM_SCALE
         masks = torch.cat([self.compactors[site.host].mask for site in self.sites])
         kept = torch.where(masks == 0, (1 - travel / norms).clamp_min(0.0), 1.0).split(self._sizes)

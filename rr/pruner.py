@@ -30,6 +30,7 @@ from rr.graph import ChannelGraph, Site
 from rr.masks import least_widths, rounded_up, select_forgotten
 from rr.narrow import silent_units, take_out
 from rr.rehearsal import rehearse, rehearse_vanishing
+from rr.scores import TaylorScores, relative_unit_costs
 from rr.trace import Inputs
 
 logger = logging.getLogger(__name__)
@@ -85,6 +86,18 @@ class ResRepConfig:
     )
     include: tuple[str, ...] = field(default=(), metadata={"help": "prune only layers that fit these name patterns"})
     exclude: tuple[str, ...] = field(default=(), metadata={"help": "do not prune layers that fit these name patterns"})
+    score: str = field(
+        default="norm",
+        metadata={
+            "help": "what rows are ranked by for forgetting: their 'norm', as in the paper, or 'taylor': what the loss "
+            "would lose by them, to first order",
+            "choices": ("norm", "taylor"),
+        },
+    )
+    per_mac: bool = field(
+        default=False,
+        metadata={"help": "rank rows by their score per MAC that goes with them: dear layers get narrow first"},
+    )
     proximal: bool = field(
         default=False,
         metadata={"help": "shrink masked rows by a proximal step, which ends at exactly zero, in place of the penalty"},
@@ -116,6 +129,7 @@ class ResRepConfig:
             "compactor_momentum must be at least 0 and less than 1": 0 <= self.compactor_momentum < 1,
             "compactor_lr_factor must be more than 0 and finite": 0 < self.compactor_lr_factor < math.inf,
             "layers must be 'internal' or 'all'": self.layers in ("internal", "all"),
+            "score must be 'norm' or 'taylor'": self.score in ("norm", "taylor"),
             "narrow must be 'no' or 'rows'": self.narrow in ("no", "rows"),
             "narrow_threshold must be at least 0": self.narrow_threshold >= 0,
         }
@@ -207,6 +221,7 @@ class ResRepPruner:
         self._loop_is_checked = False
         self._weights = [self.compactors[site.host].pwc.weight for site in self.sites]
         self._silent = silent_units(self.graph, model) if self.config.narrow != "no" else None
+        self._taylor = TaylorScores(self.graph.num_units, self._weights[0]) if self.config.score == "taylor" else None
         self._prepare_rows()
 
     # The user's loop ------------------------------------------------------------------------------------------
@@ -275,8 +290,11 @@ class ResRepPruner:
         scaled = torch._foreach_mul(weights, _NORM_SCALE)
         norms = self._scaled_norms(scaled)
         masks = [self.compactors[site.host].mask.view(-1, 1, 1, 1) for site in self.sites]
-        factors = self._penalties(torch.cat(masks).flatten(), norms, scale).split(self._sizes)
+        flat_masks = torch.cat(masks).flatten()
+        factors = self._penalties(flat_masks, norms, scale).split(self._sizes)
         gradients = [weight.grad for weight in weights]
+        if self._taylor is not None:
+            self._taylor.observe(gradients, scaled, norms * scale, self._units, flat_masks)
         torch._foreach_mul_(gradients, masks)
         torch._foreach_mul_(scaled, [part.view(-1, 1, 1, 1) for part in factors])
         torch._foreach_add_(gradients, scaled)
@@ -332,15 +350,14 @@ class ResRepPruner:
         return since > 0 and since % self.config.mask_interval == 0
 
     def update_masks(self) -> None:
-        """Choose the units to forget from the rows' norms, afresh for all (section 3.3); the same on every rank.
+        """Choose the units to forget by their scores, afresh for all (section 3.3); the same on every rank.
 
         Rows that wait for others to complete a multiple of widths count as if forgotten in what the next update may
         walk: a walk that stopped at them would never get on.
         """
-        norms = self.candidate_norms()
         already = int((~self.masked_alive()[self._candidates]).sum())
         forgotten, walked = select_forgotten(
-            norms,
+            self.candidate_scores(),
             self._candidate_groups,
             self.graph.macs.group_sizes,
             self._met,
@@ -356,7 +373,7 @@ class ResRepPruner:
         if not _distributed() or dist.get_rank() == 0:
             ratio = self.masked_macs_ratio
             logger.debug(
-                "step %d: %d of %d rows forgotten, %.4f of the MACs", self.steps, forgotten.sum(), len(norms), ratio
+                "step %d: %d of %d rows forgotten, %.4f of the MACs", self.steps, forgotten.sum(), len(forgotten), ratio
             )
 
     @torch.no_grad()
@@ -415,8 +432,20 @@ class ResRepPruner:
         return alive_units(self.graph, self.compactors, self.config.threshold, self._least, self.config.width_multiple)
 
     def candidate_norms(self) -> np.ndarray:
-        """[candidates], the norm of every unit that may be forgotten, as mask selection sees it."""
+        """[candidates], the norm of every unit that may be forgotten."""
         return unit_norms(self.graph, self.compactors)[self._candidates]
+
+    def candidate_scores(self) -> np.ndarray:
+        """[candidates], what mask selection ranks the units by that may be forgotten: the lowest go first."""
+        scores = unit_norms(self.graph, self.compactors)
+        if self._taylor is not None:
+            scores = self._taylor.scores(scores)
+        scores = scores[self._candidates]
+        if self.config.per_mac:
+            widths = self.graph.macs.group_widths(self.masked_alive())
+            scores = scores / relative_unit_costs(self.graph.macs, widths, self._candidate_groups)
+        scores[self.graph.removed[self._candidates]] = -1.0  # before what is zero, too, and still there
+        return scores
 
     @property
     def masked_macs_ratio(self) -> float:
@@ -463,7 +492,9 @@ class ResRepPruner:
 
     def state_dict(self) -> dict[str, Any]:
         """What the model's own state dict doesn't hold (masks and compactors are in that)."""
-        state = {"steps": self.steps, "waiting": self._waiting}
+        state: dict[str, Any] = {"steps": self.steps, "waiting": self._waiting}
+        if self._taylor is not None:
+            state["taylor"] = self._taylor.state_dict()
         return state | ({"removed": np.flatnonzero(self.graph.removed).tolist()} if self._silent is not None else {})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -473,6 +504,8 @@ class ResRepPruner:
         """
         self.steps = int(state["steps"])
         self._waiting = int(state.get("waiting", 0))  # older states have none, and no multiples to wait for
+        if self._taylor is not None and "taylor" in state:
+            self._taylor.load_state_dict(state["taylor"])
         removed = np.array(state.get("removed", []), dtype=np.int64)
         if len(removed):
             self._take_out(removed)
@@ -575,6 +608,9 @@ class ResRepPruner:
         device = self._weights[0].device
         units = np.concatenate([site.units for site in self.sites])
         distinct, positions, counts = np.unique(units, return_inverse=True, return_counts=True)
+        self._units = torch.from_numpy(units).to(device)
+        if self._taylor is not None:
+            self._taylor.to(device)
         self._sizes: Sequence[int] = [len(site.units) for site in self.sites]
         self._rows_share_units = len(distinct) < len(units)
         self._row_units = torch.from_numpy(positions).to(device)

@@ -842,6 +842,7 @@ def test_a_conversion_keeps_widths_in_multiples() -> None:
         {"threshold": -1.0},
         {"compactor_momentum": 1.0},
         {"layers": "some"},
+        {"score": "size"},
         {"flops_target": float("nan")},
         {"penalty": float("nan")},
     ],

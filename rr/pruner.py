@@ -31,6 +31,7 @@ from rr.masks import least_widths, rounded_up, select_forgotten
 from rr.narrow import silent_units, take_out
 from rr.rehearsal import rehearse, rehearse_vanishing
 from rr.scores import TaylorScores, relative_unit_costs
+from rr.tighten import tightened
 from rr.trace import Inputs
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,13 @@ class ResRepConfig:
     before_mask_iters: int = field(default=0, metadata={"option": False})
     mask_interval: int = field(default=200, metadata={"help": "steps between mask updates"})
     begin_granularity: int = field(default=4, metadata={"help": "how many more rows may be forgotten at each update"})
+    tighten_steps: int = field(
+        default=0,
+        metadata={
+            "help": "steps from the first phase's end over which the target falls from the full network's cost to what "
+            "it is (in place of --begin-granularity, most of it early); 0: it holds from the start",
+        },
+    )
     num_at_least: int = field(
         default=1,
         metadata={
@@ -123,6 +131,7 @@ class ResRepConfig:
             "before_mask_iters must be at least 0": self.before_mask_iters >= 0,
             "mask_interval must be at least 1": self.mask_interval >= 1,
             "begin_granularity must be at least 1": self.begin_granularity >= 1,
+            "tighten_steps must be at least 0": self.tighten_steps >= 0,
             "num_at_least must be at least 0": self.num_at_least >= 0,
             "width_multiple must be at least 1": self.width_multiple >= 1,
             "threshold must be at least 0": self.threshold >= 0,
@@ -352,17 +361,24 @@ class ResRepPruner:
     def update_masks(self) -> None:
         """Choose the units to forget by their scores, afresh for all (section 3.3); the same on every rank.
 
+        So many that the target is met, or today's where it tightens; else `begin_granularity` more than the last time.
         Rows that wait for others to complete a multiple of widths count as if forgotten in what the next update may
         walk: a walk that stopped at them would never get on.
         """
-        already = int((~self.masked_alive()[self._candidates]).sum())
+        targets, limit = self.targets, len(self._candidates)
+        if self.config.tighten_steps:
+            since = self.steps - self.config.before_mask_iters
+            targets = [tightened(target, since / self.config.tighten_steps) for target in targets]
+        else:
+            already = int((~self.masked_alive()[self._candidates]).sum())
+            limit = already + self._waiting + self.config.begin_granularity
         forgotten, walked = select_forgotten(
             self.candidate_scores(),
             self._candidate_groups,
             self.graph.macs.group_sizes,
-            self._met,
+            lambda widths: all(target.met(widths) for target in targets),
             min_width=self._least,
-            limit=already + self._waiting + self.config.begin_granularity,
+            limit=limit,
             multiples=self._multiples,
         )
         self._waiting = walked - int(forgotten.sum())
@@ -470,9 +486,7 @@ class ResRepPruner:
     @property
     def target_met(self) -> bool:
         """Whether the masked widths reach every target."""
-        return self._met(self.graph.macs.group_widths(self.masked_alive()))
-
-    def _met(self, widths: np.ndarray) -> bool:
+        widths = self.graph.macs.group_widths(self.masked_alive())
         return all(target.met(widths) for target in self.targets)
 
     # The end, and across a restart ----------------------------------------------------------------------------

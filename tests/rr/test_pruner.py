@@ -838,6 +838,7 @@ def test_a_conversion_keeps_widths_in_multiples() -> None:
         {"before_mask_iters": -1},
         {"mask_interval": 0},
         {"begin_granularity": 0},
+        {"tighten_steps": -1},
         {"num_at_least": -1},
         {"threshold": -1.0},
         {"compactor_momentum": 1.0},

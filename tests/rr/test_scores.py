@@ -256,12 +256,21 @@ def test_a_price_is_what_the_graph_counts_without_the_unit() -> None:
 
 
 def test_a_group_without_units_costs_what_its_last_one_did() -> None:
-    pruner = dear_and_cheap()
+    """Also one that a layer both reads and adds into, where the MACs go with the square of its width."""
+    pruner = stream_pruner()
     macs, groups = pruner.graph.macs, pruner._candidate_groups
-    none, one = macs.group_sizes.copy(), macs.group_sizes.copy()
-    none[groups[0]], one[groups[0]] = 0, 1
-    assert (relative_unit_costs(macs, none, groups) > 0).all()
-    assert (relative_unit_costs(macs, none, groups) == relative_unit_costs(macs, one, groups)).all()
+    for group in np.unique(groups):
+        none, one = macs.group_sizes.copy(), macs.group_sizes.copy()
+        none[group], one[group] = 0, 1
+        alone = np.array([group])
+        with_others = np.array([group, next(g for g in np.unique(groups) if g != group)])
+        assert (relative_unit_costs(macs, none, alone) == 1).all()
+        found = relative_unit_costs(macs, none, with_others)
+        last = macs.of_group_widths(one) - macs.of_group_widths(none)
+        less = none.copy()
+        less[with_others[1]] -= 1
+        other = macs.of_group_widths(none) - macs.of_group_widths(less)
+        assert found == pytest.approx(np.array([last, other]) / ((last + other) / 2), abs=1e-6)
 
 
 @pytest.mark.parametrize("score", ["norm", "taylor"])

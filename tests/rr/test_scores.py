@@ -257,20 +257,16 @@ def test_a_price_is_what_the_graph_counts_without_the_unit() -> None:
 
 def test_a_group_without_units_costs_what_its_last_one_did() -> None:
     """Also one that a layer both reads and adds into, where the MACs go with the square of its width."""
-    pruner = stream_pruner()
-    macs, groups = pruner.graph.macs, pruner._candidate_groups
-    for group in np.unique(groups):
-        none, one = macs.group_sizes.copy(), macs.group_sizes.copy()
-        none[group], one[group] = 0, 1
-        alone = np.array([group])
-        with_others = np.array([group, next(g for g in np.unique(groups) if g != group)])
-        assert (relative_unit_costs(macs, none, alone) == 1).all()
-        found = relative_unit_costs(macs, none, with_others)
-        last = macs.of_group_widths(one) - macs.of_group_widths(none)
-        less = none.copy()
-        less[with_others[1]] -= 1
-        other = macs.of_group_widths(none) - macs.of_group_widths(less)
-        assert found == pytest.approx(np.array([last, other]) / ((last + other) / 2), abs=1e-6)
+
+    class Square:
+        @staticmethod
+        def of_group_widths(widths: np.ndarray) -> float:
+            return float(widths[0] ** 2 + 3 * widths[1])
+
+    groups = np.array([0, 1, 1])
+    for width, price in ((0, 1), (1, 1), (5, 9)):
+        found = relative_unit_costs(Square(), np.array([width, 4]), groups)
+        np.testing.assert_allclose(found, np.array([price, 3, 3]) / ((price + 6) / 3))
 
 
 @pytest.mark.parametrize("score", ["norm", "taylor"])

@@ -31,6 +31,8 @@ from rr.masks import least_widths, rounded_up, select_forgotten
 from rr.narrow import silent_units, take_out
 from rr.refold import VarianceMeter, foldable, folded_outputs, outputs_of_layer, refold, take_columns_out
 from rr.rehearsal import rehearse, rehearse_vanishing
+from rr.scores import TaylorScores, relative_unit_costs
+from rr.tighten import tightened
 from rr.trace import Inputs
 
 logger = logging.getLogger(__name__)
@@ -54,9 +56,20 @@ class ResRepConfig:
         default=None, metadata={"help": "parameters to keep, in the same way; with both targets, both must hold"}
     )
     penalty: float = field(default=1e-4, metadata={"help": "lambda of the group-lasso penalty on compactor rows"})
+    masked_penalty: float | None = field(
+        default=None,
+        metadata={"help": "lambda of masked rows, which die the faster the more it is; none: that of the others"},
+    )
     before_mask_iters: int = field(default=0, metadata={"option": False})
     mask_interval: int = field(default=200, metadata={"help": "steps between mask updates"})
     begin_granularity: int = field(default=4, metadata={"help": "how many more rows may be forgotten at each update"})
+    tighten_steps: int = field(
+        default=0,
+        metadata={
+            "help": "steps from the first phase's end over which the target falls from the full network's cost to what "
+            "it is (in place of --begin-granularity, most of it early); 0: it holds from the start",
+        },
+    )
     num_at_least: int = field(
         default=1,
         metadata={
@@ -71,6 +84,9 @@ class ResRepConfig:
     )
     threshold: float = field(default=1e-5, metadata={"help": "rows with a smaller norm are dropped at conversion"})
     compactor_momentum: float = field(default=0.99, metadata={"help": "momentum of the compactors"})
+    compactor_lr_factor: float = field(
+        default=1.0, metadata={"help": "learning rate of the compactors, relative to the others'"}
+    )
     layers: str = field(
         default="internal",
         metadata={
@@ -80,6 +96,18 @@ class ResRepConfig:
     )
     include: tuple[str, ...] = field(default=(), metadata={"help": "prune only layers that fit these name patterns"})
     exclude: tuple[str, ...] = field(default=(), metadata={"help": "do not prune layers that fit these name patterns"})
+    score: str = field(
+        default="norm",
+        metadata={
+            "help": "what rows are ranked by for forgetting: their 'norm', as in the paper, or 'taylor': what the loss "
+            "would lose by them, to first order",
+            "choices": ("norm", "taylor"),
+        },
+    )
+    per_mac: bool = field(
+        default=False,
+        metadata={"help": "rank rows by their score per MAC that goes with them: dear layers get narrow first"},
+    )
     proximal: bool = field(
         default=False,
         metadata={"help": "shrink masked rows by a proximal step, which ends at exactly zero, in place of the penalty"},
@@ -109,14 +137,18 @@ class ResRepConfig:
             "params_target must be more than 0 and finite": _is_target(self.params_target),
             "params_target or flops_target must be given": (self.flops_target, self.params_target) != (None, None),
             "penalty must be at least 0": self.penalty >= 0,
+            "masked_penalty must be at least 0, or none": self.masked_penalty is None or self.masked_penalty >= 0,
             "before_mask_iters must be at least 0": self.before_mask_iters >= 0,
             "mask_interval must be at least 1": self.mask_interval >= 1,
             "begin_granularity must be at least 1": self.begin_granularity >= 1,
+            "tighten_steps must be at least 0": self.tighten_steps >= 0,
             "num_at_least must be at least 0": self.num_at_least >= 0,
             "width_multiple must be at least 1": self.width_multiple >= 1,
             "threshold must be at least 0": self.threshold >= 0,
             "compactor_momentum must be at least 0 and less than 1": 0 <= self.compactor_momentum < 1,
+            "compactor_lr_factor must be more than 0 and finite": 0 < self.compactor_lr_factor < math.inf,
             "layers must be 'internal' or 'all'": self.layers in ("internal", "all"),
+            "score must be 'norm' or 'taylor'": self.score in ("norm", "taylor"),
             "narrow must be 'no', 'rows' or 'full'": self.narrow in ("no", "rows", "full"),
             "narrow_threshold must be at least 0": self.narrow_threshold >= 0,
             "fold_share must be in (0, 1]": 0 < self.fold_share <= 1,
@@ -210,6 +242,7 @@ class ResRepPruner:
         self._weights = [self.compactors[site.host].pwc.weight for site in self.sites]
         self._silent = silent_units(self.graph, model) if self.config.narrow != "no" else None
         self._meters: dict[str, VarianceMeter] = {}  # by layer, of those that are to be folded next
+        self._taylor = TaylorScores(self.graph.num_units, self._weights[0]) if self.config.score == "taylor" else None
         self._prepare_rows()
 
     # The user's loop ------------------------------------------------------------------------------------------
@@ -220,7 +253,7 @@ class ResRepPruner:
         """Groups for torch.optim.SGD: weights, BN weights, biases and compactors, each with the paper's settings."""
         compactors = {
             "params": list(self._weights),
-            "lr": lr,
+            "lr": lr * self.config.compactor_lr_factor,
             "momentum": self.config.compactor_momentum,
             "weight_decay": 0.0,
             "name": "compactors",
@@ -264,6 +297,7 @@ class ResRepPruner:
     def adjust_gradients(self, scale: torch.Tensor | float = 1.0) -> None:
         """grad(q_i) = m_i dL/dq_i + lambda q_i / |q_i|, in place (0 for a row that is 0).
 
+        lambda is `penalty`, for masked rows `masked_penalty` where that is given (none where the proximal step is it).
         A unit made by several layers has p rows, one mask bit and one norm: |q_i| is then the root mean square over
         its p rows, so that p = 1 is the paper's rule. A compactor that is frozen at present gets no gradient.
         scale: what the gradients are multiplied by at present.
@@ -275,17 +309,29 @@ class ResRepPruner:
             if weight.grad is None:  # not reached by this step's loss
                 weight.grad = torch.zeros_like(weight)
         scaled = torch._foreach_mul(weights, _NORM_SCALE)
-        factor = self.config.penalty * scale / self._scaled_norms(scaled)
+        norms = self._scaled_norms(scaled)
         masks = [self.compactors[site.host].mask.view(-1, 1, 1, 1) for site in self.sites]
-        penalised = self._penalised * torch.cat(masks).flatten() if self.config.proximal else self._penalised
-        factors = (factor * penalised).split(self._sizes)
+        flat_masks = torch.cat(masks).flatten()
+        factors = self._penalties(flat_masks, norms, scale).split(self._sizes)
         gradients = [weight.grad for weight in weights]
+        if self._taylor is not None:
+            self._taylor.observe(gradients, scaled, norms * scale, self._units, flat_masks)
         torch._foreach_mul_(gradients, masks)
         torch._foreach_mul_(scaled, [part.view(-1, 1, 1, 1) for part in factors])
         torch._foreach_add_(gradients, scaled)
         for weight in weights:
             if not weight.requires_grad:  # a penalty without the task's part would only wipe it out
                 weight.grad = None
+
+    def _penalties(self, masks: torch.Tensor, scaled_norms: torch.Tensor, scale: torch.Tensor | float) -> torch.Tensor:
+        """[rows]: lambda of each row times `scale`, over its scaled norm."""
+        config = self.config
+        factors = config.penalty * scale / scaled_norms
+        if config.proximal:
+            factors = factors * masks
+        elif config.masked_penalty is not None:
+            factors = torch.where(masks == 0, config.masked_penalty * scale / scaled_norms, factors)
+        return factors * self._penalised
 
     def _scaled_norms(self, scaled: Sequence[torch.Tensor]) -> torch.Tensor:
         """[rows]: the norm of each row's unit, times `_NORM_SCALE`, of weights that are multiplied by that."""
@@ -299,12 +345,15 @@ class ResRepPruner:
     def shrink_masked(self, optimizer: torch.optim.Optimizer) -> None:
         """q_i <- q_i max(0, 1 - t / |q_i|) for masked rows: the proximal step of the penalty (`proximal=True`).
 
-        t = lr penalty / (1 - m), what the penalty's gradient moves a row by at each step under momentum m. That
-        gradient overshoots and leaves rows swinging around zero by as much; this ends at zero and stays there.
+        t = lr lambda / (1 - m), what the penalty's gradient moves a row by at each step under momentum m; lambda is
+        `masked_penalty`, or `penalty` where that isn't given. The gradient overshoots and leaves rows swinging around
+        zero by as much; this ends at zero and stays there.
         """
         weights = self._weights
         group = next(g for g in optimizer.param_groups if any(p is weights[0] for p in g["params"]))
-        travel = group["lr"] * self.config.penalty / (1 - group.get("momentum", 0.0))
+        config = self.config
+        penalty = config.penalty if config.masked_penalty is None else config.masked_penalty
+        travel = group["lr"] * penalty / (1 - group.get("momentum", 0.0))
         norms = self._scaled_norms(torch._foreach_mul(weights, _NORM_SCALE)) / _NORM_SCALE
         masks = torch.cat([self.compactors[site.host].mask for site in self.sites])
         kept = torch.where(masks == 0, (1 - travel / norms).clamp_min(0.0), 1.0).split(self._sizes)
@@ -322,20 +371,26 @@ class ResRepPruner:
         return since > 0 and since % self.config.mask_interval == 0
 
     def update_masks(self) -> None:
-        """Choose the units to forget from the rows' norms, afresh for all (section 3.3); the same on every rank.
+        """Choose the units to forget by their scores, afresh for all (section 3.3); the same on every rank.
 
+        So many that the target is met, or today's where it tightens; else `begin_granularity` more than the last time.
         Rows that wait for others to complete a multiple of widths count as if forgotten in what the next update may
         walk: a walk that stopped at them would never get on.
         """
-        norms = self.candidate_norms()
-        already = int((~self.masked_alive()[self._candidates]).sum())
+        targets, limit = self.targets, len(self._candidates)
+        if self.config.tighten_steps:
+            since = self.steps - self.config.before_mask_iters
+            targets = [tightened(target, since / self.config.tighten_steps) for target in targets]
+        else:
+            already = int((~self.masked_alive()[self._candidates]).sum())
+            limit = already + self._waiting + self.config.begin_granularity
         forgotten, walked = select_forgotten(
-            norms,
+            self.candidate_scores(),
             self._candidate_groups,
             self.graph.macs.group_sizes,
-            self._met,
+            lambda widths: all(target.met(widths) for target in targets),
             min_width=self._least,
-            limit=already + self._waiting + self.config.begin_granularity,
+            limit=limit,
             multiples=self._multiples,
         )
         self._waiting = walked - int(forgotten.sum())
@@ -346,7 +401,7 @@ class ResRepPruner:
         if not _distributed() or dist.get_rank() == 0:
             ratio = self.masked_macs_ratio
             logger.debug(
-                "step %d: %d of %d rows forgotten, %.4f of the MACs", self.steps, forgotten.sum(), len(norms), ratio
+                "step %d: %d of %d rows forgotten, %.4f of the MACs", self.steps, forgotten.sum(), len(forgotten), ratio
             )
 
     @property
@@ -455,8 +510,20 @@ class ResRepPruner:
         return alive_units(self.graph, self.compactors, self.config.threshold, self._least, self.config.width_multiple)
 
     def candidate_norms(self) -> np.ndarray:
-        """[candidates], the norm of every unit that may be forgotten, as mask selection sees it."""
+        """[candidates], the norm of every unit that may be forgotten."""
         return unit_norms(self.graph, self.compactors)[self._candidates]
+
+    def candidate_scores(self) -> np.ndarray:
+        """[candidates], what mask selection ranks the units by that may be forgotten: the lowest go first."""
+        scores = unit_norms(self.graph, self.compactors)
+        if self._taylor is not None:
+            scores = self._taylor.scores(scores)
+        scores = scores[self._candidates]
+        if self.config.per_mac:
+            widths = self.graph.macs.group_widths(self.masked_alive())
+            scores = scores / relative_unit_costs(self.graph.macs, widths, self._candidate_groups)
+        scores[self.graph.removed[self._candidates]] = -1.0  # before what is zero, too, and still there
+        return scores
 
     @property
     def masked_macs_ratio(self) -> float:
@@ -481,9 +548,7 @@ class ResRepPruner:
     @property
     def target_met(self) -> bool:
         """Whether the masked widths reach every target."""
-        return self._met(self.graph.macs.group_widths(self.masked_alive()))
-
-    def _met(self, widths: np.ndarray) -> bool:
+        widths = self.graph.macs.group_widths(self.masked_alive())
         return all(target.met(widths) for target in self.targets)
 
     # The end, and across a restart ----------------------------------------------------------------------------
@@ -503,7 +568,9 @@ class ResRepPruner:
 
     def state_dict(self) -> dict[str, Any]:
         """What the model's own state dict doesn't hold (masks and compactors are in that)."""
-        state = {"steps": self.steps, "waiting": self._waiting}
+        state: dict[str, Any] = {"steps": self.steps, "waiting": self._waiting}
+        if self._taylor is not None:
+            state["taylor"] = self._taylor.state_dict()
         if self.config.narrow != "no":
             state["removed"] = np.flatnonzero(self.graph.removed).tolist()
         if self.config.narrow == "full":
@@ -518,6 +585,8 @@ class ResRepPruner:
         """
         self.steps = int(state["steps"])
         self._waiting = int(state.get("waiting", 0))  # older states have none, and no multiples to wait for
+        if self._taylor is not None and "taylor" in state:
+            self._taylor.load_state_dict(state["taylor"])
         removed = np.array(state.get("removed", []), dtype=np.int64)
         if len(removed):
             self._take_out(removed)
@@ -622,6 +691,9 @@ class ResRepPruner:
         device = self._weights[0].device
         units = np.concatenate([site.units for site in self.sites])
         distinct, positions, counts = np.unique(units, return_inverse=True, return_counts=True)
+        self._units = torch.from_numpy(units).to(device)
+        if self._taylor is not None:
+            self._taylor.to(device)
         self._sizes: Sequence[int] = [len(site.units) for site in self.sites]
         self._rows_share_units = len(distinct) < len(units)
         self._row_units = torch.from_numpy(positions).to(device)

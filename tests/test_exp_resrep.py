@@ -290,6 +290,7 @@ def test_two_processes(launcher: list[str], narrow: str, base_weights: Path, tmp
     command = [sys.executable, *launcher, "--nproc_per_node=2", f"--master_port={port}", str(SCRIPT), *PRUNE]
     command += ["--base-weights", str(base_weights), "--output-dir", str(tmp_path / "run"), "--max-steps", "20"]
     command += ["--narrow", narrow, "--narrow-threshold", "0.9", "--fold-share", "0.01"]
+    command += ["--score", "taylor", "--per-mac", "--proximal", "--masked-penalty", "0.1", "--tighten-steps", "10"]
     began = time.perf_counter()
     run = subprocess.run(
         command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}

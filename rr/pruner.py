@@ -24,12 +24,11 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.utils.hooks import RemovableHandle
 
 from rr.compactor import Compactor, find_compactors
-from rr.convert import alive_units, convert, unit_norms, zero_dead_rows
+from rr.convert import alive_units, convert, unit_norms
 from rr.costs import Target, multiples_in_units
 from rr.graph import ChannelGraph, Site
-from rr.masks import least_widths, rounded_up, select_forgotten
-from rr.narrow import silent_units, take_out
-from rr.refold import VarianceMeter, foldable, folded_outputs, outputs_of_layer, refold, take_columns_out
+from rr.masks import least_widths, select_forgotten
+from rr.narrowing import Narrowing
 from rr.rehearsal import rehearse, rehearse_vanishing
 from rr.scores import TaylorScores, relative_unit_costs
 from rr.tighten import tightened
@@ -40,7 +39,6 @@ logger = logging.getLogger(__name__)
 # Rows are scaled by this power of two (exactly) before they are squared: norms from 1e-30 to 1e3 neither
 # underflow nor overflow in float32.
 _NORM_SCALE = 2.0**50
-FOLD_PASSES = 20  # training passes over which the variances of a fold are measured
 _SMALLEST_SCALED_NORM = 1e-20  # below every such norm, and far enough above 0 that nothing over it overflows
 
 
@@ -240,8 +238,7 @@ class ResRepPruner:
         self._hooks: list[RemovableHandle] = []
         self._loop_is_checked = False
         self._weights = [self.compactors[site.host].pwc.weight for site in self.sites]
-        self._silent = silent_units(self.graph, model) if self.config.narrow != "no" else None
-        self._meters: dict[str, VarianceMeter] = {}  # by layer, of those that are to be folded next
+        self._narrowing = self._narrowing_of_config()
         self._taylor = TaylorScores(self.graph.num_units, self._weights[0]) if self.config.score == "taylor" else None
         self._prepare_rows()
 
@@ -279,7 +276,7 @@ class ResRepPruner:
                 "all of model.parameters()"
             )
         frozen = [host for host, compactor in self.compactors.items() if not compactor.pwc.weight.requires_grad]
-        if frozen:
+        if frozen and not self.retired:
             raise ValueError(
                 f"{len(frozen)} compactors are frozen ({frozen[0]}, ...): freeze the model's own layers before the "
                 "pruner is built, and leave those that are not to be pruned out with `exclude`"
@@ -366,9 +363,9 @@ class ResRepPruner:
             self.update_masks()
 
     def masks_are_due(self) -> bool:
-        """Whether the step counted last is one after which the masks are updated."""
+        """Whether the step counted last is one after which the masks are updated; none is when pruning is over."""
         since = self.steps - self.config.before_mask_iters
-        return since > 0 and since % self.config.mask_interval == 0
+        return not self.retired and since > 0 and since % self.config.mask_interval == 0
 
     def update_masks(self) -> None:
         """Choose the units to forget by their scores, afresh for all (section 3.3); the same on every rank.
@@ -407,7 +404,7 @@ class ResRepPruner:
     @property
     def narrow_is_due(self) -> bool:
         """Whether there may be something for `narrow` to do: masks were updated, or what a fold needs is measured."""
-        return self.masks_are_due() or any(meter.passes >= FOLD_PASSES for meter in self._meters.values())
+        return self._narrowing is not None and (self.masks_are_due() or self._narrowing.is_measured)
 
     @torch.no_grad()
     def narrow(self, also: Sequence[nn.Module] = ()) -> int:
@@ -417,84 +414,29 @@ class ResRepPruner:
         goes with the columns that read it, the channels of layers between, its optimiser's numbers and its mask. The
         training function stays what it is with that unit at zero. With narrow='full' compactors are folded when enough
         of their layer's outputs are dead (rr.refold): one call has what that needs measured in the training steps that
-        follow, the next one folds. Parameters stay the same objects with fewer numbers; what wraps the model
+        follow, the next one folds. When nothing more is to die, all are folded, and training goes on with the plain
+        narrow network. Parameters stay the same objects with fewer numbers; what wraps the model
         (DistributedDataParallel) is to be built anew where any went. The same on every rank.
         also: copies of the model that follow it (an average of its weights: `AveragedModel.module`)
         """
-        if self._silent is None:
+        if self._narrowing is None:
             raise ValueError("channels can be taken out only with ResRepConfig(narrow='rows') or 'full'")
-        dying = ~self.masked_alive() & ~self.graph.removed & self._silent
-        dying &= unit_norms(self.graph, self.compactors) < self.config.narrow_threshold
-        going = self._whole_multiples(dying)
-        if _distributed():
-            decided = torch.from_numpy(going).to(self._weights[0].device, torch.uint8)
-            dist.broadcast(decided, src=0)
-            going = decided.cpu().numpy().astype(bool)
-        if going.any():
-            zero_dead_rows(self.model, self.graph, ~going)
-            self._take_out(np.flatnonzero(going), also)
-        return int(going.sum()) + (self._fold(also) if self.config.narrow == "full" else 0)
-
-    def _whole_multiples(self, dying: np.ndarray) -> np.ndarray:
-        """Of the dying units, those that leave each group at a multiple; the others wait for company."""
-        present = ~self.graph.removed
-        widths = self.graph.macs.group_widths(present & ~dying)
-        kept = rounded_up(np.maximum(widths, np.maximum(self._least, 1)), self.graph.macs.group_sizes, self._multiples)
-        going = np.zeros_like(dying)
-        for group, width, now in zip(self.graph.groups, kept, self.graph.macs.group_widths(present), strict=True):
-            going[group.units[dying[group.units]][: max(now - width, 0)]] = True
-        return going
-
-    def _fold(self, also: Sequence[nn.Module]) -> int:
-        """Fold what has been measured, and measure what is due to be folded; returns how many outputs went."""
-        variances = {name: self._variance(name, meter) for name, meter in self._meters.items() if meter.passes}
-        for meter in self._meters.values():
-            meter.remove()
-        gone = 0
-        if variances:
-            sizes = [outputs_of_layer(self.graph, self.model, name) for name in variances]
-            gone = sum(outputs - alive for alive, outputs in sizes)
-            optimizers = [self._optimizer] if self._optimizer else []
-            refold([self.model, *also], self.graph, variances, self.example_inputs, optimizers)
-        self._meters = {name: self._meter(name) for name in self._due_to_fold()}
-        if variances or self._meters:
-            torch.compiler.reset()  # compiled code knows nothing of new shapes, nor of hooks that came after it
+        optimizers = [self._optimizer] if self._optimizer else []
+        gone = self._narrowing.narrow(~self.masked_alive(), self.target_met, optimizers, also)
+        if gone:
+            self._sites_changed()
         return gone
 
-    def _due_to_fold(self) -> list[str]:
-        dying = ~self.masked_alive() & ~self.graph.removed & self._silent
-        is_over = self.target_met and not self._whole_multiples(dying).any()
+    @property
+    def retired(self) -> bool:
+        """Whether pruning is over and the compactors are out of use (`narrow='full'`)."""
+        return self._narrowing is not None and self._narrowing.retired
 
-        def is_due(name: str) -> bool:
-            alive, outputs = outputs_of_layer(self.graph, self.model, name)
-            return is_over or 1 - alive / outputs >= self.config.fold_share
-
-        return [name for name in foldable(self.graph, self.model) if is_due(name)]
-
-    def _meter(self, name: str, state: dict[str, Any] | None = None) -> VarianceMeter:
-        site = self.graph.sites[name]
-        return VarianceMeter(self.compactors[site.host], self.graph.present(site.units), state)
-
-    def _variance(self, name: str, meter: VarianceMeter) -> torch.Tensor:
-        """[R], the mean over the processes; their BNs' statistics become the first one's, so that all fold alike."""
-        variance = meter.mean_of(self.graph.present(self.graph.sites[name].units))
-        norm = self.graph.layers[name].norm
-        if _distributed():
-            dist.all_reduce(variance)
-            variance /= dist.get_world_size()
-            if norm is not None:
-                module = self.model.get_submodule(norm)
-                for statistic in (module.running_mean, module.running_var):
-                    dist.broadcast(statistic, src=0)
-        return variance
-
-    def _take_out(self, units: np.ndarray, also: Sequence[nn.Module] = ()) -> None:
-        take_out([self.model, *also], self.graph, units, [self._optimizer] if self._optimizer else [])
+    def _sites_changed(self) -> None:
         self.sites = [
             replace(site, units=self.graph.present(site.units)) for site in self.graph.sites_of(self.selected)
         ]
         self._prepare_rows()
-        torch.compiler.reset()
 
     # Where it stands ------------------------------------------------------------------------------------------
 
@@ -571,12 +513,7 @@ class ResRepPruner:
         state: dict[str, Any] = {"steps": self.steps, "waiting": self._waiting}
         if self._taylor is not None:
             state["taylor"] = self._taylor.state_dict()
-        if self.config.narrow != "no":
-            state["removed"] = np.flatnonzero(self.graph.removed).tolist()
-        if self.config.narrow == "full":
-            state["folded"] = folded_outputs(self.graph)
-            state["meters"] = {name: meter.state_dict() for name, meter in self._meters.items()}
-        return state
+        return state | (self._narrowing.state_dict() if self._narrowing else {})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict()`; load the model's and the optimiser's own states as well, after this.
@@ -587,11 +524,9 @@ class ResRepPruner:
         self._waiting = int(state.get("waiting", 0))  # older states have none, and no multiples to wait for
         if self._taylor is not None and "taylor" in state:
             self._taylor.load_state_dict(state["taylor"])
-        removed = np.array(state.get("removed", []), dtype=np.int64)
-        if len(removed):
-            self._take_out(removed)
-        take_columns_out(self.model, self.graph, state.get("folded", {}))
-        self._meters = {name: self._meter(name, measured) for name, measured in state.get("meters", {}).items()}
+        if self._narrowing is not None:
+            self._narrowing.load_state_dict(state, [self._optimizer] if self._optimizer else [])
+            self._sites_changed()
 
     # The hooks ------------------------------------------------------------------------------------------------
 
@@ -615,11 +550,13 @@ class ResRepPruner:
         """A step's post-hook: the step counted, unless a fused optimiser left it out for infinite gradients."""
         skipped = getattr(optimizer, "found_inf", None)  # GradScaler's word to a fused optimiser
         if skipped is None or not skipped:
-            if self.config.proximal:
+            if self.config.proximal and not self.retired:
                 self.shrink_masked(optimizer)
             self.after_step()
 
     def _check_and_adjust(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.retired:
+            return
         if not self._loop_is_checked:
             self._check_loop(optimizer)
             self._loop_is_checked = True
@@ -666,6 +603,19 @@ class ResRepPruner:
             ("params_target", self.config.params_target, self.graph.parameters, "parameters"),
         )
         self.targets = [Target(name, value, cost, noun) for name, value, cost, noun in settings if value is not None]
+
+    def _narrowing_of_config(self) -> Narrowing | None:
+        if self.config.narrow == "no":
+            return None
+        return Narrowing(
+            self.model,
+            self.graph,
+            self.example_inputs,
+            threshold=self.config.narrow_threshold,
+            fold_share=self.config.fold_share if self.config.narrow == "full" else None,
+            least=self._least,
+            multiples=self._multiples,
+        )
 
     def _check_target(self) -> None:
         least = least_widths(

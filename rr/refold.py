@@ -30,7 +30,7 @@ from rr.compactor import CHILD, WEIGHT_SUFFIX, Compactor, find_compactors
 from rr.convert import FLOAT64_TOLERANCE, ConversionError, difference_of, outputs_of
 from rr.counts import count_channels
 from rr.flow import PRODUCERS
-from rr.graph import ChannelGraph, Layer
+from rr.graph import ChannelGraph, Layer, Site
 from rr.narrow import format_of, put_tensor
 from rr.trace import Inputs, as_inputs
 
@@ -89,21 +89,22 @@ class _Fold:
     variance: Tensor
 
 
-def foldable(graph: ChannelGraph, model: nn.Module) -> list[str]:
-    """Layers with fewer compactor rows than outputs, which folding the compactor would take out of the layer."""
+def refoldable(graph: ChannelGraph, model: nn.Module) -> list[str]:
+    """Layers whose (dense) compactor can be folded into them in mid-run."""
     compactors, modules = find_compactors(model), dict(model.named_modules())
-    found = []
-    for name, site in graph.sites.items():
-        layer = graph.layers[name]
-        if site.host not in compactors or layer.kind not in PRODUCERS or site.groups > 1:
-            continue
-        norm = modules[layer.norm] if layer.norm else None
-        if norm is not None and (norm.weight is None or norm.bias is None or norm.running_var is None):
-            continue  # there would be no place for what the fold leaves to the BN
-        rows, columns = compactors[site.host].matrix.shape
-        if rows < columns:
-            found.append(name)
-    return found
+    return [
+        name
+        for name, site in graph.sites.items()
+        if site.host in compactors
+        and graph.layers[name].kind in PRODUCERS
+        and site.groups == 1
+        and (graph.layers[name].norm is None or _has_place(modules[graph.layers[name].norm]))
+    ]
+
+
+def _has_place(norm: nn.Module) -> bool:
+    """Whether a BN has the numbers that a fold changes."""
+    return norm.weight is not None and norm.bias is not None and norm.running_var is not None
 
 
 def outputs_of_layer(graph: ChannelGraph, model: nn.Module, name: str) -> tuple[int, int]:
@@ -144,6 +145,50 @@ def refold(
             for name in dict.fromkeys(name for name, _ in _dimensions(fold.layer, fold.host, modules)):
                 put_tensor(each, name, values[name].detach())
                 count_channels(each.get_submodule(name.rpartition(".")[0]))
+
+
+def can_retire(graph: ChannelGraph, model: nn.Module) -> bool:
+    """Whether all compactors can go into what is before them: the dense ones by folding, diagonal ones as factors."""
+    compactors, modules, foldable = find_compactors(model), dict(model.named_modules()), set(refoldable(graph, model))
+
+    def goes(name: str, site: Site) -> bool:
+        norm = name if graph.layers[name].kind == "norm" else graph.layers[name].norm
+        diagonal = site.groups == len(site.units) and (norm is None or _has_place(modules[norm]))
+        return name in foldable or diagonal
+
+    return all(goes(name, site) for name, site in graph.sites.items() if site.host in compactors)
+
+
+@torch.no_grad()
+def retire(models: Sequence[nn.Module], graph: ChannelGraph, optimizers: Sequence[torch.optim.Optimizer] = ()) -> None:
+    """Put diagonal compactors into what is before them, in place; they stay as identities that no step runs or trains.
+
+    What is left is in training, too, a plain narrow network, of the same function as before.
+    """
+    for position, model in enumerate(models):
+        modules = dict(model.named_modules())
+        states = [optimizer.state for optimizer in optimizers] if position == 0 else []
+        for name, site in graph.sites.items():
+            if not hasattr(modules[site.host], CHILD):
+                continue
+            layer, compactor = graph.layers[name], getattr(modules[site.host], CHILD)
+            factors = compactor.matrix.diagonal() if site.groups == 1 else compactor.matrix[:, 0]
+            target = modules[layer.norm or name]
+            dim = _output_dim(layer) if layer.norm is None else 0
+            for parameter, along in ((target.weight, dim), (target.bias, 0)):
+                if parameter is None:
+                    continue
+                shape = [-1 if position == along else 1 for position in range(parameter.dim())]
+                by = factors.detach().clone().view(shape).to(parameter)
+                parameter.mul_(by)
+                for state in states:
+                    for key, value in state.get(parameter, {}).items():
+                        if isinstance(value, Tensor) and value.shape == parameter.shape:
+                            value.mul_(by.square() if key in _SECOND_MOMENTS else by)
+            nn.init.dirac_(compactor.pwc.weight, compactor.pwc.groups)
+            compactor.bypassed = True
+            compactor.pwc.weight.requires_grad_(False)
+            compactor.pwc.weight.grad = None
 
 
 def folded_outputs(graph: ChannelGraph) -> dict[str, list[int]]:

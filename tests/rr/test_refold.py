@@ -28,7 +28,8 @@ def pruner_of(family: str, **settings: object) -> ResRepPruner:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    config = ResRepConfig(flops_target=0.6, layers=layers, narrow="full", begin_granularity=10**6, **settings)
+    settings = {"flops_target": 0.2, "begin_granularity": 10**6, **settings}
+    config = ResRepConfig(layers=layers, narrow="full", **settings)
     pruner = ResRepPruner(model, torch.randn(2, 3, size, size), config)
     with torch.no_grad():
         for compactor in pruner.compactors.values():
@@ -151,7 +152,7 @@ def test_momentum_leads_where_it_would_have_led(family: str) -> None:
 
 
 def test_folding_waits_for_the_share_of_dead_outputs_or_for_the_end_of_dying() -> None:
-    pruner = pruner_of("residual, inner layers", fold_share=0.5)
+    pruner = pruner_of("residual, inner layers", fold_share=0.5, flops_target=0.6)
     pruner._set_masks(np.ones(pruner.graph.num_units, dtype=bool))
     layer = "stage3.block1.conv1.conv"
     alive = pruner.masked_alive()
@@ -216,9 +217,73 @@ def test_a_run_that_was_killed_goes_on_bit_by_bit(optimizer: str) -> None:
     assert wide.report.widths == again.report.widths
 
 
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"all sorts"}))
+def test_in_the_end_a_plain_network_is_left(family: str, optimizer: str) -> None:
+    """The compactors retire: in eval mode nothing changes, in training no step runs or trains them, masks stay."""
+    pruner = pruner_of(family, flops_target=0.6)
+    attached = OPTIMIZERS[optimizer](pruner)
+    pruner.attach(attached)
+    size, images = FAMILIES[family][2], images_of(family)
+    losses(pruner, attached, size, 2, seed=0)
+    alive = kill(pruner, 0.5)
+    pruner.narrow()
+    assert not pruner.retired
+    losses(pruner, attached, size, 2, seed=1)
+    with torch.no_grad():
+        before = pruner.model.eval()(images)
+    expected = pruner.convert()(images)
+    assert pruner.narrow() > 0
+    assert pruner.retired
+    with torch.no_grad():
+        torch.testing.assert_close(pruner.model.eval()(images), before, rtol=1e-9, atol=1e-10)
+    calls = [
+        compactor.pwc.register_forward_hook(lambda *_: pytest.fail("a compactor ran"))
+        for compactor in pruner.compactors.values()
+    ]
+    states = copy.deepcopy([pruner.state_dict(), pruner.model.state_dict(), attached.state_dict()])
+    found = losses(pruner, attached, size, 3, seed=2)
+    assert np.isfinite(found).all()
+    assert not pruner.masks_are_due()
+    assert pruner.narrow() == 0
+    assert (pruner.masked_alive() == alive).all()
+    for compactor in pruner.compactors.values():
+        assert torch.equal(
+            compactor.matrix, nn.init.dirac_(compactor.pwc.weight.clone(), compactor.pwc.groups).flatten(1)
+        )
+    for hook in calls:
+        hook.remove()
+
+    again = pruner_of(family, flops_target=0.6)
+    afresh = OPTIMIZERS[optimizer](again)
+    again.attach(afresh)
+    for target, state in zip((again, again.model, afresh), states, strict=True):
+        target.load_state_dict(state)
+    with torch.no_grad():
+        torch.testing.assert_close(again.convert()(images), expected, rtol=1e-9, atol=1e-10)
+    assert losses(again, afresh, size, 3, seed=2) == found
+    assert again.retired
+    again.attach(afresh)  # frozen compactors are no mistake now
+
+
+def test_compactors_that_cannot_go_into_what_is_before_them_stay() -> None:
+    """A block-diagonal one behind a grouped convolution: outputs go from the others, and training goes on with all."""
+    pruner = pruner_of("all sorts", flops_target=0.6)
+    optimizer = OPTIMIZERS["SGD"](pruner)
+    pruner.attach(optimizer)
+    kill(pruner, 0.5)
+    pruner.narrow()
+    losses(pruner, optimizer, 8, 1, seed=0)
+    assert pruner.narrow() > 0
+    assert not pruner.retired
+    losses(pruner, optimizer, 8, 1, seed=0)
+    assert pruner.narrow() == 0
+    assert pruner.convert() is not None
+
+
 def test_a_row_that_is_zero_but_stays_keeps_its_channel() -> None:
     """Widths in multiples keep some; their masks may change again, so that there must be something before them."""
-    pruner = pruner_of("residual, inner layers", width_multiple=8)
+    pruner = pruner_of("residual, inner layers", width_multiple=8, flops_target=0.35)
     host = "stage3.block1.conv1"
     alive = pruner.masked_alive()
     alive[pruner.graph.sites[f"{host}.conv"].units[:20]] = False

@@ -113,7 +113,7 @@ def test_a_plain_loop() -> None:
 def test_a_network_that_gets_narrower_while_it_trains() -> None:
     narrow = run("narrow")
     narrow.check_pruned()
-    found = [re.search(r"(\d+) units gone, ([\d,]+) parameters left", line).groups() for line in narrow.epochs]
+    found = [re.search(r"(\d+) channels gone, ([\d,]+) parameters left", line).groups() for line in narrow.epochs]
     left = [int(parameters.replace(",", "")) for _, parameters in found]
     assert sum(int(gone) for gone, _ in found[: len(found) * 2 // 3]) > 10  # not only when the rate is at its end
     assert left == sorted(left, reverse=True)

@@ -37,6 +37,7 @@ from benchmarks.training_cost_figures import (
 )
 from rr import ResRepConfig, ResRepPruner, param_groups, select_forgotten, zero_dead_rows
 from rr.costs import multiples_in_units
+from training.allocator import keep_freed_memory
 
 TARGETS = {"torchvision/resnet50": 0.455}
 EXCLUDE = {"torchvision/resnet50": ("conv1",)}  # as in the paper, which prunes the blocks alone
@@ -108,6 +109,7 @@ class Training:
 def measure(setting: Setting) -> Figures:
     """The figures of one network but for its memory; times are in milliseconds, ratios over the plain step."""
     torch.set_num_threads(setting.threads)
+    keep_freed_memory()  # as in the project's own loop
     trainings = {variant: training_of(variant, setting) for variant in VARIANTS[:-1]}
     rows = trainings[ROWS].pruner
     schedule = Schedule(rows)

@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from data import Batch, Data
 from training import run_folder
+from training.allocator import keep_freed_memory
 from training.callback import Callback, TrainState
 from training.checkpoint import load_run, save_run
 from training.distributed import World, barrier
@@ -120,6 +121,8 @@ def _start(
 ) -> TrainState:
     if world.device.type == "cuda":
         torch.backends.cudnn.benchmark = True
+    if world.device.type == "cpu":
+        keep_freed_memory()
     model.to(world.device, memory_format=_memory_format(recipe))
     groups = param_groups(model)
     optimizer = torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)

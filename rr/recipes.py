@@ -1,6 +1,6 @@
 """The method's settings for each experiment (sections 4.1 and 4.2); how it is trained stands in training/recipe.py."""
 
-from rr.pruner import ResRepConfig
+from rr.config import ResRepConfig
 
 
 def resrep_config(arch: str) -> ResRepConfig:

@@ -1,14 +1,27 @@
-"""The method's settings, with the paper's values as defaults."""
+"""The method's settings, with the paper's values as defaults, in steps or in shares of a run."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+Steps = int | float  # a whole number of steps, or, under 1, a share of the run's
+
+_STEPS = "must be a whole number of steps, or under 1 a share of the run"
+_SHARES = ("death_steps", "before_mask_iters", "mask_interval", "tighten_steps")
+_SURPLUS = 1.001  # of a row's way to 0, so that rounding leaves nothing of it for one step more
 
 
 @dataclass(frozen=True)
 class ResRepConfig:
-    """What the method does, with the paper's values as defaults (section 4.1). Invalid values raise ValueError."""
+    """What the method does, with the paper's values as defaults (section 4.1). Invalid values raise ValueError.
+
+    Numbers of steps may be given as shares of a run, which `for_run` makes steps of; the pruner wants steps:
+
+        config = ResRepConfig(flops_target=0.5, mask_interval=0.01, tighten_steps=0.25, proximal=True, death_steps=0.03)
+        pruner = ResRepPruner(model, example_inputs, config.for_run(epochs * len(loader), lr=0.02))
+    """
 
     flops_target: float | None = field(
         default=0.471,
@@ -22,14 +35,24 @@ class ResRepConfig:
         default=None,
         metadata={"help": "lambda of masked rows, which die the faster the more it is; none: that of the others"},
     )
-    before_mask_iters: int = field(default=0, metadata={"option": False})
-    mask_interval: int = field(default=200, metadata={"help": "steps between mask updates"})
+    death_steps: Steps = field(
+        default=0,
+        metadata={
+            "help": "sets --masked-penalty where that is none, so that (with --proximal) a masked row of norm 1 is "
+            "dead after so many steps at the full learning rate; under 1 a share of the run; 0: not used",
+        },
+    )
+    before_mask_iters: Steps = field(default=0, metadata={"option": False})
+    mask_interval: Steps = field(
+        default=200, metadata={"help": "steps between mask updates; under 1 a share of the run"}
+    )
     begin_granularity: int = field(default=4, metadata={"help": "how many more rows may be forgotten at each update"})
-    tighten_steps: int = field(
+    tighten_steps: Steps = field(
         default=0,
         metadata={
             "help": "steps from the first phase's end over which the target falls from the full network's cost to what "
-            "it is (in place of --begin-granularity, most of it early); 0: it holds from the start",
+            "it is (in place of --begin-granularity, most of it early); under 1 a share of the run; 0: it holds from "
+            "the start",
         },
     )
     num_at_least: int = field(
@@ -100,10 +123,11 @@ class ResRepConfig:
             "params_target or flops_target must be given": (self.flops_target, self.params_target) != (None, None),
             "penalty must be at least 0": self.penalty >= 0,
             "masked_penalty must be at least 0, or none": self.masked_penalty is None or self.masked_penalty >= 0,
-            "before_mask_iters must be at least 0": self.before_mask_iters >= 0,
-            "mask_interval must be at least 1": self.mask_interval >= 1,
+            f"death_steps {_STEPS}": _is_steps(self.death_steps),
+            f"before_mask_iters {_STEPS}": _is_steps(self.before_mask_iters),
+            f"mask_interval {_STEPS}, but not 0": _is_steps(self.mask_interval) and self.mask_interval > 0,
             "begin_granularity must be at least 1": self.begin_granularity >= 1,
-            "tighten_steps must be at least 0": self.tighten_steps >= 0,
+            f"tighten_steps {_STEPS}": _is_steps(self.tighten_steps),
             "num_at_least must be at least 0": self.num_at_least >= 0,
             "width_multiple must be at least 1": self.width_multiple >= 1,
             "threshold must be at least 0": self.threshold >= 0,
@@ -120,6 +144,43 @@ class ResRepConfig:
                 name = message.split()[0]
                 raise ValueError(f"{message}, not {getattr(self, name)!r}")
 
+    def for_run(self, total_steps: int, lr: float) -> ResRepConfig:
+        """The same for a run of so many optimiser steps: all shares as whole numbers of steps, `masked_penalty` set.
+
+        At learning rate `lr` a masked row moves by lr compactor_lr_factor masked_penalty / (1 - compactor_momentum) a
+        step (`ResRepPruner.shrink_masked`); with `death_steps`, by so much that norm 1 takes no more steps than that.
+        lr: the highest of the run, as `ResRepPruner.param_groups` gets it; the lower it falls, the longer rows take
+        """
+        if total_steps < 1 or not 0 < lr < math.inf:
+            raise ValueError(f"a run has at least one step and a learning rate over 0, not {total_steps} and {lr}")
+        steps: dict[str, Any] = {name: _in_steps(getattr(self, name), total_steps) for name in _SHARES}
+        if steps["death_steps"] and self.masked_penalty is None:
+            travel = _SURPLUS / steps["death_steps"]
+            steps["masked_penalty"] = travel * (1 - self.compactor_momentum) / (lr * self.compactor_lr_factor)
+        return replace(self, **steps)
+
+    def check_is_for_a_run(self) -> None:
+        """Raise ValueError where `for_run` has something to say that it hasn't yet."""
+        open_ones = [f"{name}={getattr(self, name):g}" for name in _SHARES if 0 < getattr(self, name) < 1]
+        if self.death_steps and self.masked_penalty is None and not open_ones:
+            open_ones = [f"death_steps={self.death_steps}"]
+        if open_ones:
+            raise ValueError(
+                f"{', '.join(open_ones)}: what that is in steps, or as a penalty, depends on the run: give the pruner "
+                "config.for_run(total_steps, lr) in place of config"
+            )
+
 
 def _is_target(value: float | None) -> bool:
     return value is None or 0 < value < math.inf
+
+
+def _is_steps(value: Steps) -> bool:
+    return 0 <= value < 1 or (value >= 1 and float(value).is_integer())
+
+
+def _in_steps(value: Steps, total_steps: int) -> int:
+    """At least 1, but 0 of 0: that has a meaning of its own."""
+    if value == 0 or value >= 1:
+        return int(value)
+    return max(1, round(value * total_steps))

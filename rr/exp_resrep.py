@@ -52,6 +52,7 @@ from training import (
     broadcast_object,
     check_fits,
     data_for,
+    default_values,
     evaluate,
     exit_on_bad_input,
     file_attributes,
@@ -147,7 +148,9 @@ def run(
         example = torch.zeros(1, data.in_channels, data.image_size, data.image_size)
         pruner = ResRepPruner(model, example, config)
 
-        todo = prepare(folder, everything, conti_or_fs) if world.is_first else None
+        todo = (
+            prepare(folder, everything, conti_or_fs, default_values(recipe, config, start)) if world.is_first else None
+        )
         todo = broadcast_object(world, todo)
         with RunLog(folder, world, everything, resume=todo is not RunState.START) as log:
             if todo is not RunState.FINISHED:

@@ -78,9 +78,10 @@ def param_groups(
 class ResRepPruner:
     """Compactors in `model` (put there in place), the masks' schedule, and the gradients' reset and penalty.
 
-    Raises ValueError, before any training, when the model can't be traced, nothing is prunable, its forward counts
-    channels itself, or the target can't be reached (saying what can). What replaces modules (SyncBatchNorm) comes
-    before the pruner; what wraps the model (DistributedDataParallel, torch.compile, AveragedModel) comes after it.
+    Raises ValueError, before any training, when the config has shares of a run, the model can't be traced, nothing is
+    prunable, its forward counts channels itself, or the target can't be reached (saying what can). What replaces
+    modules (SyncBatchNorm) comes before the pruner; what wraps the model (DistributedDataParallel, torch.compile,
+    AveragedModel) comes after it.
 
     graph: what was traced; given, it takes the trace's place (rr.tables.TableGraph)
     steps: optimiser steps so far; target_met: the masked widths reach the target (each of them, where there are two)
@@ -100,6 +101,7 @@ class ResRepPruner:
         self.model = model
         self.example_inputs = example_inputs
         self.config = config or ResRepConfig()
+        self.config.check_is_for_a_run()
         self.graph = graph or ChannelGraph(model, example_inputs, silence=self.config.narrow != "no")
         rehearse(model, self.graph, example_inputs, self._select(), max(self.config.num_at_least, 1))
         self.selected = self._select()  # without what that found

@@ -7,7 +7,16 @@ from dataclasses import dataclass, field
 import pytest
 
 from base_model import model_names
-from training import Recipe, add_options, base_recipe, from_options, read_network, resrep_recipe, to_plain
+from training import (
+    Recipe,
+    add_options,
+    base_recipe,
+    default_values,
+    from_options,
+    read_network,
+    resrep_recipe,
+    to_plain,
+)
 
 
 def parser_for(*recipes: object) -> argparse.ArgumentParser:
@@ -98,6 +107,28 @@ def test_unknown_options_and_values_exit_with_2(words: list[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         parser_for(base_recipe("src56")).parse_args(words)
     assert stopped.value.code == 2
+
+
+@dataclass(frozen=True)
+class Numbers:
+    steps: int | float = 200
+
+
+@pytest.mark.parametrize(("text", "value"), [("200", 200), ("200.0", 200), ("2e2", 200), ("0.25", 0.25), ("0", 0)])
+def test_a_number_is_whole_where_it_can_be(text: str, value: float) -> None:
+    parser = parser_for(Numbers())
+    steps = from_options(parser.parse_args(["--steps", text]), Numbers()).steps
+    assert (steps, type(steps)) == (value, type(value))
+    assert parser.parse_args([]).steps == 200
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--steps", "many"])
+
+
+def test_default_values_are_those_of_the_classes() -> None:
+    assert default_values(Numbers(3), Method(layers=("a",))) == {"steps": 200, "strength": 1e-4, "layers": None}
+    recipe = default_values(base_recipe("src56"))
+    assert "arch" not in recipe
+    assert (recipe["milestones"], recipe["epochs"]) == ([], 240)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from rr.files import load_converted, save_converted
 from rr.graph import ChannelGraph
 from rr.masks import select_forgotten
 from rr.pruner import ResRepPruner, param_groups
+from rr.recipes import fast_config
 
 __all__ = [
     "ChannelGraph",
@@ -16,6 +17,7 @@ __all__ = [
     "ResRepConfig",
     "ResRepPruner",
     "convert",
+    "fast_config",
     "find_compactors",
     "insert_compactors",
     "load_converted",

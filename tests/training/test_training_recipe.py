@@ -12,6 +12,7 @@ from training import (
     add_options,
     base_recipe,
     default_values,
+    fast_recipe,
     from_options,
     read_network,
     resrep_recipe,
@@ -31,6 +32,16 @@ def test_every_network_has_both_recipes(arch: str) -> None:
     assert base.arch == resrep.arch == arch
     assert (base.output_dir, resrep.output_dir) == (f"{arch}_train", f"resrep_models/{arch}_train")
     assert (base.val_interval, resrep.val_interval, resrep.save_interval) == (5, 2, 5)
+
+
+@pytest.mark.parametrize("arch", model_names())
+def test_a_short_run_is_resreps_but_for_its_length_and_rates(arch: str) -> None:
+    fast = fast_recipe(arch)
+    assert (fast.lr, fast.schedule, fast.min_lr, fast.epochs) == (0.02, "cosine", 0.0, 12)
+    assert fast.batch_size == (256 if fast.dataset == "imagenet" else 128)
+    assert fast.weight_decay == (5e-4 if fast.dataset == "cifar10" else 1e-4)
+    changed = {name: getattr(fast, name) for name in ("lr", "epochs", "batch_size", "weight_decay")}
+    assert fast == dataclasses.replace(resrep_recipe(arch), **changed)
 
 
 def test_recipes_hold_the_papers_settings() -> None:
@@ -181,11 +192,14 @@ def test_networks_from_anywhere_have_recipes(arch: str, folder: str) -> None:
     assert base.dataset == resrep.dataset == "folder"
     assert base.batch_size == resrep.batch_size == 128
     assert base_recipe(arch, "imagenet").batch_size == resrep_recipe(arch, "imagenet").batch_size == 256
-    for recipe in (base_recipe, resrep_recipe):
+    fast, fast_imagenet = fast_recipe(arch, "folder"), fast_recipe(arch, "imagenet")
+    assert (fast.batch_size, fast.weight_decay, fast.output_dir) == (128, 1e-4, f"resrep_models/{folder}")
+    assert (fast_imagenet.batch_size, fast_imagenet.weight_decay, fast_imagenet.epochs) == (256, 1e-4, 12)
+    for recipe in (base_recipe, resrep_recipe, fast_recipe):
         with pytest.raises(ValueError, match="--dataset"):
             recipe(arch)
 
 
 def test_the_data_changes_no_other_setting_of_our_own_networks() -> None:
-    for recipe in (base_recipe, resrep_recipe):
+    for recipe in (base_recipe, resrep_recipe, fast_recipe):
         assert recipe("src56", "folder") == dataclasses.replace(recipe("src56"), dataset="folder")

@@ -34,6 +34,7 @@ from training import (
     broadcast_object,
     check_fits,
     data_for,
+    default_values,
     exit_on_bad_input,
     file_attributes,
     first_rank_first,
@@ -110,9 +111,8 @@ def run(recipe: Recipe, start: Start, conti_or_fs: str | None = None, local_rank
             arrays = downloaded or read_weights(start.weights).arrays
             left_out = load_start(model, arrays, start.weights, data.num_classes, start.new_classifier)
 
-        # A run from scratch is described as it always was, so that older ones can be gone on with.
-        everything = {**to_plain(recipe), **(to_plain(start) if start.weights is not None else {})}
-        todo = prepare(recipe.output_dir, everything, conti_or_fs) if world.is_first else None
+        everything, defaults = {**to_plain(recipe), **to_plain(start)}, default_values(recipe, start)
+        todo = prepare(recipe.output_dir, everything, conti_or_fs, defaults) if world.is_first else None
         todo = broadcast_object(world, todo)
         if todo is RunState.FINISHED:
             if world.is_first:

@@ -122,6 +122,17 @@ def test_a_network_that_gets_narrower_while_it_trains() -> None:
     assert len(plain().epochs) == 20
 
 
+def test_a_short_run() -> None:
+    fast = run("fast")
+    fast.check_pruned()
+    found = [re.search(r"([\d.]+) of the MACs, ([\d,]+) parameters", line).groups() for line in fast.epochs]
+    ratios = [float(ratio) for ratio, _ in found]
+    left = [int(parameters.replace(",", "")) for _, parameters in found]
+    assert ratios == sorted(ratios, reverse=True)
+    assert ratios[len(found) // 3] == fast.ratio  # in good time for the narrow network to be trained
+    assert left[len(found) // 2] == left[-1] < 0.7 * left[0]
+
+
 def test_the_users_own_groups_and_adamw() -> None:
     run("adamw").check_pruned()
 

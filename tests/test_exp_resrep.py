@@ -4,12 +4,15 @@ import json
 import os
 import re
 import runpy
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -19,12 +22,15 @@ import torch
 from base_model import build_any, build_model, full_widths
 from rr import ChannelGraph, load_converted
 from rr.files import load_network, read_hdf5, save_hdf5
+from rr.recipes import fast_config, resrep_config
+from training import fast_recipe, read_network, resrep_recipe, to_plain
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "rr" / "exp_resrep.py"
 COMMON = ["-a", "src20", "--dataset", "digits", "--image-size", "8", "--batch-size", "64", "--device", "cpu"]
+FAST = [*COMMON, "--epochs", "4", "--checkpoint-interval", "10", "--log-interval", "10"]  # 92 steps
 # 23 steps an epoch; a masked row moves by lr * penalty / (1 - 0.9) = 0.025 a step, and settles as the rate falls.
-PRUNE = [*COMMON, "--epochs", "12", "--lr", "0.05", "--schedule", "step", "--gamma", "0.2"]
+PRUNE = [*COMMON, "--no-fast", "--epochs", "12", "--lr", "0.05", "--schedule", "step", "--gamma", "0.2"]
 PRUNE += ["--milestones", "6", "7", "8", "9", "10", "11", "--penalty", "0.05", "--compactor-momentum", "0.9"]
 PRUNE += ["--before-mask-epochs", "0.5", "--mask-interval", "1", "--begin-granularity", "16", "--log-interval", "10"]
 
@@ -195,6 +201,96 @@ def test_killed_in_mid_epoch_it_goes_on_bit_identically(finished: Path, base_wei
         assert whole.arrays.keys() == other.arrays.keys()
         for key, array in whole.arrays.items():
             assert np.array_equal(array, other.arrays[key]), key
+
+
+def test_a_short_run_is_the_default_of_other_networks_and_resumes_bit_identically(
+    base_weights: Path, tmp_path: Path
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    options = [*FAST, "--base-weights", str(base_weights)]
+    run = run_script(*options, "--output-dir", whole)
+    assert run.returncode == 0, run.stderr
+    result = json.loads((whole / "result.json").read_text())
+    recipe = result["run"]["recipe"]
+    config = fast_config("src20").for_run(92, fast_recipe("src20").lr)
+    assert {name: recipe[name] for name in to_plain(config)} == to_plain(config)
+    assert result["conversion"]["macs_ratio"] <= 0.471
+    assert result["conversion"]["macs_ratio"] == result["conversion"]["masked_macs_ratio"]  # what was masked is dead
+    assert result["conversion"]["float64_difference"] <= 1e-10
+    assert result["converted"]["top1"] == result["last_epoch"]["top1"]
+    assert result["converted"]["loss"] == pytest.approx(result["last_epoch"]["loss"], rel=1e-4)
+    taken = [int(step) for step in re.findall(r"iter (\d+), \d+ dead channels taken out", run.stderr)]
+    assert len(taken) > 3
+    assert min(taken) < 40
+
+    kill_after("dead channels taken out", [*options, "--output-dir", str(killed)])
+    assert not (killed / "finish.hdf5").exists()
+    resumed = run_script(*options, "--output-dir", killed, "-c", "continue")
+    assert resumed.returncode == 0, resumed.stderr
+    for name in ("finish.hdf5", "finish_converted.hdf5"):
+        first, second = read_hdf5(whole / name), read_hdf5(killed / name)
+        assert first.arrays.keys() == second.arrays.keys()
+        for key, array in first.arrays.items():
+            assert np.array_equal(array, second.arrays[key]), key
+
+
+def settings_of(*words: str) -> tuple[Any, ...]:
+    """What the script makes of these words: recipe, config, start, options."""
+    return runpy.run_path(str(SCRIPT))["parse_arguments"](words)
+
+
+@pytest.mark.parametrize(
+    ("words", "fast"),
+    [
+        (["-a", "src56"], False),
+        (["-a", "sres50"], False),
+        (["-a", "src56", "--fast"], True),
+        (["-a", "src20"], True),
+        (["-a", "src110", "--epochs", "25"], True),
+        (["-a", "src20", "--no-fast"], False),
+        (["-a", "torchvision/resnet50", "--dataset", "imagenet"], True),
+        (["-a", "mine.py:src56", "--dataset", "folder", "--no-fast"], False),
+    ],
+    ids=str,
+)
+def test_which_settings_are_the_default(words: list[str], fast: bool) -> None:
+    recipe, config, start, options = settings_of(*words)
+    assert options.fast == fast
+    arch, dataset = read_network(words)
+    if fast:
+        assert config == fast_config(arch)
+        usual = fast_recipe(arch, dataset)
+        assert recipe == (replace(usual, epochs=25) if "--epochs" in words else usual)
+        assert start.before_mask_epochs is None
+    else:
+        assert config == resrep_config(arch)
+        assert recipe == resrep_recipe(arch, dataset)
+        assert start.before_mask_epochs == 5
+
+
+def test_single_options_change_the_settings_of_a_short_run() -> None:
+    words = ["-a", "src20", "--tighten-steps", "300", "--before-mask-epochs", "0.5", "--penalty", "1e-5", "--lr", "0.1"]
+    recipe, config, start, _ = settings_of(*words)
+    assert config == fast_config("src20", tighten_steps=300, penalty=1e-5)
+    assert recipe == replace(fast_recipe("src20"), lr=0.1)
+    assert start.before_mask_epochs == 0.5
+
+
+def test_a_run_that_is_older_than_a_setting_can_be_gone_on_with(
+    finished: Path, base_weights: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "older"
+    shutil.copytree(finished, folder)
+    stored = json.loads((folder / "run.json").read_text())
+    newer = {"death_steps", "tighten_steps", "score", "per_mac", "masked_penalty", "narrow", "fold_share"}
+    stored["recipe"] = {name: value for name, value in stored["recipe"].items() if name not in newer}
+    (folder / "run.json").write_text(json.dumps(stored))
+    options = [*PRUNE, "--base-weights", str(base_weights), "--output-dir", str(folder)]
+    tested = run_script(*options, "-c", "continue")
+    assert tested.returncode == 0, tested.stderr
+    refused = run_script(*options, "-c", "continue", "--score", "taylor")
+    assert refused.returncode == 2
+    assert 'score: there "norm", now "taylor"' in refused.stderr
 
 
 def test_a_network_of_ones_own_from_its_own_checkpoint(tmp_path: Path) -> None:

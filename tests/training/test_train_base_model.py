@@ -127,7 +127,7 @@ def test_the_weights_it_starts_from_teach_it_after_a_restart_too(
         with h5py.File(folder / "finish.hdf5") as file:
             return {name: file[name][()] for name in file}
 
-    torch.manual_seed(0)
+    torch.manual_seed(1)  # not the run's own seed, which would give a network without these weights the same
     torch.save(build_model("lenet5bn").state_dict(), tmp_path / "w.pth")
     settings = ["--weights", str(tmp_path / "w.pth"), "--checkpoint-interval", "1", "--max-steps", "4"]
     taught = [*settings, "--distill", "0.9", "--temperature", "2"]

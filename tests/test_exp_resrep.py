@@ -209,7 +209,7 @@ def test_with_a_teacher_too_a_killed_run_goes_on_bit_identically(base_weights: P
     for folder, words in ((whole, options), (untaught, common)):
         run = run_script(*words, "--output-dir", folder)
         assert run.returncode == 0, run.stderr
-    assert "dead units taken out" in (whole / "log.txt").read_text()
+    assert "taken out of the network" in (whole / "log.txt").read_text()
     finals = [read_hdf5(folder / "finish.hdf5").arrays for folder in (whole, untaught)]
     assert any(not np.array_equal(array, finals[1][name]) for name, array in finals[0].items())
 

@@ -6,6 +6,7 @@
     python rr/exp_resrep.py -a src56 --fast --epochs 25                # another length: all of its schedule goes along
     python rr/exp_resrep.py -a torchvision/mobilenet_v2 --dataset imagenet --weights default   # from anywhere
     python rr/exp_resrep.py -a my_models.py:build --dataset folder --data-dir DIR --weights my_checkpoint.pth
+    python rr/exp_resrep.py -a src20 --distill 0.5 --temperature 4    # the unpruned network as teacher
 
 The first two are the paper's, as it has them. For every other network the settings are those of a short run
 (`rr/recipes.py`, `fast_config`), as with --fast; --no-fast gives the paper's rule for it. Single options change either.
@@ -22,22 +23,24 @@ finish_converted.hdf5 is tested.
 """
 
 import argparse
+import copy
 import json
 import logging
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the checkout without PYTHONPATH
 
 from base_model import model_names, pretrained_weights
 from data import Data
-from rr import ConversionReport, ResRepConfig, ResRepPruner
+from rr import ConversionReport, ResRepConfig, ResRepPruner, remove_compactors
 from rr.files import load_network, load_start, load_strict, read_hdf5, read_weights, save_converted, save_hdf5
 from rr.narrow import full_state
 from rr.recipes import PAPER_NETWORKS, fast_config, resrep_config
@@ -75,7 +78,7 @@ from training import (
     train,
 )
 from training.log import write_whole
-from training.run_folder import FINISH_WEIGHTS, METRICS, RUN
+from training.run_folder import FINISH_WEIGHTS, INIT_WEIGHTS, METRICS, RUN
 
 CONVERTED, RESULT, BEFORE_FIRST_MASK = "finish_converted.hdf5", "result.json", "before_first_mask.hdf5"
 REMAIN_INTERVAL = 1000  # steps between log lines on what a conversion would leave
@@ -169,6 +172,7 @@ def run(
         if is_new_run(folder, conti_or_fs):
             base_weights = "default" if downloaded else base_weights_of(recipe, start)
             load_start(model, downloaded or read_weights(base_weights).arrays, str(base_weights), data.num_classes)
+        teacher = copy.deepcopy(model) if recipe.distill else None
         example = torch.zeros(1, data.in_channels, data.image_size, data.image_size)
         pruner = ResRepPruner(model, example, config)
 
@@ -176,6 +180,8 @@ def run(
             prepare(folder, everything, conti_or_fs, default_values(recipe, config, start)) if world.is_first else None
         )
         todo = broadcast_object(world, todo)
+        if teacher is not None and todo is RunState.RESUME:
+            teacher = first_network(folder, build)
         with RunLog(folder, world, everything, resume=todo is not RunState.START) as log:
             if todo is not RunState.FINISHED:
                 train(
@@ -192,6 +198,7 @@ def run(
                     ),
                     callbacks=[ResRepCallback(pruner)],
                     resume=todo is RunState.RESUME,
+                    teacher=teacher,
                 )
             elif not (folder / CONVERTED).exists():
                 logger.info("%s holds a finished run: converting and testing it", folder)
@@ -218,6 +225,14 @@ def base_weights_of(recipe: Recipe, start: Start) -> Path:
     if not path.is_file():
         raise ValueError(f"the base weights {path} are missing: {fix}")
     return path
+
+
+def first_network(folder: Path, build: Callable[[], nn.Module]) -> nn.Module:
+    """The network with the base weights: what a run wrote before its first step, without the compactors, still the
+    identity, that are in that file."""
+    model, _ = load_network(folder / INIT_WEIGHTS, build)
+    remove_compactors(model)
+    return model
 
 
 class ResRepCallback(Callback):
@@ -307,7 +322,7 @@ def write_converted(pruner: ResRepPruner, folder: Path, attributes: dict[str, st
     save_converted(folder / CONVERTED, slim, report.widths, attributes)  # last: the file says that all is done
 
 
-def test_converted(recipe: Recipe, data: Data, world: World, folder: Path, build: Any) -> None:
+def test_converted(recipe: Recipe, data: Data, world: World, folder: Path, build: Callable[[], nn.Module]) -> None:
     """Load the converted file afresh and evaluate it, beside the last evaluation of training."""
     model, file = load_network(folder / CONVERTED, build)
     model.to(world.device)

@@ -293,6 +293,29 @@ def test_a_run_that_is_older_than_a_setting_can_be_gone_on_with(
     assert 'score: there "norm", now "taylor"' in refused.stderr
 
 
+def test_with_a_teacher_too_a_killed_run_goes_on_bit_identically(base_weights: Path, tmp_path: Path) -> None:
+    """The unpruned network teaches; a killed run finds it in its own folder, and the base weights may be gone."""
+    weights = tmp_path / "base.hdf5"
+    shutil.copy(base_weights, weights)
+    common = [*PRUNE, "--base-weights", str(weights), "--checkpoint-interval", "5", "--max-steps", "40"]
+    common += ["--narrow", "rows", "--narrow-threshold", "0.9", "--seed", "1"]  # not the base weights' seed
+    options = [*common, "--distill", "0.5", "--temperature", "2"]
+    whole, untaught, killed = (tmp_path / name for name in ("whole", "untaught", "killed"))
+    for folder, words in ((whole, options), (untaught, common)):
+        run = run_script(*words, "--output-dir", folder)
+        assert run.returncode == 0, run.stderr
+    assert "taken out of the network" in (whole / "log.txt").read_text()
+    finals = [read_hdf5(folder / "finish.hdf5").arrays for folder in (whole, untaught)]
+    assert any(not np.array_equal(array, finals[1][name]) for name, array in finals[0].items())
+
+    kill_after("step 30 ", [*options, "--output-dir", str(killed)])
+    weights.unlink()
+    resumed = run_script(*options, "--output-dir", killed, "-c", "continue")
+    assert resumed.returncode == 0, resumed.stderr
+    for name, array in read_hdf5(killed / "finish.hdf5").arrays.items():
+        assert np.array_equal(array, finals[0][name]), name
+
+
 def test_a_network_of_ones_own_from_its_own_checkpoint(tmp_path: Path) -> None:
     path, weights, folder = tmp_path / "mine.py", tmp_path / "mine.pth", tmp_path / "resrep_models" / "mine-build_train"
     path.write_text(MINE)

@@ -51,7 +51,15 @@ COMMON = (
 def paper_options(epochs: int) -> tuple[str, ...]:
     """The paper's rule for a run of so many epochs of 391 steps, in proportion to one of 25 that reaches the target."""
     return (
-        *("--penalty", f"{0.0125 / epochs:g}", "--mask-interval", f"{2 * epochs}", "--begin-granularity", "4"),
+        *(
+            "--no-fast",
+            "--penalty",
+            f"{0.0125 / epochs:g}",
+            "--mask-interval",
+            f"{2 * epochs}",
+            "--begin-granularity",
+            "4",
+        ),
         *("--before-mask-epochs", f"{0.08 * epochs:g}", "--threshold", "1e-4"),
     )
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import generic
+from networks import Net, conv, generic, head
 from test_narrow import FAMILIES, OPTIMIZERS, kill, losses
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -279,6 +279,32 @@ def test_compactors_that_cannot_go_into_what_is_before_them_stay() -> None:
     losses(pruner, optimizer, 8, 1, seed=0)
     assert pruner.narrow() == 0
     assert pruner.convert() is not None
+
+
+def test_constants_of_dead_channels_go_into_the_bias_of_a_folded_layer() -> None:
+    """A sigmoid makes 0.5 of a dead channel, which can't leave in mid-run; the layer that reads it has been folded."""
+
+    def forward(net: Net, x: torch.Tensor) -> torch.Tensor:
+        x = net.a(x).sigmoid()
+        return head(net, F.relu(net.n(net.b(x))))
+
+    torch.manual_seed(0)
+    model = generic(
+        Net(forward, a=conv(3, 8), b=conv(8, 8, 1, bias=False), n=nn.BatchNorm2d(8), fc=nn.Linear(8, 2))
+    ).double()
+    config = ResRepConfig(flops_target=0.12, narrow="full", fold_share=0.1)
+    pruner = ResRepPruner(model, torch.randn(2, 3, 8, 8), config)
+    images = torch.randn(4, 3, 8, 8, dtype=torch.float64)
+    kill(pruner, 0.5)
+    pruner.narrow()
+    model.train()(images)
+    assert pruner.narrow() > 0
+    assert model.b.out_channels == 4
+    with torch.no_grad():
+        pruner.compactors["a"].pwc.weight[2:6] = 0.0
+    slim = pruner.convert()
+    assert (slim.a.out_channels, slim.b.in_channels, slim.b.out_channels) == (4, 4, 4)
+    torch.testing.assert_close(slim(images), model.eval()(images), rtol=1e-9, atol=1e-10)
 
 
 def test_a_row_that_is_zero_but_stays_keeps_its_channel() -> None:

@@ -101,18 +101,19 @@ def unit_norms(graph: ChannelGraph, compactors: dict[str, Compactor]) -> np.ndar
 
 def alive_units(
     graph: ChannelGraph,
-    compactors: dict[str, Compactor],
+    norms: np.ndarray,
     threshold: float,
     min_width: np.ndarray | int = 1,
     width_multiple: int = 1,
 ) -> np.ndarray:
     """[num_units] of bool: units that stay, those with a norm of at least `threshold` and some of the others.
 
+    norms: [num_units], as `unit_norms` has them
+
     Where fewer than `min_width` (of each group, [groups], or of any) would stay, or a number that makes its layers'
     channels no multiple of `width_multiple`, the largest of the others stay as well, up to that or to the full width:
     that loses nothing.
     """
-    norms = unit_norms(graph, compactors)
     alive = ((norms >= threshold) & ~graph.removed) | ~graph.prunable
     sizes = graph.macs.group_sizes
     widths = np.maximum(graph.macs.group_widths(alive), min_width)
@@ -146,16 +147,19 @@ def convert(
 
     Raises ConversionError when they differ by more than the tolerances above.
     """
-    compactors = find_compactors(model)
-    alive = alive_units(graph, compactors, threshold, min_width, width_multiple)
-    norms = unit_norms(graph, compactors)
-    zeroed = copy.deepcopy(model).to("cpu", torch.float64)
-    zero_dead_rows(zeroed, graph, alive)
+    norms = unit_norms(graph, find_compactors(model))
+    alive = alive_units(graph, norms, threshold, min_width, width_multiple)
+    exact = copy.deepcopy(model).to("cpu", torch.float64)  # the only one: memory may not hold two of a large model
+    if prove:
+        inputs = _random_inputs(example_inputs)
+        trained = outputs_of(exact, inputs, torch.float64)
+    zero_dead_rows(exact, graph, alive)
     start = time.perf_counter()
-    folded = fold(zeroed, graph, alive)
+    folded = fold(exact, graph, alive)
     seconds = time.perf_counter() - start
-    dtype = next(model.parameters()).dtype
-    slim = copy.deepcopy(folded).to(dtype) if prove else folded.to(dtype)
+    differences = _differences(trained, exact, folded, inputs) if prove else {}
+    anchor = next(model.parameters())
+    slim = folded.to(anchor.dtype).to(anchor.device)
     report = ConversionReport(
         macs_before=graph.macs(np.ones(graph.num_units, dtype=bool)),
         macs_after=graph.macs(alive),
@@ -166,10 +170,11 @@ def convert(
         largest_dropped=float(norms[~alive & (norms < threshold)].max(initial=0.0)),
         kept_for_width=int((alive & (norms < threshold) & graph.prunable).sum()),
         fold_seconds=seconds,
+        **differences,
     )
     if prove:
-        report = _prove(model, zeroed, folded, as_inputs(example_inputs), report)
-    return slim.to(next(model.parameters()).device), report
+        _check(report)
+    return slim, report
 
 
 def zero_dead_rows(model: nn.Module, graph: ChannelGraph, alive: np.ndarray) -> None:
@@ -261,6 +266,7 @@ def _plain_layer(module: nn.Module, weight: torch.Tensor, bias: torch.Tensor | N
     plain = copy.copy(module)  # of its class and with its options, whatever arguments its constructor takes
     for name in ("_parameters", "_modules", "_forward_hooks", "_forward_pre_hooks"):
         plain.__dict__[name] = type(module.__dict__[name])()
+    plain._buffers = copy.deepcopy(module._buffers)
     trains = module.weight.requires_grad
     plain.weight = nn.Parameter(weight, requires_grad=trains)
     plain.register_parameter("bias", None if bias is None else nn.Parameter(bias, requires_grad=trains))
@@ -306,41 +312,45 @@ def _kept(graph: ChannelGraph, alive: np.ndarray, units: np.ndarray) -> torch.Te
     return torch.from_numpy(np.flatnonzero(alive[graph.present(units)]))
 
 
-def _prove(
-    model: nn.Module,
-    zeroed: nn.Module,
-    folded: nn.Module,
-    example_inputs: Sequence[torch.Tensor],
-    report: ConversionReport,
-) -> ConversionReport:
+def _random_inputs(example_inputs: Inputs) -> list[torch.Tensor]:
+    """Inputs shaped like the examples, in float64; those of whole numbers are the examples' own."""
     generator = torch.Generator().manual_seed(0)
-    inputs = [
+    return [
         torch.randn(item.shape, generator=generator, dtype=torch.float64) if item.is_floating_point() else item.cpu()
-        for item in example_inputs
+        for item in as_inputs(example_inputs)
     ]
-    trained = copy.deepcopy(model).to("cpu")
+
+
+def _differences(
+    trained: list[torch.Tensor], zeroed: nn.Module, folded: nn.Module, inputs: Sequence[torch.Tensor]
+) -> dict[str, float]:
+    """The report's differences, by name. trained: outputs as trained; `zeroed` is in float32 afterwards."""
     reference = outputs_of(zeroed, inputs, torch.float64)
-    differences = {
+    return {
+        "cut_difference": difference_of(trained, reference),
         "float64_difference": difference_of(reference, outputs_of(folded, inputs, torch.float64)),
+        "float32_own_error": difference_of(reference, outputs_of(zeroed, inputs, torch.float32)),
         "float32_difference": difference_of(reference, outputs_of(copy.deepcopy(folded), inputs, torch.float32)),
-        "float32_own_error": difference_of(reference, outputs_of(copy.deepcopy(zeroed).float(), inputs, torch.float32)),
-        "cut_difference": difference_of(outputs_of(trained, inputs, torch.float64), reference),
     }
+
+
+def _check(report: ConversionReport) -> None:
     limits = {
         "float64_difference": FLOAT64_TOLERANCE,
-        "float32_difference": max(FLOAT32_TOLERANCE, 4 * differences["float32_own_error"]),
+        "float32_difference": max(FLOAT32_TOLERANCE, 4 * report.float32_own_error),
         "cut_difference": CUT_TOLERANCE,
     }
     for name, limit in limits.items():
-        if not differences[name] <= limit:  # NaN fails as well
+        difference = getattr(report, name)
+        if not difference <= limit:  # NaN fails as well
             raise ConversionError(
-                f"the converted model is not equal to the trained one: {name} is {differences[name]:.2e}, at most "
+                f"the converted model is not equal to the trained one: {name} is {difference:.2e}, at most "
                 f"{limit:.2e} is allowed. Nothing was written; please report the model."
             )
-    return ConversionReport(**{**asdict(report), **differences})
 
 
 def outputs_of(model: nn.Module, inputs: Sequence[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
+    """The outputs in eval mode; `model` and its floating-point inputs are cast to `dtype`, the model in place."""
     cast = [item.to(dtype) if item.is_floating_point() else item for item in inputs]
     with torch.no_grad(), eval_mode(model):
         return _tensors(model.to(dtype)(*cast))

@@ -23,7 +23,7 @@ from torch.nn.modules.conv import _ConvNd
 from base_model import build_any
 from benchmarks.coverage_figures import HALF, bars
 from rr import ChannelGraph, convert, find_compactors, zero_dead_rows
-from rr.convert import fold
+from rr.convert import exact_copy, fold
 from rr.costs import Target
 from rr.masks import select_forgotten
 from rr.rehearsal import rehearse
@@ -279,7 +279,7 @@ def differences(
     float64), `float32` (`slim`) and `float32_own` (the unconverted model).
     """
     inputs = [torch.randn_like(images), torch.randn(2, 3, other_size, other_size)]
-    exact_model = copy.deepcopy(model).double()
+    exact_model = exact_copy(model)
     exact = [logits(exact_model(batch.double())) for batch in inputs]
     exact_slim = fold(exact_model, graph, alive)
     del exact_model  # of the large networks, memory holds one such copy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import sys
 from collections.abc import Sequence
@@ -167,12 +168,62 @@ def test_a_wrong_conversion_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
         convert(model, graph, images)
 
 
-def test_without_proof_it_is_the_same_model() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_without_proof_it_is_the_same_model(dtype: torch.dtype) -> None:
+    """Folded in float64 and rounded once."""
     model, graph, images, _ = trained_tiny()
+    model.to(dtype)
     proven, _ = convert(model, graph, images)
     quick, report = convert(model, graph, images, prove=False)
     assert all(torch.equal(tensor, quick.state_dict()[name]) for name, tensor in proven.state_dict().items())
     assert report.float64_difference is report.float32_difference is report.cut_difference is None
+
+
+def test_memory_holds_one_float64_copy_of_the_model(monkeypatch: pytest.MonkeyPatch, traced: Networks) -> None:
+    """Whenever outputs have been computed there is one copy in float64, and the narrow network, beside the model."""
+    plain, images, graph = traced["src20"]
+    model = copy.deepcopy(plain)
+    alive = random_alive(graph, graph.select("all"), 0.5)
+    insert_generic_compactors(model, graph, graph.select("all"), alive)
+    module = sys.modules["rr.convert"]  # `rr.convert` is the function
+    outputs_of = module.outputs_of
+    held = []
+
+    def counted(*arguments: object) -> list[Tensor]:
+        outputs = outputs_of(*arguments)
+        held.append(bytes_in_memory() - before)
+        return outputs
+
+    def bytes_in_memory() -> int:
+        gc.collect()
+        tensors = [item for item in gc.get_objects() if type(item) in (Tensor, nn.Parameter)]
+        storages = {item.untyped_storage().data_ptr(): item.untyped_storage().nbytes() for item in tensors}
+        return sum(storages.values())
+
+    monkeypatch.setattr(module, "outputs_of", counted)
+    before = bytes_in_memory()
+    _, report = convert(model, graph, images)
+    full = 8 * sum(tensor.numel() for tensor in model.state_dict().values())
+    narrow = 8 * report.parameters_after
+    assert len(held) == 5
+    assert full < max(held) < 1.05 * (full + narrow)
+
+
+def test_buffers_of_a_folded_layer_are_its_own() -> None:
+    """Also those that its class has beside weight and bias: in the model's type, not rounded to float32 on the way."""
+
+    class Conv(nn.Conv2d):
+        def __init__(self, *arguments: int) -> None:
+            super().__init__(*arguments)
+            self.register_buffer("table", torch.full((1,), 1 / 3, dtype=torch.float64))
+
+    torch.manual_seed(0)
+    model = nn.Sequential(Conv(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2)).double().eval()
+    images = torch.randn(2, 1, 8, 8)
+    slim, _ = convert(model, ChannelGraph(model, images), images)
+    assert slim[0].table.item() == 1 / 3
+    slim[0].table.zero_()
+    assert model[0].table.item() == 1 / 3
 
 
 def test_float64_models() -> None:

@@ -22,7 +22,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from base_model import build_any
 from benchmarks.coverage_figures import HALF, bars
-from rr import ChannelGraph, convert, find_compactors, zero_dead_rows
+from rr import ChannelGraph, ConversionReport, convert, find_compactors, zero_dead_rows
 from rr.convert import exact_copy, fold
 from rr.costs import Target
 from rr.masks import select_forgotten
@@ -37,7 +37,7 @@ WINDOWED = ("swin", "maxvit")  # take 64 x 64 as well, but then compute padding 
 ATTENTION = frozenset(
     ["scaled_dot_product_attention", "_native_multi_head_attention", "_transformer_encoder_layer_fwd"]
 )
-BYTES_EACH = 32  # of memory at a conversion's worst moment, for each parameter, compactors' included: float64 copies
+BYTES_EACH = 16  # of memory at worst, for each parameter, compactors' included: two in float64, full and narrow
 PRODUCTS = frozenset(["matmul", "bmm", "baddbmm", "einsum"])
 
 
@@ -183,10 +183,9 @@ def prove(
 ) -> None:
     """With a random half of the prunable units dead: convert, compare, use; then with half of the MACs gone."""
     trained = on_disk(model, copies=2)
-    give(model, trained.pop())
     alive = random_half(graph)
-    zero_dead_rows(model, graph, alive)
-    slim, report = convert(model, graph, images)
+    give(model, trained.pop())
+    slim, report = converted(model, graph, alive, images)
     figures |= {
         "macs_ratio": report.macs_ratio,
         "dropped": report.dropped,
@@ -200,8 +199,7 @@ def prove(
             figures[check.__name__] = said(error)
     del slim
     give(model, trained.pop())
-    zero_dead_rows(model, graph, half_of_the_macs(graph))
-    slim, report = convert(model, graph, images)
+    slim, report = converted(model, graph, half_of_the_macs(graph), images)
     with torch.no_grad():
         counted = count_macs(slim, images)
     figures["half"] = {
@@ -211,7 +209,21 @@ def prove(
     }
 
 
-def on_disk(model: nn.Module, copies: int) -> list[dict[str, torch.Tensor]]:
+def converted(
+    model: nn.Module, graph: ChannelGraph, alive: np.ndarray, images: torch.Tensor
+) -> tuple[nn.Module, ConversionReport]:
+    """What becomes of the model when all units but the `alive` ones ([num_units] of bool) die.
+
+    Both end on disk: of the large networks, memory has room for little more than the conversion's copy in float64.
+    """
+    zero_dead_rows(model, graph, alive)
+    give(model, *on_disk(model))
+    slim, report = convert(model, graph, images)
+    give(slim, *on_disk(slim))
+    return slim, report
+
+
+def on_disk(model: nn.Module, copies: int = 1) -> list[dict[str, torch.Tensor]]:
     """Copies of the model's tensors, by name, in a file that is gone when they are.
 
     Memory holds as much of them as it has room for, and what is written to a copy (the file stays as it is).

@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from base_model import build_model
 from rr import ChannelGraph, ConversionError, ResRepConfig, ResRepPruner, convert, find_compactors
-from rr.convert import alive_units, unit_norms
+from rr.convert import alive_units, exact_copy, fold, unit_norms
 from rr.graph import Group
 from rr.rehearsal import _at_fault, rehearse
 
@@ -171,9 +171,11 @@ def test_a_wrong_conversion_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_without_proof_it_is_the_same_model(dtype: torch.dtype) -> None:
     """Folded in float64 and rounded once."""
-    model, graph, images, _ = trained_tiny()
+    model, graph, images, alive = trained_tiny()
     model.to(dtype)
     proven, _ = convert(model, graph, images)
+    exact = fold(exact_copy(model), graph, alive).state_dict()
+    assert all(torch.equal(tensor, exact[name].to(dtype)) for name, tensor in proven.state_dict().items())
     quick, report = convert(model, graph, images, prove=False)
     assert all(torch.equal(tensor, quick.state_dict()[name]) for name, tensor in proven.state_dict().items())
     assert report.float64_difference is report.float32_difference is report.cut_difference is None
@@ -207,6 +209,19 @@ def test_memory_holds_one_float64_copy_of_the_model(monkeypatch: pytest.MonkeyPa
     narrow = 8 * report.parameters_after
     assert len(held) == 5
     assert full < max(held) < 1.05 * (full + narrow)
+
+
+def test_an_exact_copy_is_one_in_all_but_its_type() -> None:
+    model = nn.Sequential(conv(1, 4), nn.BatchNorm2d(4), nn.Linear(4, 4), nn.Linear(4, 4)).bfloat16()
+    model[3].weight = model[2].weight
+    model[0].requires_grad_(False)
+    exact, expected = exact_copy(model), copy.deepcopy(model).double()
+    assert exact[3].weight is exact[2].weight
+    assert exact[1].num_batches_tracked.dtype == torch.int64
+    assert [parameter.requires_grad for parameter in exact.parameters()] == [False] * 2 + [True] * 5
+    assert all(torch.equal(tensor, expected.state_dict()[name]) for name, tensor in exact.state_dict().items())
+    exact = exact_copy(model.double())
+    assert not {tensor.data_ptr() for tensor in exact.parameters()} & {item.data_ptr() for item in model.parameters()}
 
 
 def test_buffers_of_a_folded_layer_are_its_own() -> None:

@@ -149,15 +149,11 @@ def convert(
     """
     norms = unit_norms(graph, find_compactors(model))
     alive = alive_units(graph, norms, threshold, min_width, width_multiple)
-    exact = exact_copy(model)  # the only one: memory may not hold two of a large model
-    if prove:
-        inputs = _random_inputs(example_inputs)
-        trained = outputs_of(exact, inputs, torch.float64)
-    zero_dead_rows(exact, graph, alive)
+    expected = _expected(model, graph, alive, example_inputs) if prove else None
     start = time.perf_counter()
-    folded = fold(exact, graph, alive)
+    folded = fold(model, graph, alive)
     seconds = time.perf_counter() - start
-    differences = _differences(trained, exact, folded, inputs) if prove else {}
+    differences = _differences(expected, folded) if prove else {}
     anchor = next(model.parameters())
     slim = folded.to(anchor.dtype).to(anchor.device)
     report = ConversionReport(
@@ -198,7 +194,10 @@ def zero_dead_rows(model: nn.Module, graph: ChannelGraph, alive: np.ndarray) -> 
 
 
 def fold(model: nn.Module, graph: ChannelGraph, alive: np.ndarray) -> nn.Module:
-    """A copy of `model` (eval mode, its own dtype, no compactors) with the channels of `alive` units only."""
+    """A copy of `model` with the channels of `alive` units only: float64, on the CPU, in eval mode, no compactors.
+
+    Of `model` itself no more than a layer at a time is in float64. What a dead unit's compactor rows hold is no matter.
+    """
     bias_from_dead = dead_constants(graph, model, alive) if not alive.all() else {}
     compactors = find_compactors(model)
     modules = dict(model.named_modules())
@@ -223,11 +222,12 @@ def fold(model: nn.Module, graph: ChannelGraph, alive: np.ndarray) -> nn.Module:
     # What is replaced needs no copy: standing in for itself in the memo keeps the copy small and fast.
     stand_ins = {id(modules[name]): module for name, module in replaced.items() if name in modules}
     stand_ins |= {id(tensors[name]): tensor for name, tensor in vectors.items()}
+    stand_ins |= {id(compactor): Compactor(1) for compactor in compactors.values()}
     folded = copy.deepcopy(model, stand_ins)
     remove_compactors(folded)
     for name in vectors:
         count_channels(folded.get_submodule(name.rpartition(".")[0]))
-    return folded.eval()
+    return folded.to("cpu", torch.float64).eval()
 
 
 def _fold_layer(
@@ -240,11 +240,12 @@ def _fold_layer(
 ) -> nn.Module:
     """K' = K gamma / sqrt(var + eps), b' = beta + (b - mean) gamma / sqrt(var + eps), K'' = Q K', b'' = Q b'."""
     module = modules[layer.name]
-    weight = module.weight.transpose(0, 1) if layer.kind == "transposed" else module.weight  # [out, in, ...]
-    bias = module.bias
+    weight, bias = _exact(module.weight), _exact(module.bias)
+    if layer.kind == "transposed":
+        weight = weight.transpose(0, 1)  # [out, in, ...]
     out_kept = _kept(graph, alive, layer.out_units)
     if from_dead is not None:
-        bias = from_dead.to(weight) if bias is None else bias + from_dead.to(weight)
+        bias = from_dead if bias is None else bias + from_dead
     if layer.kind in PRODUCERS:  # in the others a group goes with all its channels
         weight = weight[:, _kept(graph, alive, layer.in_units)]
     if layer.norm is not None:
@@ -264,19 +265,19 @@ def _fold_layer(
 
 def _through(compactor: Compactor, columns: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
     """The kept rows of Q times `columns`, [D, n], for a dense or (block-)diagonal Q."""
-    matrix = compactor.matrix.to(columns)  # [D, D / groups]
+    matrix = _exact(compactor.matrix)  # [D, D / groups]
     if compactor.pwc.groups == 1:
         return matrix[kept] @ columns
-    size = matrix.shape[1]
-    blocks = matrix.view(-1, size, size) @ columns.reshape(-1, size, columns.shape[1])  # [groups, D / groups, n]
+    groups, size = compactor.pwc.groups, matrix.shape[1]
+    blocks = matrix.view(groups, size, size) @ columns.reshape(groups, size, columns.shape[1])  # [G, D / G, n]
     return blocks.flatten(0, 1)[kept]
 
 
 def _plain_layer(module: nn.Module, weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Module:
-    plain = copy.copy(module)  # of its class and with its options, whatever arguments its constructor takes
+    bare = copy.copy(module)  # of its class and with its options, whatever arguments its constructor takes
     for name in ("_parameters", "_modules", "_forward_hooks", "_forward_pre_hooks"):
-        plain.__dict__[name] = type(module.__dict__[name])()
-    plain._buffers = copy.deepcopy(module._buffers)
+        bare.__dict__[name] = type(module.__dict__[name])()
+    plain = copy.deepcopy(bare)
     trains = module.weight.requires_grad
     plain.weight = nn.Parameter(weight, requires_grad=trains)
     plain.register_parameter("bias", None if bias is None else nn.Parameter(bias, requires_grad=trains))
@@ -286,34 +287,38 @@ def _plain_layer(module: nn.Module, weight: torch.Tensor, bias: torch.Tensor | N
 
 def _norm_as_affine(norm: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
     """BN in eval mode as y = scale x + shift."""
-    inverse = torch.rsqrt(norm.running_var + norm.eps)
-    scale = inverse if norm.weight is None else norm.weight * inverse
-    shift = -norm.running_mean * scale
-    return scale, shift if norm.bias is None else shift + norm.bias
+    inverse = torch.rsqrt(_exact(norm.running_var) + norm.eps)
+    scale = inverse if norm.weight is None else _exact(norm.weight) * inverse
+    shift = -_exact(norm.running_mean) * scale
+    return scale, shift if norm.bias is None else shift + _exact(norm.bias)
+
+
+def _exact(tensor: torch.Tensor | None) -> torch.Tensor | None:
+    return None if tensor is None else tensor.detach().to("cpu", torch.float64)
 
 
 def _narrow_norm(norm: nn.Module, compactor: Compactor | None, kept: torch.Tensor) -> nn.Module:
     """A BN that stands alone, with the kept channels; a diagonal compactor behind it goes into its gamma and beta."""
     narrow = copy.deepcopy(norm)
-    weight, bias = norm.weight, norm.bias
+    mean, variance, weight, bias = map(_exact, (norm.running_mean, norm.running_var, norm.weight, norm.bias))
     if compactor is not None:
-        weight = torch.ones_like(norm.running_mean) if weight is None else weight
-        bias = torch.zeros_like(norm.running_mean) if bias is None else bias
-        weight, bias = (compactor.matrix[:, 0].to(value) * value for value in (weight, bias))
+        weight = torch.ones_like(mean) if weight is None else weight
+        bias = torch.zeros_like(mean) if bias is None else bias
+        weight, bias = (_exact(compactor.matrix)[:, 0] * value for value in (weight, bias))
         narrow.affine = True
     for name, value in (("weight", weight), ("bias", bias)):
         if value is not None:
             trains = norm.weight is None or norm.weight.requires_grad
-            setattr(narrow, name, nn.Parameter(value.detach()[kept].clone(), requires_grad=trains))
-    for name in ("running_mean", "running_var"):
-        setattr(narrow, name, getattr(norm, name)[kept].clone())
+            setattr(narrow, name, nn.Parameter(value[kept], requires_grad=trains))
+    narrow.running_mean, narrow.running_var = mean[kept], variance[kept]
     count_channels(narrow)
     return narrow
 
 
 def _narrow_vector(graph: ChannelGraph, layer: Layer, tensor: torch.Tensor, alive: np.ndarray) -> torch.Tensor:
     kept = _kept(graph, alive, layer.out_units)
-    narrow = tensor.detach().index_select(layer.dim, kept if len(kept) else torch.tensor([0]))  # for `blocks.Gone`
+    kept = kept if len(kept) else torch.tensor([0])  # for `blocks.Gone`
+    narrow = tensor.detach().cpu().index_select(layer.dim, kept)
     return nn.Parameter(narrow, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else narrow
 
 
@@ -322,25 +327,42 @@ def _kept(graph: ChannelGraph, alive: np.ndarray, units: np.ndarray) -> torch.Te
     return torch.from_numpy(np.flatnonzero(alive[graph.present(units)]))
 
 
-def _random_inputs(example_inputs: Inputs) -> list[torch.Tensor]:
-    """Inputs shaped like the examples, in float64; those of whole numbers are the examples' own."""
+@dataclass(frozen=True)
+class _Expected:
+    """Random inputs and what the unconverted model makes of them.
+
+    trained, zeroed: outputs in float64, as trained and with the dead rows at zero; float32: the latter, in float32
+    """
+
+    inputs: list[torch.Tensor]
+    trained: list[torch.Tensor]
+    zeroed: list[torch.Tensor]
+    float32: list[torch.Tensor]
+
+
+def _expected(model: nn.Module, graph: ChannelGraph, alive: np.ndarray, example_inputs: Inputs) -> _Expected:
+    """For this a copy of the model is in float64: the only one, gone before there is a folded one."""
     generator = torch.Generator().manual_seed(0)
-    return [
+    inputs = [
         torch.randn(item.shape, generator=generator, dtype=torch.float64) if item.is_floating_point() else item.cpu()
         for item in as_inputs(example_inputs)
     ]
+    exact = exact_copy(model)
+    trained = outputs_of(exact, inputs, torch.float64)
+    zero_dead_rows(exact, graph, alive)
+    zeroed = outputs_of(exact, inputs, torch.float64)
+    return _Expected(inputs, trained, zeroed, float32=outputs_of(exact, inputs, torch.float32))
 
 
-def _differences(
-    trained: list[torch.Tensor], zeroed: nn.Module, folded: nn.Module, inputs: Sequence[torch.Tensor]
-) -> dict[str, float]:
-    """The report's differences, by name. trained: outputs as trained; `zeroed` is in float32 afterwards."""
-    reference = outputs_of(zeroed, inputs, torch.float64)
+def _differences(expected: _Expected, folded: nn.Module) -> dict[str, float]:
+    """The report's differences, by name."""
+    exact = outputs_of(folded, expected.inputs, torch.float64)
+    rounded = outputs_of(copy.deepcopy(folded), expected.inputs, torch.float32)
     return {
-        "cut_difference": difference_of(trained, reference),
-        "float64_difference": difference_of(reference, outputs_of(folded, inputs, torch.float64)),
-        "float32_own_error": difference_of(reference, outputs_of(zeroed, inputs, torch.float32)),
-        "float32_difference": difference_of(reference, outputs_of(copy.deepcopy(folded), inputs, torch.float32)),
+        "cut_difference": difference_of(expected.trained, expected.zeroed),
+        "float64_difference": difference_of(expected.zeroed, exact),
+        "float32_difference": difference_of(expected.zeroed, rounded),
+        "float32_own_error": difference_of(expected.zeroed, expected.float32),
     }
 
 

@@ -219,10 +219,10 @@ def fold(model: nn.Module, graph: ChannelGraph, alive: np.ndarray) -> nn.Module:
             else:
                 kept = _kept(graph, alive, layer.out_units)
                 replaced[layer.name] = _narrow_norm(modules[layer.name], compactor, kept)
-    # What is replaced needs no copy: standing in for itself in the memo keeps the copy small and fast.
+    # What is replaced or goes needs no copy: standing in for it in the memo keeps the copy small and fast.
     stand_ins = {id(modules[name]): module for name, module in replaced.items() if name in modules}
     stand_ins |= {id(tensors[name]): tensor for name, tensor in vectors.items()}
-    stand_ins |= {id(compactor): Compactor(1) for compactor in compactors.values()}
+    stand_ins |= {id(compactor.pwc.weight): nn.Parameter(torch.empty(0)) for compactor in compactors.values()}
     folded = copy.deepcopy(model, stand_ins)
     remove_compactors(folded)
     for name in vectors:

@@ -58,8 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--most-parameters",
         type=int,
-        default=250_000_000,
-        help="networks with more are only traced (default: 250 million; in float64, 24 GiB hold no copies of more)",
+        default=700_000_000,
+        help="networks with more are only traced (default: 700 million; in float64, 24 GiB hold no copy of more)",
     )
     parser.add_argument("--minutes-each", type=float, default=15, help="a network that takes longer counts as failed")
     options = parser.parse_args(arguments)

@@ -8,6 +8,9 @@ import math
 import re
 import time
 from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -19,11 +22,12 @@ from torch.nn.modules.conv import _ConvNd
 
 from base_model import build_any
 from benchmarks.coverage_figures import HALF, bars
-from rr import ChannelGraph, convert, find_compactors, zero_dead_rows
+from rr import ChannelGraph, ConversionReport, convert, find_compactors, zero_dead_rows
+from rr.convert import exact_copy, fold
 from rr.costs import Target
 from rr.masks import select_forgotten
 from rr.rehearsal import rehearse
-from rr.trace import operation
+from rr.trace import named_tensors, operation
 from training import count_macs
 
 logger = logging.getLogger(__name__)
@@ -33,7 +37,7 @@ WINDOWED = ("swin", "maxvit")  # take 64 x 64 as well, but then compute padding 
 ATTENTION = frozenset(
     ["scaled_dot_product_attention", "_native_multi_head_attention", "_transformer_encoder_layer_fwd"]
 )
-BYTES_EACH = 32  # of memory at a conversion's worst moment, for each parameter, compactors' included: float64 copies
+BYTES_EACH = 16  # of memory at worst, for each parameter, compactors' included: float32, and a copy in float64
 PRODUCTS = frozenset(["matmul", "bmm", "baddbmm", "einsum"])
 
 
@@ -178,14 +182,15 @@ def prove(
     model: nn.Module, graph: ChannelGraph, images: torch.Tensor, other_size: int, figures: dict[str, Any]
 ) -> None:
     """With a random half of the prunable units dead: convert, compare, use; then with half of the MACs gone."""
-    trained = {name: compactor.pwc.weight.detach().clone() for name, compactor in find_compactors(model).items()}
-    zero_dead_rows(model, graph, random_half(graph))
-    slim, report = convert(model, graph, images)
+    trained = on_disk(model, copies=2)
+    alive = random_half(graph)
+    give(model, trained.pop())
+    slim, report = converted(model, graph, alive, images)
     figures |= {
         "macs_ratio": report.macs_ratio,
         "dropped": report.dropped,
         "float64_difference": report.float64_difference,
-        "differences": differences(model, slim, graph, images, other_size),
+        "differences": differences(model, slim, graph, alive, images, other_size),
     }
     for check in (converts_again, trains, exports):
         try:
@@ -193,11 +198,8 @@ def prove(
         except Exception as error:  # a figure, like the others
             figures[check.__name__] = said(error)
     del slim
-    with torch.no_grad():
-        for name, compactor in find_compactors(model).items():
-            compactor.pwc.weight.copy_(trained[name])
-    zero_dead_rows(model, graph, half_of_the_macs(graph))
-    slim, report = convert(model, graph, images)
+    give(model, trained.pop())
+    slim, report = converted(model, graph, half_of_the_macs(graph), images)
     with torch.no_grad():
         counted = count_macs(slim, images)
     figures["half"] = {
@@ -205,6 +207,37 @@ def prove(
         "macs_ratio_counted": counted / figures["macs"],
         "float64_difference": report.float64_difference,
     }
+
+
+def converted(
+    model: nn.Module, graph: ChannelGraph, alive: np.ndarray, images: torch.Tensor
+) -> tuple[nn.Module, ConversionReport]:
+    """What becomes of the model when all units but the `alive` ones ([num_units] of bool) die.
+
+    Both end on disk: of the large networks, memory has room for little more than the conversion's copy in float64.
+    """
+    zero_dead_rows(model, graph, alive)
+    give(model, *on_disk(model))
+    slim, report = convert(model, graph, images)
+    give(slim, *on_disk(slim))
+    return slim, report
+
+
+def on_disk(model: nn.Module, copies: int = 1) -> list[dict[str, torch.Tensor]]:
+    """Copies of the model's tensors, by name, in a file that is gone when they are.
+
+    Memory holds as much of them as it has room for, and what is written to a copy (the file stays as it is).
+    """
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "tensors.pt"
+        torch.save({name: tensor.detach() for name, tensor in named_tensors(model).items()}, path)
+        return [torch.load(path, mmap=True) for _ in range(copies)]
+
+
+def give(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Let the model have these tensors, by name, as its parameters and buffers."""
+    for name, tensor in named_tensors(model).items():
+        tensor.data = tensors[name]
 
 
 def put_compactors(model: nn.Module, graph: ChannelGraph) -> None:
@@ -243,18 +276,25 @@ def half_of_the_macs(graph: ChannelGraph) -> np.ndarray:
 
 @torch.no_grad()
 def differences(
-    model: nn.Module, slim: nn.Module, graph: ChannelGraph, images: torch.Tensor, other_size: int
+    model: nn.Module,
+    slim: nn.Module,
+    graph: ChannelGraph,
+    alive: np.ndarray,
+    images: torch.Tensor,
+    other_size: int,
 ) -> dict[str, dict[str, float]]:
     """Largest difference of the outputs over the largest output, all against the unconverted model in float64.
 
-    slim: the converted network in float32. By shape of the inputs: one image of the size of `images`, two of the
-    other. Each of `float64` (converted in float64), `float32` (`slim`) and `float32_own` (the unconverted model).
+    slim: the converted network in float32; alive: [num_units] of bool, the units that it has left
+
+    By shape of the inputs: one image of the size of `images`, two of the other. Each of `float64` (converted in
+    float64), `float32` (`slim`) and `float32_own` (the unconverted model).
     """
     inputs = [torch.randn_like(images), torch.randn(2, 3, other_size, other_size)]
-    exact_model = copy.deepcopy(model).double()
+    exact_model = exact_copy(model)
     exact = [logits(exact_model(batch.double())) for batch in inputs]
-    exact_slim, _ = convert(exact_model, graph, images, prove=False)
-    del exact_model  # of the large networks, memory holds few such copies
+    del exact_model  # of the large networks, memory holds one such copy
+    exact_slim = fold(model, graph, alive)
     outputs = {
         "float64": [logits(exact_slim(batch.double())) for batch in inputs],
         "float32": [logits(slim(batch)) for batch in inputs],

@@ -58,8 +58,10 @@ def summary(results: Mapping[str, Any]) -> str:
     seconds = {name: figures["trace_cpu_seconds"] for name, figures in models.items() if "trace_cpu_seconds" in figures}
     slowest = max(seconds, key=seconds.__getitem__, default=None)
     traced = f" Slowest trace: {slowest}, {seconds[slowest]:.0f} CPU seconds." if slowest else ""
+    rest = len(models) - len(tried)
+    only_traced = f" ({rest} more only traced: too large for that machine)" if rest else ""
     return (
-        f"of {len(models)} classifiers {len(tried)} were tried (the rest is too large for that machine), a random half "
+        f"{len(tried)} classifiers were tried{only_traced}, a random half "
         f"of their prunable channels dead; {len(good)} are proven: outputs at most {_largest(good)} apart in float64, "
         f"converted again, trained for a step, exported; {halved} of them can lose half of their MACs.{traced}"
     )

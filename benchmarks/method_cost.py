@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the 
 from base_model import build_model
 from data import SyntheticSize, load_data
 from rr import ChannelGraph, ResRepConfig, ResRepPruner, param_groups
-from rr.convert import fold, zero_dead_rows
+from rr.convert import fold
 from rr.recipes import resrep_config
 from training import init_world, surroundings
 
@@ -125,8 +125,6 @@ def fold_cost() -> dict[str, object]:
     alive = np.ones(pruner.graph.num_units, dtype=bool)
     candidates = np.flatnonzero(pruner.selected)
     alive[np.random.default_rng(0).permutation(candidates)[: len(candidates) // 2]] = False
-    model.double()
-    zero_dead_rows(model, pruner.graph, alive)
     times = [seconds(lambda: fold(model, pruner.graph, alive).float()) for _ in range(7)]
     traces = [seconds(lambda: ChannelGraph(build_model("sres50"), torch.zeros(1, 3, 224, 224))) for _ in range(3)]
     return {

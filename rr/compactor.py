@@ -23,7 +23,7 @@ class Compactor(nn.Module):
 
     channel_dim: where the channels are; 1 behind a convolution ([N, D, ...]), -1 behind a linear layer ([..., D])
     groups: 1 for a dense Q; G for a block-diagonal one, behind a convolution of G groups; D for a diagonal one,
-        behind a layer that keeps its channels apart
+        behind a layer that keeps its channels apart, or to no other end than silencing channels
     bypassed: whether it is left out of the forward pass (a retired one, which is the identity; while a model is traced)
     """
 
@@ -37,7 +37,7 @@ class Compactor(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        assert groups == 1 or channel_dim == 1, "behind a linear layer they are dense"
+        assert groups in (1, channels) or channel_dim == 1, "behind a linear layer there are no blocks"
         self.pwc = nn.Conv2d(channels, channels, 1, groups=groups, bias=False, device=device, dtype=dtype)
         nn.init.dirac_(self.pwc.weight, groups)
         self.register_buffer("mask", torch.ones(channels, device=device, dtype=dtype))
@@ -47,10 +47,11 @@ class Compactor(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.bypassed:
             return x
+        if self.pwc.groups == self.pwc.out_channels > 1:  # diagonal: convolutions are slow at this
+            behind = 0 if self.channel_dim == -1 else x.dim() - 2
+            return x * self.pwc.weight.to(x.dtype).view(-1, *[1] * behind)
         if self.channel_dim == -1:
             return F.linear(x, self.matrix)  # [..., D]
-        if self.pwc.groups == self.pwc.out_channels > 1:  # diagonal: convolutions are slow at this
-            return x * self.pwc.weight.to(x.dtype).view(-1, *[1] * (x.dim() - 2))
         if x.dim() == 4:
             return self.pwc(x)  # [N, D, H, W]
         return self.pwc(x.reshape(*x.shape[:2], -1, 1)).reshape(x.shape)  # [N, D], [N, D, L] or [N, D, T, H, W]

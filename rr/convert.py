@@ -101,18 +101,19 @@ def unit_norms(graph: ChannelGraph, compactors: dict[str, Compactor]) -> np.ndar
 
 def alive_units(
     graph: ChannelGraph,
-    compactors: dict[str, Compactor],
+    norms: np.ndarray,
     threshold: float,
     min_width: np.ndarray | int = 1,
     width_multiple: int = 1,
 ) -> np.ndarray:
     """[num_units] of bool: units that stay, those with a norm of at least `threshold` and some of the others.
 
+    norms: [num_units], as `unit_norms` has them
+
     Where fewer than `min_width` (of each group, [groups], or of any) would stay, or a number that makes its layers'
     channels no multiple of `width_multiple`, the largest of the others stay as well, up to that or to the full width:
     that loses nothing.
     """
-    norms = unit_norms(graph, compactors)
     alive = ((norms >= threshold) & ~graph.removed) | ~graph.prunable
     sizes = graph.macs.group_sizes
     widths = np.maximum(graph.macs.group_widths(alive), min_width)
@@ -146,16 +147,15 @@ def convert(
 
     Raises ConversionError when they differ by more than the tolerances above.
     """
-    compactors = find_compactors(model)
-    alive = alive_units(graph, compactors, threshold, min_width, width_multiple)
-    norms = unit_norms(graph, compactors)
-    zeroed = copy.deepcopy(model).to("cpu", torch.float64)
-    zero_dead_rows(zeroed, graph, alive)
+    norms = unit_norms(graph, find_compactors(model))
+    alive = alive_units(graph, norms, threshold, min_width, width_multiple)
+    expected = _expected(model, graph, alive, example_inputs) if prove else None
     start = time.perf_counter()
-    folded = fold(zeroed, graph, alive)
+    folded = fold(model, graph, alive)
     seconds = time.perf_counter() - start
-    dtype = next(model.parameters()).dtype
-    slim = copy.deepcopy(folded).to(dtype) if prove else folded.to(dtype)
+    differences = _differences(expected, folded) if prove else {}
+    anchor = next(model.parameters())
+    slim = folded.to(anchor.dtype).to(anchor.device)
     report = ConversionReport(
         macs_before=graph.macs(np.ones(graph.num_units, dtype=bool)),
         macs_after=graph.macs(alive),
@@ -166,10 +166,21 @@ def convert(
         largest_dropped=float(norms[~alive & (norms < threshold)].max(initial=0.0)),
         kept_for_width=int((alive & (norms < threshold) & graph.prunable).sum()),
         fold_seconds=seconds,
+        **differences,
     )
     if prove:
-        report = _prove(model, zeroed, folded, as_inputs(example_inputs), report)
-    return slim.to(next(model.parameters()).device), report
+        _check(report)
+    return slim, report
+
+
+def exact_copy(model: nn.Module) -> nn.Module:
+    """A copy in float64 on the CPU, made tensor by tensor: nowhere is there another copy in the model's own type."""
+    copies = {}
+    for tensor in (*model.parameters(), *model.buffers()):
+        value = tensor.detach().to("cpu", torch.float64 if tensor.is_floating_point() else None, copy=True)
+        is_parameter = isinstance(tensor, nn.Parameter)
+        copies[id(tensor)] = nn.Parameter(value, tensor.requires_grad) if is_parameter else value
+    return copy.deepcopy(model, copies)
 
 
 def zero_dead_rows(model: nn.Module, graph: ChannelGraph, alive: np.ndarray) -> None:
@@ -183,7 +194,10 @@ def zero_dead_rows(model: nn.Module, graph: ChannelGraph, alive: np.ndarray) -> 
 
 
 def fold(model: nn.Module, graph: ChannelGraph, alive: np.ndarray) -> nn.Module:
-    """A copy of `model` (eval mode, its own dtype, no compactors) with the channels of `alive` units only."""
+    """A copy of `model` with the channels of `alive` units only: float64, on the CPU, in eval mode, no compactors.
+
+    Of `model` itself no more than a layer at a time is in float64. What a dead unit's compactor rows hold is no matter.
+    """
     bias_from_dead = dead_constants(graph, model, alive) if not alive.all() else {}
     compactors = find_compactors(model)
     modules = dict(model.named_modules())
@@ -207,14 +221,15 @@ def fold(model: nn.Module, graph: ChannelGraph, alive: np.ndarray) -> nn.Module:
             else:
                 kept = _kept(graph, alive, layer.out_units)
                 replaced[layer.name] = _narrow_norm(modules[layer.name], compactor, kept)
-    # What is replaced needs no copy: standing in for itself in the memo keeps the copy small and fast.
+    # What is replaced or goes needs no copy: standing in for it in the memo keeps the copy small and fast.
     stand_ins = {id(modules[name]): module for name, module in replaced.items() if name in modules}
     stand_ins |= {id(tensors[name]): tensor for name, tensor in vectors.items()}
+    stand_ins |= {id(compactor.pwc.weight): nn.Parameter(torch.empty(0)) for compactor in compactors.values()}
     folded = copy.deepcopy(model, stand_ins)
     remove_compactors(folded)
     for name in vectors:
         count_channels(folded.get_submodule(name.rpartition(".")[0]))
-    return folded.eval()
+    return folded.to("cpu", torch.float64).eval()
 
 
 def _fold_layer(
@@ -227,11 +242,12 @@ def _fold_layer(
 ) -> nn.Module:
     """K' = K gamma / sqrt(var + eps), b' = beta + (b - mean) gamma / sqrt(var + eps), K'' = Q K', b'' = Q b'."""
     module = modules[layer.name]
-    weight = module.weight.transpose(0, 1) if layer.kind == "transposed" else module.weight  # [out, in, ...]
-    bias = module.bias
+    weight, bias = _exact(module.weight), _exact(module.bias)
+    if layer.kind == "transposed":
+        weight = weight.transpose(0, 1)  # [out, in, ...]
     out_kept = _kept(graph, alive, layer.out_units)
     if from_dead is not None:
-        bias = from_dead.to(weight) if bias is None else bias + from_dead.to(weight)
+        bias = from_dead if bias is None else bias + from_dead
     if layer.kind in PRODUCERS:  # in the others a group goes with all its channels
         weight = weight[:, _kept(graph, alive, layer.in_units)]
     if layer.norm is not None:
@@ -251,18 +267,19 @@ def _fold_layer(
 
 def _through(compactor: Compactor, columns: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
     """The kept rows of Q times `columns`, [D, n], for a dense or (block-)diagonal Q."""
-    matrix = compactor.matrix.to(columns)  # [D, D / groups]
+    matrix = _exact(compactor.matrix)  # [D, D / groups]
     if compactor.pwc.groups == 1:
         return matrix[kept] @ columns
-    size = matrix.shape[1]
-    blocks = matrix.view(-1, size, size) @ columns.reshape(-1, size, columns.shape[1])  # [groups, D / groups, n]
+    groups, size = compactor.pwc.groups, matrix.shape[1]
+    blocks = matrix.view(groups, size, size) @ columns.reshape(groups, size, columns.shape[1])  # [G, D / G, n]
     return blocks.flatten(0, 1)[kept]
 
 
 def _plain_layer(module: nn.Module, weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Module:
-    plain = copy.copy(module)  # of its class and with its options, whatever arguments its constructor takes
+    bare = copy.copy(module)  # of its class and with its options, whatever arguments its constructor takes
     for name in ("_parameters", "_modules", "_forward_hooks", "_forward_pre_hooks"):
-        plain.__dict__[name] = type(module.__dict__[name])()
+        bare.__dict__[name] = type(module.__dict__[name])()
+    plain = copy.deepcopy(bare)
     trains = module.weight.requires_grad
     plain.weight = nn.Parameter(weight, requires_grad=trains)
     plain.register_parameter("bias", None if bias is None else nn.Parameter(bias, requires_grad=trains))
@@ -272,34 +289,38 @@ def _plain_layer(module: nn.Module, weight: torch.Tensor, bias: torch.Tensor | N
 
 def _norm_as_affine(norm: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
     """BN in eval mode as y = scale x + shift."""
-    inverse = torch.rsqrt(norm.running_var + norm.eps)
-    scale = inverse if norm.weight is None else norm.weight * inverse
-    shift = -norm.running_mean * scale
-    return scale, shift if norm.bias is None else shift + norm.bias
+    inverse = torch.rsqrt(_exact(norm.running_var) + norm.eps)
+    scale = inverse if norm.weight is None else _exact(norm.weight) * inverse
+    shift = -_exact(norm.running_mean) * scale
+    return scale, shift if norm.bias is None else shift + _exact(norm.bias)
+
+
+def _exact(tensor: torch.Tensor | None) -> torch.Tensor | None:
+    return None if tensor is None else tensor.detach().to("cpu", torch.float64)
 
 
 def _narrow_norm(norm: nn.Module, compactor: Compactor | None, kept: torch.Tensor) -> nn.Module:
     """A BN that stands alone, with the kept channels; a diagonal compactor behind it goes into its gamma and beta."""
     narrow = copy.deepcopy(norm)
-    weight, bias = norm.weight, norm.bias
+    mean, variance, weight, bias = map(_exact, (norm.running_mean, norm.running_var, norm.weight, norm.bias))
     if compactor is not None:
-        weight = torch.ones_like(norm.running_mean) if weight is None else weight
-        bias = torch.zeros_like(norm.running_mean) if bias is None else bias
-        weight, bias = (compactor.matrix[:, 0].to(value) * value for value in (weight, bias))
+        weight = torch.ones_like(mean) if weight is None else weight
+        bias = torch.zeros_like(mean) if bias is None else bias
+        weight, bias = (_exact(compactor.matrix)[:, 0] * value for value in (weight, bias))
         narrow.affine = True
     for name, value in (("weight", weight), ("bias", bias)):
         if value is not None:
             trains = norm.weight is None or norm.weight.requires_grad
-            setattr(narrow, name, nn.Parameter(value.detach()[kept].clone(), requires_grad=trains))
-    for name in ("running_mean", "running_var"):
-        setattr(narrow, name, getattr(norm, name)[kept].clone())
+            setattr(narrow, name, nn.Parameter(value[kept], requires_grad=trains))
+    narrow.running_mean, narrow.running_var = mean[kept], variance[kept]
     count_channels(narrow)
     return narrow
 
 
 def _narrow_vector(graph: ChannelGraph, layer: Layer, tensor: torch.Tensor, alive: np.ndarray) -> torch.Tensor:
     kept = _kept(graph, alive, layer.out_units)
-    narrow = tensor.detach().index_select(layer.dim, kept if len(kept) else torch.tensor([0]))  # for `blocks.Gone`
+    kept = kept if len(kept) else torch.tensor([0])  # for `blocks.Gone`
+    narrow = tensor.detach().cpu().index_select(layer.dim, kept)
     return nn.Parameter(narrow, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else narrow
 
 
@@ -308,41 +329,67 @@ def _kept(graph: ChannelGraph, alive: np.ndarray, units: np.ndarray) -> torch.Te
     return torch.from_numpy(np.flatnonzero(alive[graph.present(units)]))
 
 
-def _prove(
-    model: nn.Module,
-    zeroed: nn.Module,
-    folded: nn.Module,
-    example_inputs: Sequence[torch.Tensor],
-    report: ConversionReport,
-) -> ConversionReport:
-    generator = torch.Generator().manual_seed(0)
-    inputs = [
-        torch.randn(item.shape, generator=generator, dtype=torch.float64) if item.is_floating_point() else item.cpu()
-        for item in example_inputs
-    ]
-    trained = copy.deepcopy(model).to("cpu")
-    reference = outputs_of(zeroed, inputs, torch.float64)
-    differences = {
-        "float64_difference": difference_of(reference, outputs_of(folded, inputs, torch.float64)),
-        "float32_difference": difference_of(reference, outputs_of(copy.deepcopy(folded), inputs, torch.float32)),
-        "float32_own_error": difference_of(reference, outputs_of(copy.deepcopy(zeroed).float(), inputs, torch.float32)),
-        "cut_difference": difference_of(outputs_of(trained, inputs, torch.float64), reference),
+@dataclass(frozen=True)
+class _Expected:
+    """Random inputs and what the unconverted model makes of them.
+
+    trained, zeroed: outputs in float64, as trained and with the dead rows at zero; float32: the latter, in float32
+    """
+
+    inputs: list[torch.Tensor]
+    trained: list[torch.Tensor]
+    zeroed: list[torch.Tensor]
+    float32: list[torch.Tensor]
+
+
+def _expected(model: nn.Module, graph: ChannelGraph, alive: np.ndarray, example_inputs: Inputs) -> _Expected:
+    """For this a copy of the model is in float64: the only one, gone before there is a folded one."""
+    inputs = random_inputs(example_inputs)
+    exact = exact_copy(model)
+    trained = outputs_of(exact, inputs, torch.float64)
+    zero_dead_rows(exact, graph, alive)
+    zeroed = outputs_of(exact, inputs, torch.float64)
+    return _Expected(inputs, trained, zeroed, float32=outputs_of(exact, inputs, torch.float32))
+
+
+def _differences(expected: _Expected, folded: nn.Module) -> dict[str, float]:
+    """The report's differences, by name."""
+    exact = outputs_of(folded, expected.inputs, torch.float64)
+    rounded = outputs_of(copy.deepcopy(folded), expected.inputs, torch.float32)
+    return {
+        "cut_difference": difference_of(expected.trained, expected.zeroed),
+        "float64_difference": difference_of(expected.zeroed, exact),
+        "float32_difference": difference_of(expected.zeroed, rounded),
+        "float32_own_error": difference_of(expected.zeroed, expected.float32),
     }
+
+
+def _check(report: ConversionReport) -> None:
     limits = {
         "float64_difference": FLOAT64_TOLERANCE,
-        "float32_difference": max(FLOAT32_TOLERANCE, 4 * differences["float32_own_error"]),
+        "float32_difference": max(FLOAT32_TOLERANCE, 4 * report.float32_own_error),
         "cut_difference": CUT_TOLERANCE,
     }
     for name, limit in limits.items():
-        if not differences[name] <= limit:  # NaN fails as well
+        difference = getattr(report, name)
+        if not difference <= limit:  # NaN fails as well
             raise ConversionError(
-                f"the converted model is not equal to the trained one: {name} is {differences[name]:.2e}, at most "
+                f"the converted model is not equal to the trained one: {name} is {difference:.2e}, at most "
                 f"{limit:.2e} is allowed. Nothing was written; please report the model."
             )
-    return ConversionReport(**{**asdict(report), **differences})
+
+
+def random_inputs(example_inputs: Inputs) -> list[torch.Tensor]:
+    """Random numbers in float64 in the examples' shapes, always the same; integers as they are. On the CPU."""
+    generator = torch.Generator().manual_seed(0)
+    return [
+        torch.randn(item.shape, generator=generator, dtype=torch.float64) if item.is_floating_point() else item.cpu()
+        for item in as_inputs(example_inputs)
+    ]
 
 
 def outputs_of(model: nn.Module, inputs: Sequence[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
+    """The outputs in eval mode; `model` and its floating-point inputs are cast to `dtype`, the model in place."""
     cast = [item.to(dtype) if item.is_floating_point() else item for item in inputs]
     with torch.no_grad(), eval_mode(model):
         return _tensors(model.to(dtype)(*cast))

@@ -20,6 +20,7 @@ from rr.refold import (
     can_retire,
     folded_outputs,
     outputs_of_layer,
+    put_out_of_use,
     refold,
     refoldable,
     retire,
@@ -115,7 +116,7 @@ class Narrowing:
         gone = sum(outputs - alive for alive, outputs in sizes)
         refold(models, self._graph, variances, self._example_inputs, optimizers)
         if is_over and self._retires and set(variances) == set(refoldable(self._graph, self._model)):
-            retire(models, self._graph, optimizers)
+            retire(models, self._graph, self._example_inputs, optimizers)
             self.retired = True
             gone += sum(len(compactor.mask) for compactor in find_compactors(self._model).values())
         return gone
@@ -173,7 +174,7 @@ class Narrowing:
         take_columns_out(self._model, self._graph, state.get("folded", {}))
         self._meters = {name: self._meter(name, measured) for name, measured in state.get("meters", {}).items()}
         if state.get("retired"):
-            retire([self._model], self._graph, optimizers)
+            put_out_of_use(self._model)
             self.retired = True
         torch.compiler.reset()
 

@@ -332,7 +332,8 @@ class ResRepPruner:
 
     def remaining_alive(self) -> np.ndarray:
         """[num_units] of bool: units that a conversion would keep now (norm at or over the threshold)."""
-        return alive_units(self.graph, self.compactors, self.config.threshold, self._least, self.config.width_multiple)
+        norms = unit_norms(self.graph, self.compactors)
+        return alive_units(self.graph, norms, self.config.threshold, self._least, self.config.width_multiple)
 
     def candidate_norms(self) -> np.ndarray:
         """[candidates], the norm of every unit that may be forgotten."""

@@ -15,9 +15,8 @@ that were mixed; only there the function changes.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -27,12 +26,19 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rr.compactor import CHILD, WEIGHT_SUFFIX, Compactor, find_compactors
-from rr.convert import FLOAT64_TOLERANCE, ConversionError, difference_of, outputs_of
+from rr.convert import (
+    FLOAT64_TOLERANCE,
+    ConversionError,
+    difference_of,
+    exact_copy,
+    outputs_of,
+    random_inputs,
+)
 from rr.counts import count_channels
 from rr.flow import PRODUCERS
 from rr.graph import ChannelGraph, Layer, Site
 from rr.narrow import format_of, put_tensor
-from rr.trace import Inputs, as_inputs
+from rr.trace import Inputs
 
 _ZERO = 1e-12  # a row with a smaller norm can have no direction: it comes out as exactly zero
 # What optimisers of torch keep of squared gradients: positive, so that it is averaged and not mixed with signs.
@@ -130,7 +136,7 @@ def refold(
     """
     model = models[0]
     folds = [_plan(graph, model, name, variance) for name, variance in variances.items()]
-    exact_models = [_proven(each, folds, as_inputs(example_inputs)) for each in models]
+    exact_models = [_proven(each, example_inputs, partial(_fold_all, folds=folds)) for each in models]
     modules = dict(model.named_modules())
     for optimizer in optimizers:
         for fold in folds:
@@ -159,36 +165,54 @@ def can_retire(graph: ChannelGraph, model: nn.Module) -> bool:
     return all(goes(name, site) for name, site in graph.sites.items() if site.host in compactors)
 
 
-@torch.no_grad()
-def retire(models: Sequence[nn.Module], graph: ChannelGraph, optimizers: Sequence[torch.optim.Optimizer] = ()) -> None:
+def retire(
+    models: Sequence[nn.Module],
+    graph: ChannelGraph,
+    example_inputs: Inputs,
+    optimizers: Sequence[torch.optim.Optimizer] = (),
+) -> None:
     """Put diagonal compactors into what is before them, in place; they stay as identities that no step runs or trains.
 
-    What is left is in training, too, a plain narrow network, of the same function as before.
+    What is left is in training, too, a plain narrow network. Raises ConversionError as `refold` does.
     """
-    for position, model in enumerate(models):
-        modules = dict(model.named_modules())
-        states = [optimizer.state for optimizer in optimizers] if position == 0 else []
-        for name, site in graph.sites.items():
-            if not hasattr(modules[site.host], CHILD):
-                continue
-            layer, compactor = graph.layers[name], getattr(modules[site.host], CHILD)
-            factors = compactor.matrix.diagonal() if site.groups == 1 else compactor.matrix[:, 0]
-            target = modules[layer.norm or name]
-            dim = _output_dim(layer) if layer.norm is None else 0
-            for parameter, along in ((target.weight, dim), (target.bias, 0)):
-                if parameter is None:
-                    continue
-                shape = [-1 if position == along else 1 for position in range(parameter.dim())]
-                by = factors.detach().clone().view(shape).to(parameter)
-                parameter.mul_(by)
-                for state in states:
-                    for key, value in state.get(parameter, {}).items():
-                        if isinstance(value, Tensor) and value.shape == parameter.shape:
-                            value.mul_(by.square() if key in _SECOND_MOMENTS else by)
-            nn.init.dirac_(compactor.pwc.weight, compactor.pwc.groups)
-            compactor.bypassed = True
-            compactor.pwc.weight.requires_grad_(False)
-            compactor.pwc.weight.grad = None
+    for model in models:
+        _proven(model, example_inputs, partial(_absorb, graph=graph))
+    states = [optimizer.state for optimizer in optimizers]
+    for model in models:
+        _absorb(model, graph, states if model is models[0] else ())
+        put_out_of_use(model)
+
+
+def put_out_of_use(model: nn.Module) -> None:
+    """Compactors, identities by now (or when a state is loaded), that no step runs or trains."""
+    for compactor in find_compactors(model).values():
+        compactor.bypassed = True
+        compactor.pwc.weight.requires_grad_(False)
+        compactor.pwc.weight.grad = None
+
+
+@torch.no_grad()
+def _absorb(model: nn.Module, graph: ChannelGraph, states: Sequence[Mapping[nn.Parameter, dict]] = ()) -> None:
+    """Multiply what diagonal compactors multiply by into the BN or the layer before them."""
+    compactors, modules = find_compactors(model), dict(model.named_modules())
+    for name, site in graph.sites.items():
+        if site.host not in compactors:
+            continue
+        compactor, layer = compactors[site.host], graph.layers[name]
+        factors = (compactor.matrix.diagonal() if site.groups == 1 else compactor.matrix[:, 0]).clone()
+        target, dim = modules[layer.norm or name], 0 if layer.norm else _output_dim(layer)
+        _scale(target.weight, factors.view(-1, *[1] * (target.weight.dim() - dim - 1)), states)
+        if target.bias is not None:
+            _scale(target.bias, factors, states)
+        nn.init.dirac_(compactor.pwc.weight, compactor.pwc.groups)
+
+
+def _scale(parameter: nn.Parameter, factors: Tensor, states: Sequence[Mapping[nn.Parameter, dict]]) -> None:
+    parameter.mul_(factors)
+    for state in states:
+        for key, value in state.get(parameter, {}).items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                value.mul_(factors.square() if key in _SECOND_MOMENTS else factors)
 
 
 def folded_outputs(graph: ChannelGraph) -> dict[str, list[int]]:
@@ -237,7 +261,7 @@ def _plan(graph: ChannelGraph, model: nn.Module, name: str, variance: Tensor) ->
     length = _filters(modules[name], layer).square().sum(1).mean().sqrt()
     lengths = mixed.norm(dim=1)
     scale = torch.where(lengths > 0, length / lengths, 1.0) if layer.norm else 1 / torch.where(norms > 0, norms, 1.0)
-    return _Fold(layer, host, columns, norms, scale, unscaled.variance)
+    return replace(unscaled, scale=scale)
 
 
 def _rows(fold: _Fold, modules: Mapping[str, nn.Module]) -> tuple[Tensor, Tensor]:
@@ -276,18 +300,11 @@ def _filters(module: nn.Module, layer: Layer) -> Tensor:
     return weight.movedim(_output_dim(layer), 0).flatten(1)
 
 
-def _proven(model: nn.Module, folds: Sequence[_Fold], inputs: Sequence[Tensor]) -> nn.Module:
-    """A float64 copy of the model on the CPU, folded, whose outputs are those that it had before."""
-    exact = copy.deepcopy(model).to("cpu", torch.float64)
-    generator = torch.Generator().manual_seed(0)
-    inputs = [
-        torch.randn(item.shape, generator=generator, dtype=torch.float64) if item.is_floating_point() else item.cpu()
-        for item in inputs
-    ]
+def _proven(model: nn.Module, example_inputs: Inputs, change: Callable[[nn.Module], None]) -> nn.Module:
+    """A float64 copy of the model on the CPU, changed, whose outputs in eval mode are those that it had before."""
+    exact, inputs = exact_copy(model), random_inputs(example_inputs)
     before = outputs_of(exact, inputs, torch.float64)
-    modules = dict(exact.named_modules())
-    for fold in folds:
-        _fold(fold, modules)
+    change(exact)
     difference = difference_of(before, outputs_of(exact, inputs, torch.float64))
     if not difference <= FLOAT64_TOLERANCE:
         raise ConversionError(
@@ -295,6 +312,12 @@ def _proven(model: nn.Module, folds: Sequence[_Fold], inputs: Sequence[Tensor]) 
             f"{FLOAT64_TOLERANCE:.0e} is allowed). Train with narrow='rows', and please report the model."
         )
     return exact
+
+
+def _fold_all(model: nn.Module, folds: Sequence[_Fold]) -> None:
+    modules = dict(model.named_modules())
+    for fold in folds:
+        _fold(fold, modules)
 
 
 @torch.no_grad()

@@ -6,7 +6,6 @@ A trace can't tell a size that the forward computes (`x.shape[1]`) from one that
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Callable, Sequence
 
@@ -15,8 +14,8 @@ import torch
 from torch import nn
 
 from rr.blocks import may_vanish, without_unread
-from rr.compactor import remove_compactors
-from rr.convert import FLOAT64_TOLERANCE, difference_of, fold, outputs_of, zero_dead_rows
+from rr.compactor import insert_compactors, remove_compactors
+from rr.convert import FLOAT64_TOLERANCE, difference_of, exact_copy, fold, outputs_of, zero_dead_rows
 from rr.graph import ChannelGraph, Group
 from rr.trace import Inputs, first_line, inputs_like
 
@@ -76,15 +75,16 @@ def _failure(
     alive_without: Callable[[Sequence[Group]], np.ndarray],
 ) -> Failure:
     """A function that converts a copy of `model` for some groups, and says what goes wrong."""
-    full = copy.deepcopy(model).to("cpu", torch.float64)
+    full = exact_copy(model)
     remove_compactors(full)
     inputs = inputs_like(full, example_inputs)
-    compactors = graph.insert_compactors(full, selected)
+    channels = {site.host: len(site.units) for site in graph.sites_of(selected)}
+    compactors = insert_compactors(full, channels, groups=channels)  # diagonal: in float64, dense ones may be too large
 
     def failure(tried: Sequence[Group]) -> str | None:
         alive = alive_without(tried)
         for compactor in compactors.values():
-            nn.init.dirac_(compactor.pwc.weight, compactor.pwc.groups)
+            nn.init.ones_(compactor.pwc.weight)
         zero_dead_rows(full, graph, alive)
         try:
             narrow = outputs_of(fold(full, graph, alive), inputs, torch.float64)

@@ -62,6 +62,14 @@ def test_block_diagonal_and_diagonal_compactors_mix_channels_of_a_group(groups: 
     torch.testing.assert_close(compactor(x), torch.einsum("ij,nj...->ni...", dense, x))
 
 
+@pytest.mark.parametrize("shape", [(2, 6), (2, 6, 6), (2, 3, 5, 6)])
+def test_a_diagonal_compactor_behind_a_linear_layer(shape: tuple[int, ...]) -> None:
+    compactor = Compactor(6, channel_dim=-1, groups=6)
+    nn.init.normal_(compactor.pwc.weight)
+    x = torch.randn(shape)
+    torch.testing.assert_close(compactor(x), x @ torch.diag(compactor.matrix[:, 0]))
+
+
 @pytest.mark.parametrize(
     ("host", "shape"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import sys
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from base_model import build_model
 from rr import ChannelGraph, ConversionError, ResRepConfig, ResRepPruner, convert, find_compactors
-from rr.convert import alive_units, unit_norms
+from rr.convert import alive_units, exact_copy, fold, unit_norms
 from rr.graph import Group
 from rr.rehearsal import _at_fault, rehearse
 
@@ -85,7 +86,9 @@ def test_the_model_stays_as_it_is(training: bool) -> None:
     model, graph, images, _ = trained_tiny()
     model.train(training)
     before = copy.deepcopy(model.state_dict())
+    random_state = torch.get_rng_state()
     slim, _ = convert(model, graph, images)
+    assert torch.equal(torch.get_rng_state(), random_state)
     assert all(module.training == training for module in model.modules())
     assert not any(module.training for module in slim.modules())
     assert list(before) == list(model.state_dict())
@@ -107,7 +110,7 @@ def test_each_layer_keeps_a_channel_when_all_its_rows_are_dead(name: str, traced
         for compactor in compactors.values():
             compactor.pwc.weight.mul_(1e-9)
             compactor.pwc.weight[-2].mul_(5)  # the highest of the layer stays
-    alive = alive_units(graph, compactors, 1e-5)
+    alive = alive_units(graph, unit_norms(graph, compactors), 1e-5)
     for group in graph.groups:
         assert alive[group.units].sum() >= 1
         if selected[group.units].all() and len(group.units) > 2:
@@ -167,12 +170,79 @@ def test_a_wrong_conversion_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
         convert(model, graph, images)
 
 
-def test_without_proof_it_is_the_same_model() -> None:
-    model, graph, images, _ = trained_tiny()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_without_proof_it_is_the_same_model(dtype: torch.dtype) -> None:
+    """Folded in float64 and rounded once."""
+    model, graph, images, alive = trained_tiny()
+    model.to(dtype)
     proven, _ = convert(model, graph, images)
+    exact = fold(model, graph, alive).state_dict()
+    assert {tensor.dtype for tensor in exact.values()} == {torch.float64}
+    assert all(torch.equal(tensor, exact[name].to(dtype)) for name, tensor in proven.state_dict().items())
     quick, report = convert(model, graph, images, prove=False)
     assert all(torch.equal(tensor, quick.state_dict()[name]) for name, tensor in proven.state_dict().items())
     assert report.float64_difference is report.float32_difference is report.cut_difference is None
+
+
+def test_memory_holds_one_float64_copy_of_the_model(monkeypatch: pytest.MonkeyPatch, traced: Networks) -> None:
+    """Whenever outputs have been computed there is no more than one copy in float64 beside the model."""
+    plain, images, graph = traced["src20"]
+    model = copy.deepcopy(plain)
+    alive = random_alive(graph, graph.select("all"), 0.5)
+    insert_generic_compactors(model, graph, graph.select("all"), alive)
+    module = sys.modules["rr.convert"]  # `rr.convert` is the function
+    outputs_of = module.outputs_of
+    held = []
+
+    def counted(*arguments: object) -> list[Tensor]:
+        outputs = outputs_of(*arguments)
+        held.append(bytes_in_memory() - before)
+        return outputs
+
+    def bytes_in_memory() -> int:
+        gc.collect()
+        tensors = [item for item in gc.get_objects() if type(item) in (Tensor, nn.Parameter)]
+        storages = {item.untyped_storage().data_ptr(): item.untyped_storage().nbytes() for item in tensors}
+        return sum(storages.values())
+
+    monkeypatch.setattr(module, "outputs_of", counted)
+    before = bytes_in_memory()
+    _, report = convert(model, graph, images)
+    full = 8 * sum(tensor.numel() for tensor in model.state_dict().values())
+    narrow = 8 * report.parameters_after
+    assert len(held) == 5
+    assert full < max(held) < 1.05 * full
+    assert held[-1] < 2 * narrow
+
+
+def test_an_exact_copy_is_one_in_all_but_its_type() -> None:
+    model = nn.Sequential(conv(1, 4), nn.BatchNorm2d(4), nn.Linear(4, 4), nn.Linear(4, 4)).bfloat16()
+    model[3].weight = model[2].weight
+    model[0].requires_grad_(False)
+    exact, expected = exact_copy(model), copy.deepcopy(model).double()
+    assert exact[3].weight is exact[2].weight
+    assert exact[1].num_batches_tracked.dtype == torch.int64
+    assert [parameter.requires_grad for parameter in exact.parameters()] == [False] * 2 + [True] * 5
+    assert all(torch.equal(tensor, expected.state_dict()[name]) for name, tensor in exact.state_dict().items())
+    exact = exact_copy(model.double())
+    assert not {tensor.data_ptr() for tensor in exact.parameters()} & {item.data_ptr() for item in model.parameters()}
+
+
+def test_buffers_of_a_folded_layer_are_its_own() -> None:
+    """Also those that its class has beside weight and bias: in the model's type, not rounded to float32 on the way."""
+
+    class Conv(nn.Conv2d):
+        def __init__(self, *arguments: int) -> None:
+            super().__init__(*arguments)
+            self.register_buffer("table", torch.full((1,), 1 / 3, dtype=torch.float64))
+
+    torch.manual_seed(0)
+    model = nn.Sequential(Conv(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2)).double().eval()
+    images = torch.randn(2, 1, 8, 8)
+    slim, _ = convert(model, ChannelGraph(model, images), images)
+    assert slim[0].table.item() == 1 / 3
+    slim[0].table.zero_()
+    assert model[0].table.item() == 1 / 3
 
 
 def test_float64_models() -> None:

@@ -279,19 +279,16 @@ def call(place: Path, *more: str) -> list[str]:
     return [*folders, "--data-name", "two classes", *more]
 
 
-WITHOUT_OPTIONS_OF_OTHERS = [name for name in ARMS if not name.startswith("fast")]
-
-
 def test_every_arm_runs_once_and_is_read_then(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = call(place, "--arms", *WITHOUT_OPTIONS_OF_OTHERS, "--epochs", "2", "--seeds", "0", "--jobs", "2")
+    words = call(place, "--epochs", "2", "--seeds", "0", "--jobs", "2")
     short_schedules.main(words)
     results = json.loads((place / "results" / "short.json").read_text())
     assert (place / "results" / "short.png").stat().st_size > 10_000
     assert str(place) not in (place / "results" / "short.json").read_text()
     entries = {entry["arm"]: entry for entry in results["entries"]}
-    assert list(entries) == WITHOUT_OPTIONS_OF_OTHERS
+    assert list(entries) == list(ARMS)
     for name, entry in entries.items():
         (run,) = entry["runs"]
         assert entry["top1"] == {"mean": run["top1"], "spread": None, "n": 1}
@@ -300,7 +297,7 @@ def test_every_arm_runs_once_and_is_read_then(
         assert entry["recipe"]["batch_size"] == 128
         assert entry["recipe"]["distill"] == (0.5 if name.endswith("distill") else 0.0)
         assert entry["lr"] == ARMS[name].lr == entry["recipe"]["lr"]
-        assert (run["macs_ratio"] <= 0.47) == (name not in ("base", "resrep"))  # two steps are too few for that one
+        assert (run["macs_ratio"] <= 0.47) == (ARMS[name].script == short_schedules.RIVALS)  # two steps are too few
         assert (run["base"] is None) == (name == "scratch")
         assert (run["after_cut"] is None) == (name in ("base", "scratch"))
     assert len({entry["runs"][0]["base"] for name, entry in entries.items() if name != "scratch"}) == 1

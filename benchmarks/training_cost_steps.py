@@ -14,7 +14,6 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -116,7 +115,7 @@ def measure(setting: Setting) -> Figures:
     points, all_times, hooks = [], [], {}
     for progress in np.linspace(0, 1, setting.points).tolist():
         alive = schedule.alive_at(progress)
-        narrow_seconds = {name: seconds(partial(kill, trainings[name], alive)) for name in (ROWS, FULL)}
+        narrow_seconds = {name: kill(trainings[name], alive) for name in (ROWS, FULL)}
         first_seconds = {name: seconds(trainings[name].step) for name in (ROWS, FULL)}
         trainings[FLOOR] = Training(setting, narrow_plain(rows))
         # The whole run's cost hangs most on what a step costs in the end.
@@ -232,13 +231,17 @@ class Schedule:
         )
 
 
-def kill(training: Training, alive: np.ndarray) -> None:
-    """Let all but the units of `alive` die and leave the network; with narrow='full' a step in between is measured."""
+def kill(training: Training, alive: np.ndarray) -> float:
+    """Let all but the units of `alive` die and leave the network; the seconds that narrowing takes.
+
+    With narrow='full' there is a training step in between, in which what the folds need is measured.
+    """
     mask(training.pruner, alive)
-    training.pruner.narrow()
+    taken = seconds(training.pruner.narrow)
     if training.pruner.config.narrow == "full":
         training.step()
-        training.pruner.narrow()
+        taken += seconds(training.pruner.narrow)
+    return taken
 
 
 def mask(pruner: ResRepPruner, alive: np.ndarray) -> None:

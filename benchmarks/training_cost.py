@@ -12,7 +12,7 @@ whole training steps on random images, in channels-last format, are timed in tur
 compactors at full width (no narrowing), narrowed (rows), with compactors folded in mid-run and retired at the target
 (full), and those of a plain network of the same widths, BNs included, the floor (narrow plain). From the ratios follows
 what a run costs that reaches its target at a third or at a tenth of its steps, mask updates and narrowings included.
-Peak memory is that of a process per variant.
+Peak memory is that of a process per variant, and a profile says which operations take the time at the target.
 
 Bars: a step without narrowing at most 1.10x the plain step; with narrow="full", a step at the target at most 1.03x the
 floor, a run that reaches its target at a third of its steps at most 0.90x the plain run, at a tenth 0.82x.

@@ -43,6 +43,12 @@ EXCLUDE = {"torchvision/resnet50": ("conv1",)}  # as in the paper, which prunes 
 OTHERS_TARGET = 0.47
 MASK_INTERVAL = 200  # steps between mask updates, each with a call of narrow(): the method's default
 NEVER = 10**9
+KINDS = {  # of operations in a profile: words in torch's names for them
+    "convolutions": ("convolution", "conv2d"),
+    "batch norm": ("batch_norm",),
+    "elementwise": ("relu", "threshold", "add", "mul", "hardtanh"),
+    "casts and copies": ("copy_", "_to", "::to", "empty", "resize", "fill_", "zero_"),
+}
 # Small, so that the networks stay near where they begin for all rounds: what numbers they hold is not to matter.
 SGD = {"lr": 1e-5, "momentum": 0.9, "weight_decay": 1e-4}
 
@@ -149,6 +155,7 @@ def measure(setting: Setting) -> Figures:
         / plain_ms
         for name in (ROWS, FULL)
     }
+    profiles = {name: profile(trainings[name]) for name in (PLAIN, FULL_WIDTH, FULL, FLOOR)}
     figures = {
         **asdict(setting),
         "flops_target": setting.config.flops_target,
@@ -157,6 +164,7 @@ def measure(setting: Setting) -> Figures:
         "over_floor": points[-1]["over_floor"],
         "hooks": hooks,
         "mask_update_ms": update_ms,
+        "profile": profiles,
         "between_steps": between_steps,
         "whole_run": whole_runs(points, between_steps),
     }
@@ -292,6 +300,18 @@ def hooks_cost(pruner: ResRepPruner, step_ms: float, rounds: int) -> Figures:
     pruner.model.zero_grad(set_to_none=True)
     ms = 1000 * statistics.median(times)
     return {"ms": ms, "share_of_step": ms / step_ms}
+
+
+def profile(training: Training, steps: int = 5) -> Figures:
+    """Milliseconds of a step that each kind of operation takes by itself, as torch's profiler counts them."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        for _ in range(steps):
+            training.step()
+    found = dict.fromkeys([*KINDS, "other"], 0.0)
+    for event in profiler.key_averages():
+        kind = next((kind for kind, words in KINDS.items() if any(word in event.key for word in words)), "other")
+        found[kind] += event.self_cpu_time_total / 1000 / steps  # microseconds
+    return found
 
 
 def seconds(action: Callable[[], object]) -> float:

@@ -45,8 +45,9 @@ MASK_INTERVAL = 200  # steps between mask updates, each with a call of narrow():
 NEVER = 10**9
 KINDS = {  # of operations in a profile: words in torch's names for them
     "convolutions": ("convolution", "conv2d"),
+    "matrix products": ("addmm", "linear"),
     "batch norm": ("batch_norm",),
-    "elementwise": ("relu", "threshold", "add", "mul", "hardtanh"),
+    "elementwise": ("relu", "clamp", "threshold", "::add", "::mul", "hardtanh"),
     "casts and copies": ("copy_", "_to", "::to", "empty", "resize", "fill_", "zero_"),
 }
 # Small, so that the networks stay near where they begin for all rounds: what numbers they hold is not to matter.

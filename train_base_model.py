@@ -13,16 +13,18 @@ init.hdf5, latest.pth, finish.pth, finish.hdf5.
 """
 
 import argparse
+import copy
 import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
 from base_model import pretrained_weights
 from rr import param_groups
-from rr.files import load_start, read_weights, save_hdf5
+from rr.files import load_start, load_strict, read_hdf5, read_weights, save_hdf5
 from training import (
     Recipe,
     RunLog,
@@ -34,6 +36,7 @@ from training import (
     broadcast_object,
     check_fits,
     data_for,
+    default_values,
     exit_on_bad_input,
     file_attributes,
     first_rank_first,
@@ -46,6 +49,7 @@ from training import (
     to_plain,
     train,
 )
+from training.run_folder import INIT_WEIGHTS
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +100,8 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[Recipe, Start, argparse.N
 
 def run(recipe: Recipe, start: Start, conti_or_fs: str | None = None, local_rank: int | None = None) -> None:
     """Train as the recipe says; raises ValueError for what a person can put right."""
+    if recipe.distill and start.weights is None:
+        raise ValueError("distill needs a teacher, the trained weights that the run starts from: give --weights too")
     with init_world(recipe.device, local_rank) as world:
         with first_rank_first(world):
             data = data_for(recipe.arch, recipe.dataset, recipe.data_dir, recipe.image_size, recipe.workers)
@@ -109,10 +115,15 @@ def run(recipe: Recipe, start: Start, conti_or_fs: str | None = None, local_rank
         if start.weights is not None and is_new_run(recipe.output_dir, conti_or_fs):
             arrays = downloaded or read_weights(start.weights).arrays
             left_out = load_start(model, arrays, start.weights, data.num_classes, start.new_classifier)
+        if recipe.distill and left_out:
+            raise ValueError(
+                f"distill needs a teacher that knows the data's classes, and {start.weights} comes without its "
+                "classifier: train without --distill first, and start from what that writes"
+            )
+        teacher = copy.deepcopy(model) if recipe.distill else None
 
-        # A run from scratch is described as it always was, so that older ones can be gone on with.
-        everything = {**to_plain(recipe), **(to_plain(start) if start.weights is not None else {})}
-        todo = prepare(recipe.output_dir, everything, conti_or_fs) if world.is_first else None
+        everything, defaults = {**to_plain(recipe), **to_plain(start)}, default_values(recipe, start)
+        todo = prepare(recipe.output_dir, everything, conti_or_fs, defaults) if world.is_first else None
         todo = broadcast_object(world, todo)
         if todo is RunState.FINISHED:
             if world.is_first:
@@ -121,6 +132,9 @@ def run(recipe: Recipe, start: Start, conti_or_fs: str | None = None, local_rank
                 )
             return
 
+        if teacher is not None and todo is RunState.RESUME:
+            first = Path(recipe.output_dir) / INIT_WEIGHTS
+            load_strict(teacher, read_hdf5(first).arrays, str(first))
         with RunLog(recipe.output_dir, world, everything, resume=todo is RunState.RESUME) as log:
             if left_out:
                 logger.info("starting from %s without its classifier: %s", start.weights, ", ".join(left_out))
@@ -141,6 +155,7 @@ def run(recipe: Recipe, start: Start, conti_or_fs: str | None = None, local_rank
                     path, network.state_dict(), file_attributes(recipe, data)
                 ),
                 resume=todo is RunState.RESUME,
+                teacher=teacher,
             )
 
 

@@ -7,15 +7,15 @@
 
 Writes results/training_cost.json and, of all that is in there, results/training_cost.png; what the file has isn't
 measured again. Nothing else may run meanwhile. At ten points from full width to the target (47% of the MACs, resnet50
-45.5%), units of the layers that the method prunes are masked in a random order, set to zero and taken out
-(narrow="rows"). At each, whole training steps on random images, in channels-last format, are timed in turn: the
-unpruned network's (plain), with compactors at full width (no narrowing), narrowed (rows), and those of a plain network
-of the same widths, BNs included, the floor (narrow plain). From the ratios follows what a run costs that reaches its
-target at a third or at a tenth of its steps, mask updates and narrowings included. Peak memory is that of a process per
-variant.
+45.5%), units of the layers that the method prunes are masked in a random order, set to zero and taken out. At each,
+whole training steps on random images, in channels-last format, are timed in turn: the unpruned network's (plain), with
+compactors at full width (no narrowing), narrowed (rows), with compactors folded in mid-run and retired at the target
+(full), and those of a plain network of the same widths, BNs included, the floor (narrow plain). From the ratios follows
+what a run costs that reaches its target at a third or at a tenth of its steps, mask updates and narrowings included.
+Peak memory is that of a process per variant.
 
-Bars: a step without narrowing at most 1.10x the plain step; a run that reaches its target at a third of its steps at
-most 0.90x the plain run, at a tenth 0.82x. How near the narrowed step is to the floor stands in the file.
+Bars: a step without narrowing at most 1.10x the plain step; with narrow="full", a step at the target at most 1.03x the
+floor, a run that reaches its target at a third of its steps at most 0.90x the plain run, at a tenth 0.82x.
 """
 
 import argparse
@@ -29,7 +29,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the checkout without PYTHONPATH
 
 from benchmarks.processes import in_processes
-from benchmarks.training_cost_figures import FULL_WIDTH, ROWS, VARIANTS, Figures
+from benchmarks.training_cost_figures import FULL, FULL_WIDTH, VARIANTS, Figures
 from benchmarks.training_cost_plot import plot_costs
 from benchmarks.training_cost_steps import Setting, measure, peak_memory
 from training import exit_on_bad_input, init_world, surroundings
@@ -99,12 +99,12 @@ def setting_of(name: str, options: argparse.Namespace) -> Setting:
 
 def in_short(figures: Figures) -> str:
     """A line on one network."""
-    runs = figures["whole_run"][ROWS]
+    runs = figures["whole_run"][FULL]
     whole = ", ".join(f"{ratio:.3f} with the target at {name}" for name, ratio in runs.items())
     missed = [bar for bar, passed in figures["bars"].items() if not passed]
     return (
         f"{FULL_WIDTH} {figures['no_narrowing']['median']:.3f}; whole run {whole}; "
-        f"narrowed step {figures['rows_over_floor']['median']:.3f} of the floor; "
+        f"narrowed step {figures['over_floor'][FULL]['median']:.3f} of the floor; "
         + (f"MISSED: {', '.join(missed)}" if missed else "all bars passed")
     )
 

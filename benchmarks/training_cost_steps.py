@@ -1,7 +1,8 @@
 """Training steps of one network in four variants, while the widths of a pruning run fall, timed in turn.
 
 plain: the unpruned network; no narrowing: with compactors, at full width; rows: with compactors, dead channels taken
-out; narrow plain: the floor, a plain network (with its BNs) of the widths that the dead units leave.
+out; full: the same, compactors folded where enough is dead, and retired at the target; narrow plain: the floor, a plain
+network (with its BNs) of the widths that the dead units leave.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +25,8 @@ from torch import nn
 from base_model import build_any
 from benchmarks.training_cost_figures import (
     FLOOR,
+    FULL,
     FULL_WIDTH,
-    MOST_OVER_FLOOR,
     PLAIN,
     ROWS,
     VARIANTS,
@@ -35,6 +37,7 @@ from benchmarks.training_cost_figures import (
 )
 from rr import ResRepConfig, ResRepPruner, param_groups, select_forgotten, zero_dead_rows
 from rr.costs import multiples_in_units
+from training.allocator import keep_freed_memory
 
 TARGETS = {"torchvision/resnet50": 0.455}
 EXCLUDE = {"torchvision/resnet50": ("conv1",)}  # as in the paper, which prunes the blocks alone
@@ -75,7 +78,6 @@ class Setting:
             exclude=EXCLUDE.get(self.model, ()),
             width_multiple=self.width_multiple,
             mask_interval=NEVER,
-            narrow="rows",
         )
 
 
@@ -107,21 +109,24 @@ class Training:
 def measure(setting: Setting) -> Figures:
     """The figures of one network but for its memory; times are in milliseconds, ratios over the plain step."""
     torch.set_num_threads(setting.threads)
-    trainings = {variant: training_of(variant, setting) for variant in VARIANTS[:3]}
+    keep_freed_memory()  # as in the project's own loop
+    trainings = {variant: training_of(variant, setting) for variant in VARIANTS[:-1]}
     rows = trainings[ROWS].pruner
     schedule = Schedule(rows)
     points, all_times, hooks = [], [], {}
     for progress in np.linspace(0, 1, setting.points).tolist():
         alive = schedule.alive_at(progress)
-        mask(rows, alive)
-        narrow_seconds = seconds(rows.narrow)
-        first_seconds = seconds(trainings[ROWS].step)
+        narrow_seconds = {name: seconds(partial(kill, trainings[name], alive)) for name in (ROWS, FULL)}
+        first_seconds = {name: seconds(trainings[name].step) for name in (ROWS, FULL)}
         trainings[FLOOR] = Training(setting, narrow_plain(rows))
         # The whole run's cost hangs most on what a step costs in the end.
         times = timed_in_turn(trainings, setting.warmup, 3 * setting.rounds if progress == 1 else setting.rounds)
         all_times += times
         # What kernels are prepared for new shapes makes the first step behind a narrowing longer.
-        excess = max(0.0, first_seconds - statistics.median(of_round[ROWS] for of_round in times))
+        excess = {
+            name: max(0.0, first - statistics.median(of_round[name] for of_round in times))
+            for name, first in first_seconds.items()
+        }
         points.append(
             {
                 "progress": progress,
@@ -130,23 +135,27 @@ def measure(setting: Setting) -> Figures:
                 "macs_ratio": rows.remaining_macs_ratio,
                 "ms": {name: 1000 * statistics.median(of_round[name] for of_round in times) for name in VARIANTS},
                 "ratios": {name: paired_ratio(times, name) for name in VARIANTS[1:]},
-                "rows_over_floor": paired_ratio(times, ROWS, FLOOR),
-                "narrow_ms": 1000 * (narrow_seconds + excess),
+                "over_floor": {name: paired_ratio(times, name, FLOOR) for name in (ROWS, FULL)},
+                "narrow_ms": {name: 1000 * (narrow_seconds[name] + excess[name]) for name in (ROWS, FULL)},
             }
         )
         if progress == 0:
             hooks["full width"] = hooks_cost(rows, points[-1]["ms"][ROWS], setting.rounds)
     hooks["at the target"] = hooks_cost(rows, points[-1]["ms"][ROWS], setting.rounds)
     update_ms = 1000 * statistics.median(seconds(trainings[FULL_WIDTH].pruner.update_masks) for _ in range(5))
-    narrow_ms = statistics.median(point["narrow_ms"] for point in points[1:])
     plain_ms = 1000 * statistics.median(times[PLAIN] for times in all_times)
-    between_steps = {ROWS: (update_ms + narrow_ms) / MASK_INTERVAL / plain_ms}
+    between_steps = {
+        name: (update_ms + statistics.median(point["narrow_ms"][name] for point in points[1:]))
+        / MASK_INTERVAL
+        / plain_ms
+        for name in (ROWS, FULL)
+    }
     figures = {
         **asdict(setting),
         "flops_target": setting.config.flops_target,
         "points": points,
         "no_narrowing": paired_ratio(all_times, FULL_WIDTH),
-        "rows_over_floor": points[-1]["rows_over_floor"] | {"bar_of_full_narrowing": MOST_OVER_FLOOR},
+        "over_floor": points[-1]["over_floor"],
         "hooks": hooks,
         "mask_update_ms": update_ms,
         "between_steps": between_steps,
@@ -189,14 +198,13 @@ def training_of(variant: str, setting: Setting, *, at_target: bool = False) -> T
         return Training(setting, model)
     config = setting.config
     example = torch.zeros(1, 3, setting.image_size, setting.image_size)
-    if variant == FULL_WIDTH:
-        config = ResRepConfig(**{**asdict(config), "narrow": "no"})
+    config = replace(config, narrow={FULL_WIDTH: "no", FULL: "full"}.get(variant, "rows"))
     pruner = ResRepPruner(model, example, config)
+    training = Training(setting, model, pruner)
     if variant == FULL_WIDTH or not at_target:
-        return Training(setting, model, pruner)
-    mask(pruner, Schedule(pruner).alive_at(1.0))
-    pruner.narrow()
-    return Training(setting, narrow_plain(pruner)) if variant == FLOOR else Training(setting, model, pruner)
+        return training
+    kill(training, Schedule(pruner).alive_at(1.0))
+    return Training(setting, narrow_plain(pruner)) if variant == FLOOR else training
 
 
 class Schedule:
@@ -222,6 +230,15 @@ class Schedule:
         return select_forgotten(
             self.scores, groups, macs.group_sizes, self.met, min_width=1, limit=limit, multiples=self.multiples
         )
+
+
+def kill(training: Training, alive: np.ndarray) -> None:
+    """Let all but the units of `alive` die and leave the network; with narrow='full' a step in between is measured."""
+    mask(training.pruner, alive)
+    training.pruner.narrow()
+    if training.pruner.config.narrow == "full":
+        training.step()
+        training.pruner.narrow()
 
 
 def mask(pruner: ResRepPruner, alive: np.ndarray) -> None:

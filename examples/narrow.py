@@ -3,7 +3,9 @@
     python -m examples.narrow
 
 An average of the weights follows. Masked rows shrink by proximal steps here, so they are at exactly zero long before
-the learning rate is, and can go; the penalty's own gradient would keep them swinging around zero.
+the learning rate is, and can go; the penalty's own gradient would keep them swinging around zero. With 'full', as here,
+compactors are folded into their convolutions while the network trains, and are gone when nothing more is to die; 'rows'
+leaves convolutions their own outputs and changes nothing at all in the training function.
 """
 
 import torch
@@ -18,7 +20,7 @@ train, test = digits.load_data()
 model = digits.trained_network(train)
 before = digits.accuracy(model, test)
 
-settings = ResRepConfig(flops_target=0.5, narrow="rows", proximal=True, **digits.SHORT_RUN)
+settings = ResRepConfig(flops_target=0.5, narrow="full", proximal=True, **digits.SHORT_RUN)
 pruner = ResRepPruner(model, train[0][:2], settings)
 optimizer = torch.optim.SGD(pruner.param_groups(lr=0.05))
 pruner.attach(optimizer)
@@ -36,7 +38,7 @@ for epoch in range(epochs):
         scheduler.step()
     gone = pruner.narrow(also=[average.module])  # with DistributedDataParallel: wrap the model anew where any are gone
     numbers = sum(parameter.numel() for parameter in model.parameters())
-    print(f"epoch {epoch}: loss {loss.item():.6f}, {gone} units gone, {numbers:,} parameters left")
+    print(f"epoch {epoch}: loss {loss.item():.6f}, {gone} channels gone, {numbers:,} parameters left")
 
 print(f"average: accuracy {digits.accuracy(average, test):.2%}")
 slim = pruner.convert()

@@ -1,11 +1,13 @@
 """ResRep: lossless channel pruning of convolutional networks, in any training loop."""
 
 from rr.compactor import Compactor, find_compactors, insert_compactors, remove_compactors
+from rr.config import ResRepConfig
 from rr.convert import ConversionError, ConversionReport, convert, zero_dead_rows
 from rr.files import load_converted, save_converted
 from rr.graph import ChannelGraph
 from rr.masks import select_forgotten
-from rr.pruner import ResRepConfig, ResRepPruner, param_groups
+from rr.pruner import ResRepPruner, param_groups
+from rr.recipes import fast_config
 
 __all__ = [
     "ChannelGraph",
@@ -15,6 +17,7 @@ __all__ = [
     "ResRepConfig",
     "ResRepPruner",
     "convert",
+    "fast_config",
     "find_compactors",
     "insert_compactors",
     "load_converted",

@@ -24,6 +24,7 @@ class Compactor(nn.Module):
     channel_dim: where the channels are; 1 behind a convolution ([N, D, ...]), -1 behind a linear layer ([..., D])
     groups: 1 for a dense Q; G for a block-diagonal one, behind a convolution of G groups; D for a diagonal one,
         behind a layer that keeps its channels apart, or to no other end than silencing channels
+    bypassed: whether it is left out of the forward pass (a retired one, which is the identity; while a model is traced)
     """
 
     def __init__(
@@ -121,14 +122,14 @@ def remove_compactors(model: nn.Module) -> None:
 @contextmanager
 def compactors_bypassed(model: nn.Module) -> Iterator[None]:
     """Within the context the model computes what it would without compactors."""
-    compactors = find_compactors(model).values()
+    compactors = {compactor: compactor.bypassed for compactor in find_compactors(model).values()}
     for compactor in compactors:
         compactor.bypassed = True
     try:
         yield
     finally:
-        for compactor in compactors:
-            compactor.bypassed = False
+        for compactor, bypassed in compactors.items():
+            compactor.bypassed = bypassed
 
 
 def _through_compactor(host: nn.Module, _: object, output: torch.Tensor) -> torch.Tensor:

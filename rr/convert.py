@@ -211,6 +211,8 @@ def fold(model: nn.Module, graph: ChannelGraph, alive: np.ndarray) -> nn.Module:
             compactor = compactors.get(site.host) if site else None
             if layer.has_width:
                 from_dead = bias_from_dead.get(layer.name)
+                if from_dead is not None:
+                    from_dead = from_dead[torch.from_numpy(graph.outputs_left(layer))]
                 replaced[layer.name] = _fold_layer(graph, layer, modules, compactor, alive, from_dead)
             elif layer.kind == "vector":
                 vectors[layer.name] = _narrow_vector(graph, layer, tensors[layer.name], alive)

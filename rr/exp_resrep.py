@@ -2,9 +2,14 @@
 
     python rr/exp_resrep.py -a src56                                  # CIFAR-10, 480 epochs, 47.1% of the MACs kept
     torchrun --nproc_per_node=8 rr/exp_resrep.py -a sres50            # ImageNet, 180 epochs, 45.5% of the MACs kept
-    python rr/exp_resrep.py -a src20 --dataset folder --data-dir DIR --epochs 25 --penalty 5e-4       # your own images
+    python rr/exp_resrep.py -a src20 --dataset folder --data-dir DIR   # your own images; 12 epochs
+    python rr/exp_resrep.py -a src56 --fast --epochs 25                # another length: all of its schedule goes along
     python rr/exp_resrep.py -a torchvision/mobilenet_v2 --dataset imagenet --weights default   # from anywhere
     python rr/exp_resrep.py -a my_models.py:build --dataset folder --data-dir DIR --weights my_checkpoint.pth
+    python rr/exp_resrep.py -a src20 --distill 0.5 --temperature 4    # the unpruned network as teacher
+
+The first two are the paper's, as it has them. For every other network the settings are those of a short run
+(`rr/recipes.py`, `fast_config`), as with --fast; --no-fast gives the paper's rule for it. Single options change either.
 
 It starts from src56_train/finish.hdf5 (`train_base_model.py -a src56`) or torchvision_res50.hdf5
 (`transform_torchvision.py`), or from --weights: a file (.pth, .pt, .safetensors, .hdf5), or `default` for what
@@ -18,24 +23,27 @@ finish_converted.hdf5 is tested.
 """
 
 import argparse
+import copy
 import json
 import logging
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the checkout without PYTHONPATH
 
 from base_model import model_names, pretrained_weights
 from data import Data
-from rr import ConversionReport, ResRepConfig, ResRepPruner
+from rr import ConversionReport, ResRepConfig, ResRepPruner, remove_compactors
 from rr.files import load_network, load_start, load_strict, read_hdf5, read_weights, save_converted, save_hdf5
 from rr.narrow import full_state
-from rr.recipes import resrep_config
+from rr.recipes import PAPER_NETWORKS, fast_config, resrep_config
 from training import (
     Callback,
     Evaluation,
@@ -52,8 +60,10 @@ from training import (
     broadcast_object,
     check_fits,
     data_for,
+    default_values,
     evaluate,
     exit_on_bad_input,
+    fast_recipe,
     file_attributes,
     first_rank_first,
     from_options,
@@ -61,13 +71,14 @@ from training import (
     is_new_run,
     network_builder,
     prepare,
+    read_ahead,
     read_network,
     resrep_recipe,
     to_plain,
     train,
 )
 from training.log import write_whole
-from training.run_folder import FINISH_WEIGHTS, METRICS, RUN
+from training.run_folder import FINISH_WEIGHTS, INIT_WEIGHTS, METRICS, RUN
 
 CONVERTED, RESULT, BEFORE_FIRST_MASK = "finish_converted.hdf5", "result.json", "before_first_mask.hdf5"
 REMAIN_INTERVAL = 1000  # steps between log lines on what a conversion would leave
@@ -87,10 +98,13 @@ class Start:
             "none: the file that its own script writes",
         },
     )
-    before_mask_epochs: float = field(default=5.0, metadata={"help": "epochs before the first mask update"})
+    before_mask_epochs: float | None = field(
+        default=5.0,
+        metadata={"help": "epochs before the first mask update; none: a share of the run, as fast_config has it"},
+    )
 
     def __post_init__(self) -> None:
-        if self.before_mask_epochs < 0:
+        if self.before_mask_epochs is not None and not 0 <= self.before_mask_epochs < math.inf:
             raise ValueError(f"before_mask_epochs is {self.before_mask_epochs}: must be 0 or more")
 
 
@@ -104,7 +118,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def parse_arguments(arguments: Sequence[str]) -> tuple[Recipe, ResRepConfig, Start, argparse.Namespace]:
     """The network's own recipes with what the command line changes in them. Exits with 2 for what it doesn't know."""
     arch, dataset = read_network(arguments)
-    defaults = resrep_recipe(arch, dataset), resrep_config(arch), Start()
+    fast = read_ahead(arguments, "--fast", action=argparse.BooleanOptionalAction)
+    fast = arch not in PAPER_NETWORKS if fast is None else fast
+    if fast:
+        defaults = fast_recipe(arch, dataset), fast_config(arch), Start(before_mask_epochs=None)
+    else:
+        defaults = resrep_recipe(arch, dataset), resrep_config(arch), Start()
     parser = argparse.ArgumentParser(
         usage="%(prog)s -a NAME [options]",
         description=__doc__,
@@ -113,6 +132,13 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[Recipe, ResRepConfig, Sta
     )
     add_continue(parser)
     add_local_rank(parser)
+    parser.add_argument(
+        "--fast",
+        action=argparse.BooleanOptionalAction,
+        default=fast,
+        help="the other options' defaults: settings for a short run, or the paper's; not given: the paper's for "
+        + " and ".join(PAPER_NETWORKS),
+    )
     add_options(parser, *defaults)
     options = parser.parse_args(arguments)
     recipe, config, start = (from_options(options, default) for default in defaults)
@@ -132,8 +158,10 @@ def run(
             data = data_for(recipe.arch, recipe.dataset, recipe.data_dir, recipe.image_size, recipe.workers)
             downloads = start.base_weights == "default" and is_new_run(recipe.output_dir, conti_or_fs)
             downloaded = pretrained_weights(recipe.arch) if downloads else None
-        before_mask_iters = round(start.before_mask_epochs * data.steps_per_epoch(recipe.batch_size))
-        config = replace(config, before_mask_iters=before_mask_iters)
+        steps_per_epoch = data.steps_per_epoch(recipe.batch_size)
+        if start.before_mask_epochs is not None:
+            config = replace(config, before_mask_iters=round(start.before_mask_epochs * steps_per_epoch))
+        config = config.for_run(recipe.epochs * steps_per_epoch, recipe.lr)
         build = network_builder(recipe.arch, data)
         everything = {**to_plain(recipe), **to_plain(config), **to_plain(start)}
         folder = Path(recipe.output_dir)
@@ -144,11 +172,16 @@ def run(
         if is_new_run(folder, conti_or_fs):
             base_weights = "default" if downloaded else base_weights_of(recipe, start)
             load_start(model, downloaded or read_weights(base_weights).arrays, str(base_weights), data.num_classes)
+        teacher = copy.deepcopy(model) if recipe.distill else None
         example = torch.zeros(1, data.in_channels, data.image_size, data.image_size)
         pruner = ResRepPruner(model, example, config)
 
-        todo = prepare(folder, everything, conti_or_fs) if world.is_first else None
+        todo = (
+            prepare(folder, everything, conti_or_fs, default_values(recipe, config, start)) if world.is_first else None
+        )
         todo = broadcast_object(world, todo)
+        if teacher is not None and todo is RunState.RESUME:
+            teacher = first_network(folder, build)
         with RunLog(folder, world, everything, resume=todo is not RunState.START) as log:
             if todo is not RunState.FINISHED:
                 train(
@@ -165,6 +198,7 @@ def run(
                     ),
                     callbacks=[ResRepCallback(pruner)],
                     resume=todo is RunState.RESUME,
+                    teacher=teacher,
                 )
             elif not (folder / CONVERTED).exists():
                 logger.info("%s holds a finished run: converting and testing it", folder)
@@ -193,6 +227,14 @@ def base_weights_of(recipe: Recipe, start: Start) -> Path:
     return path
 
 
+def first_network(folder: Path, build: Callable[[], nn.Module]) -> nn.Module:
+    """The network with the base weights: what a run wrote before its first step, without the compactors, still the
+    identity, that are in that file."""
+    model, _ = load_network(folder / INIT_WEIGHTS, build)
+    remove_compactors(model)
+    return model
+
+
 class ResRepCallback(Callback):
     """The method in the training loop: the pruner's hooks, its log lines, curves and files."""
 
@@ -210,9 +252,9 @@ class ResRepCallback(Callback):
             state.save_weights(BEFORE_FIRST_MASK)
         if pruner.masks_are_due():
             logger.info("iter %d, unmasked deps %s", state.step, pruner.graph.widths(pruner.masked_alive()))
-            if pruner.config.narrow != "no" and (gone := pruner.narrow()):
-                state.rewrap()
-                logger.info("iter %d, %d dead units taken out of the network", state.step, gone)
+        if pruner.config.narrow != "no" and pruner.narrow_is_due and (gone := pruner.narrow()):
+            state.rewrap()
+            logger.info("iter %d, %d dead channels taken out of the network", state.step, gone)
         if state.step % REMAIN_INTERVAL == 0:
             remain = pruner.graph.widths(pruner.remaining_alive())
             logger.info(
@@ -258,10 +300,11 @@ def write_converted(pruner: ResRepPruner, folder: Path, attributes: dict[str, st
     if report.macs_ratio > masked:
         logger.warning(
             "%.4f of the MACs remain, not the %.4f that the masks ask for: masked rows whose norm is still over %g "
-            "stay in the converted model, so that nothing is lost. Train longer, or raise --penalty.",
+            "stay in the converted model, so that nothing is lost. Train longer, or %s.",
             report.macs_ratio,
             masked,
             pruner.config.threshold,
+            "lower --death-steps" if pruner.config.death_steps else "raise --penalty",
         )
     logger.info(
         "converted: %.4f of the MACs, %.4f of the parameters, %d rows dropped; "
@@ -279,7 +322,7 @@ def write_converted(pruner: ResRepPruner, folder: Path, attributes: dict[str, st
     save_converted(folder / CONVERTED, slim, report.widths, attributes)  # last: the file says that all is done
 
 
-def test_converted(recipe: Recipe, data: Data, world: World, folder: Path, build: Any) -> None:
+def test_converted(recipe: Recipe, data: Data, world: World, folder: Path, build: Callable[[], nn.Module]) -> None:
     """Load the converted file afresh and evaluate it, beside the last evaluation of training."""
     model, file = load_network(folder / CONVERTED, build)
     model.to(world.device)

@@ -166,6 +166,11 @@ class ChannelGraph:
         """Those of `units` that haven't been taken out of the live model."""
         return units[~self.removed[units]]
 
+    def outputs_left(self, layer: Layer) -> np.ndarray:
+        """The places that are left of a layer's own outputs: all, but in the live model behind a fold (rr.refold)."""
+        left = self.remaining.get(f"{layer.name}.weight", {}).get(1 if layer.kind == "transposed" else 0)
+        return np.arange(len(layer.out_units)) if left is None else left[0]
+
     def at_full_width(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         """A parameter or buffer, by its name in the model, with zeros where channels were taken out of it."""
         for dim, (positions, size) in self.remaining.get(name, {}).items():

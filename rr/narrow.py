@@ -88,27 +88,38 @@ def _narrowed(graph: ChannelGraph, modules: Mapping[str, nn.Module]) -> Iterator
 
 
 def _cut(model: nn.Module, name: str, dim: int, kept: torch.Tensor, states: Sequence[dict]) -> None:
-    owner_name, _, leaf = name.rpartition(".")
-    owner = model.get_submodule(owner_name)
-    tensor = getattr(owner, leaf)
+    """Keep these places of a parameter or buffer, and of what optimisers have for it."""
+    owner, _, leaf = name.rpartition(".")
+    tensor = getattr(model.get_submodule(owner), leaf)
 
-    def narrow(full: torch.Tensor) -> torch.Tensor:
-        memory_format = torch.preserve_format
-        if full.dim() == 4 and not full.is_contiguous() and full.is_contiguous(memory_format=torch.channels_last):
-            memory_format = torch.channels_last
-        cut = full.index_select(dim, kept.to(full.device))
-        return cut.clone(memory_format=memory_format)
+    def cut(full: torch.Tensor) -> torch.Tensor:
+        return full.index_select(dim, kept.to(full.device)).clone(memory_format=format_of(full))
 
-    if not isinstance(tensor, nn.Parameter):
-        setattr(owner, leaf, narrow(tensor))
-        return
     for state in states:
         for key, value in state.get(tensor, {}).items():
             if isinstance(value, torch.Tensor) and value.shape == tensor.shape:
-                state[tensor][key] = narrow(value)
-    narrowed = narrow(tensor.data)
+                state[tensor][key] = cut(value)
+    put_tensor(model, name, cut(tensor.detach()))
+
+
+def put_tensor(model: nn.Module, name: str, values: torch.Tensor) -> None:
+    """Give a parameter or buffer other values, of another shape perhaps; a parameter stays the object that it is."""
+    owner_name, _, leaf = name.rpartition(".")
+    owner = model.get_submodule(owner_name)
+    tensor = getattr(owner, leaf)
+    values = values.to(tensor, memory_format=format_of(tensor))
+    if not isinstance(tensor, nn.Parameter):
+        setattr(owner, leaf, values)
+        return
     # Another type in between makes autograd forget the node that adds up the parameter's gradient, which knows the old
     # shape and stays while something (DistributedDataParallel) holds it.
-    tensor.data = narrowed.new_empty(0, dtype=torch.float32 if narrowed.dtype == torch.float64 else torch.float64)
-    tensor.data = narrowed
+    tensor.data = values.new_empty(0, dtype=torch.float32 if values.dtype == torch.float64 else torch.float64)
+    tensor.data = values
     tensor.grad = None
+
+
+def format_of(tensor: torch.Tensor) -> torch.memory_format:
+    """Channels-last, or what a copy takes by itself."""
+    if tensor.dim() == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last):
+        return torch.channels_last
+    return torch.preserve_format

@@ -10,9 +10,8 @@ slim = pruner.convert()           # a plain, narrow nn.Module, proven equal
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,12 +23,15 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.utils.hooks import RemovableHandle
 
 from rr.compactor import Compactor, find_compactors
-from rr.convert import alive_units, convert, unit_norms, zero_dead_rows
+from rr.config import ResRepConfig
+from rr.convert import alive_units, convert, unit_norms
 from rr.costs import Target, multiples_in_units
 from rr.graph import ChannelGraph, Site
-from rr.masks import least_widths, rounded_up, select_forgotten
-from rr.narrow import silent_units, take_out
+from rr.masks import least_widths, select_forgotten
+from rr.narrowing import Narrowing
 from rr.rehearsal import rehearse, rehearse_vanishing
+from rr.scores import TaylorScores, relative_unit_costs
+from rr.tighten import tightened
 from rr.trace import Inputs
 
 logger = logging.getLogger(__name__)
@@ -38,86 +40,6 @@ logger = logging.getLogger(__name__)
 # underflow nor overflow in float32.
 _NORM_SCALE = 2.0**50
 _SMALLEST_SCALED_NORM = 1e-20  # below every such norm, and far enough above 0 that nothing over it overflows
-
-
-@dataclass(frozen=True)
-class ResRepConfig:
-    """What the method does, with the paper's values as defaults (section 4.1). Invalid values raise ValueError."""
-
-    flops_target: float | None = field(
-        default=0.471,
-        metadata={"help": "MACs to keep: up to 1 a share of the full network's, over 1 their number; none: no bound"},
-    )
-    params_target: float | None = field(
-        default=None, metadata={"help": "parameters to keep, in the same way; with both targets, both must hold"}
-    )
-    penalty: float = field(default=1e-4, metadata={"help": "lambda of the group-lasso penalty on compactor rows"})
-    before_mask_iters: int = field(default=0, metadata={"option": False})
-    mask_interval: int = field(default=200, metadata={"help": "steps between mask updates"})
-    begin_granularity: int = field(default=4, metadata={"help": "how many more rows may be forgotten at each update"})
-    num_at_least: int = field(
-        default=1,
-        metadata={
-            "help": "the least width that a pruned layer may get (rows that it keeps at least); 0: blocks past which a "
-            "residual runs may go altogether, other layers keep 1",
-            "flags": ("--min-width",),
-        },
-    )
-    width_multiple: int = field(
-        default=1,
-        metadata={"help": "pruned layers get widths that are multiples of it (8, say), or stay whole"},
-    )
-    threshold: float = field(default=1e-5, metadata={"help": "rows with a smaller norm are dropped at conversion"})
-    compactor_momentum: float = field(default=0.99, metadata={"help": "momentum of the compactors"})
-    layers: str = field(
-        default="internal",
-        metadata={
-            "help": "'internal' layers, as in the paper, or 'all': residual streams too",
-            "choices": ("internal", "all"),
-        },
-    )
-    include: tuple[str, ...] = field(default=(), metadata={"help": "prune only layers that fit these name patterns"})
-    exclude: tuple[str, ...] = field(default=(), metadata={"help": "do not prune layers that fit these name patterns"})
-    proximal: bool = field(
-        default=False,
-        metadata={"help": "shrink masked rows by a proximal step, which ends at exactly zero, in place of the penalty"},
-    )
-    narrow: str = field(
-        default="no",
-        metadata={
-            "help": "'rows': take dead channels out of the network while it trains, which gets cheaper by that",
-            "choices": ("no", "rows"),
-        },
-    )
-    narrow_threshold: float = field(
-        default=1e-3, metadata={"help": "narrow: masked rows with a smaller norm are set to zero and taken out"}
-    )
-
-    def __post_init__(self) -> None:
-        checks = {
-            "flops_target must be more than 0 and finite": _is_target(self.flops_target),
-            "params_target must be more than 0 and finite": _is_target(self.params_target),
-            "params_target or flops_target must be given": (self.flops_target, self.params_target) != (None, None),
-            "penalty must be at least 0": self.penalty >= 0,
-            "before_mask_iters must be at least 0": self.before_mask_iters >= 0,
-            "mask_interval must be at least 1": self.mask_interval >= 1,
-            "begin_granularity must be at least 1": self.begin_granularity >= 1,
-            "num_at_least must be at least 0": self.num_at_least >= 0,
-            "width_multiple must be at least 1": self.width_multiple >= 1,
-            "threshold must be at least 0": self.threshold >= 0,
-            "compactor_momentum must be at least 0 and less than 1": 0 <= self.compactor_momentum < 1,
-            "layers must be 'internal' or 'all'": self.layers in ("internal", "all"),
-            "narrow must be 'no' or 'rows'": self.narrow in ("no", "rows"),
-            "narrow_threshold must be at least 0": self.narrow_threshold >= 0,
-        }
-        for message, holds in checks.items():
-            if not holds:
-                name = message.split()[0]
-                raise ValueError(f"{message}, not {getattr(self, name)!r}")
-
-
-def _is_target(value: float | None) -> bool:
-    return value is None or 0 < value < math.inf
 
 
 def param_groups(
@@ -154,9 +76,10 @@ def param_groups(
 class ResRepPruner:
     """Compactors in `model` (put there in place), the masks' schedule, and the gradients' reset and penalty.
 
-    Raises ValueError, before any training, when the model can't be traced, nothing is prunable, its forward counts
-    channels itself, or the target can't be reached (saying what can). What replaces modules (SyncBatchNorm) comes
-    before the pruner; what wraps the model (DistributedDataParallel, torch.compile, AveragedModel) comes after it.
+    Raises ValueError, before any training, when the config has shares of a run, the model can't be traced, nothing is
+    prunable, its forward counts channels itself, or the target can't be reached (saying what can). What replaces
+    modules (SyncBatchNorm) comes before the pruner; what wraps the model (DistributedDataParallel, torch.compile,
+    AveragedModel) comes after it.
 
     graph: what was traced; given, it takes the trace's place (rr.tables.TableGraph)
     steps: optimiser steps so far; target_met: the masked widths reach the target (each of them, where there are two)
@@ -176,6 +99,7 @@ class ResRepPruner:
         self.model = model
         self.example_inputs = example_inputs
         self.config = config or ResRepConfig()
+        self.config.check_is_for_a_run()
         self.graph = graph or ChannelGraph(model, example_inputs, silence=self.config.narrow != "no")
         rehearse(model, self.graph, example_inputs, self._select(), max(self.config.num_at_least, 1))
         self.selected = self._select()  # without what that found
@@ -197,7 +121,8 @@ class ResRepPruner:
         self._hooks: list[RemovableHandle] = []
         self._loop_is_checked = False
         self._weights = [self.compactors[site.host].pwc.weight for site in self.sites]
-        self._silent = silent_units(self.graph, model) if self.config.narrow != "no" else None
+        self._narrowing = self._narrowing_of_config()
+        self._taylor = TaylorScores(self.graph.num_units, self._weights[0]) if self.config.score == "taylor" else None
         self._prepare_rows()
 
     # The user's loop ------------------------------------------------------------------------------------------
@@ -208,7 +133,7 @@ class ResRepPruner:
         """Groups for torch.optim.SGD: weights, BN weights, biases and compactors, each with the paper's settings."""
         compactors = {
             "params": list(self._weights),
-            "lr": lr,
+            "lr": lr * self.config.compactor_lr_factor,
             "momentum": self.config.compactor_momentum,
             "weight_decay": 0.0,
             "name": "compactors",
@@ -234,7 +159,7 @@ class ResRepPruner:
                 "all of model.parameters()"
             )
         frozen = [host for host, compactor in self.compactors.items() if not compactor.pwc.weight.requires_grad]
-        if frozen:
+        if frozen and not self.retired:
             raise ValueError(
                 f"{len(frozen)} compactors are frozen ({frozen[0]}, ...): freeze the model's own layers before the "
                 "pruner is built, and leave those that are not to be pruned out with `exclude`"
@@ -252,6 +177,7 @@ class ResRepPruner:
     def adjust_gradients(self, scale: torch.Tensor | float = 1.0) -> None:
         """grad(q_i) = m_i dL/dq_i + lambda q_i / |q_i|, in place (0 for a row that is 0).
 
+        lambda is `penalty`, for masked rows `masked_penalty` where that is given (none where the proximal step is it).
         A unit made by several layers has p rows, one mask bit and one norm: |q_i| is then the root mean square over
         its p rows, so that p = 1 is the paper's rule. A compactor that is frozen at present gets no gradient.
         scale: what the gradients are multiplied by at present.
@@ -263,17 +189,29 @@ class ResRepPruner:
             if weight.grad is None:  # not reached by this step's loss
                 weight.grad = torch.zeros_like(weight)
         scaled = torch._foreach_mul(weights, _NORM_SCALE)
-        factor = self.config.penalty * scale / self._scaled_norms(scaled)
+        norms = self._scaled_norms(scaled)
         masks = [self.compactors[site.host].mask.view(-1, 1, 1, 1) for site in self.sites]
-        penalised = self._penalised * torch.cat(masks).flatten() if self.config.proximal else self._penalised
-        factors = (factor * penalised).split(self._sizes)
+        flat_masks = torch.cat(masks).flatten()
+        factors = self._penalties(flat_masks, norms, scale).split(self._sizes)
         gradients = [weight.grad for weight in weights]
+        if self._taylor is not None:
+            self._taylor.observe(gradients, scaled, norms * scale, self._units, flat_masks)
         torch._foreach_mul_(gradients, masks)
         torch._foreach_mul_(scaled, [part.view(-1, 1, 1, 1) for part in factors])
         torch._foreach_add_(gradients, scaled)
         for weight in weights:
             if not weight.requires_grad:  # a penalty without the task's part would only wipe it out
                 weight.grad = None
+
+    def _penalties(self, masks: torch.Tensor, scaled_norms: torch.Tensor, scale: torch.Tensor | float) -> torch.Tensor:
+        """[rows]: lambda of each row times `scale`, over its scaled norm."""
+        config = self.config
+        factors = config.penalty * scale / scaled_norms
+        if config.proximal:
+            factors = factors * masks
+        elif config.masked_penalty is not None:
+            factors = torch.where(masks == 0, config.masked_penalty * scale / scaled_norms, factors)
+        return factors * self._penalised
 
     def _scaled_norms(self, scaled: Sequence[torch.Tensor]) -> torch.Tensor:
         """[rows]: the norm of each row's unit, times `_NORM_SCALE`, of weights that are multiplied by that."""
@@ -287,12 +225,15 @@ class ResRepPruner:
     def shrink_masked(self, optimizer: torch.optim.Optimizer) -> None:
         """q_i <- q_i max(0, 1 - t / |q_i|) for masked rows: the proximal step of the penalty (`proximal=True`).
 
-        t = lr penalty / (1 - m), what the penalty's gradient moves a row by at each step under momentum m. That
-        gradient overshoots and leaves rows swinging around zero by as much; this ends at zero and stays there.
+        t = lr lambda / (1 - m), what the penalty's gradient moves a row by at each step under momentum m; lambda is
+        `masked_penalty`, or `penalty` where that isn't given. The gradient overshoots and leaves rows swinging around
+        zero by as much; this ends at zero and stays there.
         """
         weights = self._weights
         group = next(g for g in optimizer.param_groups if any(p is weights[0] for p in g["params"]))
-        travel = group["lr"] * self.config.penalty / (1 - group.get("momentum", 0.0))
+        config = self.config
+        penalty = config.penalty if config.masked_penalty is None else config.masked_penalty
+        travel = group["lr"] * penalty / (1 - group.get("momentum", 0.0))
         norms = self._scaled_norms(torch._foreach_mul(weights, _NORM_SCALE)) / _NORM_SCALE
         masks = torch.cat([self.compactors[site.host].mask for site in self.sites])
         kept = torch.where(masks == 0, (1 - travel / norms).clamp_min(0.0), 1.0).split(self._sizes)
@@ -305,25 +246,31 @@ class ResRepPruner:
             self.update_masks()
 
     def masks_are_due(self) -> bool:
-        """Whether the step counted last is one after which the masks are updated."""
+        """Whether the step counted last is one after which the masks are updated; none is when pruning is over."""
         since = self.steps - self.config.before_mask_iters
-        return since > 0 and since % self.config.mask_interval == 0
+        return not self.retired and since > 0 and since % self.config.mask_interval == 0
 
     def update_masks(self) -> None:
-        """Choose the units to forget from the rows' norms, afresh for all (section 3.3); the same on every rank.
+        """Choose the units to forget by their scores, afresh for all (section 3.3); the same on every rank.
 
+        So many that the target is met, or today's where it tightens; else `begin_granularity` more than the last time.
         Rows that wait for others to complete a multiple of widths count as if forgotten in what the next update may
         walk: a walk that stopped at them would never get on.
         """
-        norms = self.candidate_norms()
-        already = int((~self.masked_alive()[self._candidates]).sum())
+        targets, limit = self.targets, len(self._candidates)
+        if self.config.tighten_steps:
+            since = self.steps - self.config.before_mask_iters
+            targets = [tightened(target, since / self.config.tighten_steps) for target in targets]
+        else:
+            already = int((~self.masked_alive()[self._candidates]).sum())
+            limit = already + self._waiting + self.config.begin_granularity
         forgotten, walked = select_forgotten(
-            norms,
+            self.candidate_scores(),
             self._candidate_groups,
             self.graph.macs.group_sizes,
-            self._met,
+            lambda widths: all(target.met(widths) for target in targets),
             min_width=self._least,
-            limit=already + self._waiting + self.config.begin_granularity,
+            limit=limit,
             multiples=self._multiples,
         )
         self._waiting = walked - int(forgotten.sum())
@@ -334,50 +281,45 @@ class ResRepPruner:
         if not _distributed() or dist.get_rank() == 0:
             ratio = self.masked_macs_ratio
             logger.debug(
-                "step %d: %d of %d rows forgotten, %.4f of the MACs", self.steps, forgotten.sum(), len(norms), ratio
+                "step %d: %d of %d rows forgotten, %.4f of the MACs", self.steps, forgotten.sum(), len(forgotten), ratio
             )
+
+    @property
+    def narrow_is_due(self) -> bool:
+        """Whether there may be something for `narrow` to do: masks were updated, or what a fold needs is measured."""
+        return self._narrowing is not None and (self.masks_are_due() or self._narrowing.is_measured)
 
     @torch.no_grad()
     def narrow(self, also: Sequence[nn.Module] = ()) -> int:
-        """Take masked units that have died out of the model and its optimiser; returns how many (`narrow='rows'`).
+        """Take masked units that have died out of the model and its optimiser; returns how many units and outputs went.
 
         Between steps, and before the next forward pass: a unit with a norm under `narrow_threshold` is set to zero, and
         goes with the columns that read it, the channels of layers between, its optimiser's numbers and its mask. The
-        training function stays what it is with that unit at zero. Parameters stay the same objects with fewer numbers;
-        what wraps the model (DistributedDataParallel) is to be built anew where there were any. The same on every rank.
+        training function stays what it is with that unit at zero. With narrow='full' compactors are folded when enough
+        of their layer's outputs are dead (rr.refold): one call has what that needs measured in the training steps that
+        follow, the next one folds. When nothing more is to die, all are folded, and training goes on with the plain
+        narrow network. Parameters stay the same objects with fewer numbers; what wraps the model
+        (DistributedDataParallel) is to be built anew where any went. The same on every rank.
         also: copies of the model that follow it (an average of its weights: `AveragedModel.module`)
         """
-        if self._silent is None:
-            raise ValueError("channels can be taken out only with ResRepConfig(narrow='rows')")
-        dying = ~self.masked_alive() & ~self.graph.removed & self._silent
-        dying &= unit_norms(self.graph, self.compactors) < self.config.narrow_threshold
-        going = self._whole_multiples(dying)
-        if _distributed():
-            decided = torch.from_numpy(going).to(self._weights[0].device, torch.uint8)
-            dist.broadcast(decided, src=0)
-            going = decided.cpu().numpy().astype(bool)
-        if going.any():
-            zero_dead_rows(self.model, self.graph, ~going)
-            self._take_out(np.flatnonzero(going), also)
-        return int(going.sum())
+        if self._narrowing is None:
+            raise ValueError("channels can be taken out only with ResRepConfig(narrow='rows') or 'full'")
+        optimizers = [self._optimizer] if self._optimizer else []
+        gone = self._narrowing.narrow(~self.masked_alive(), self.target_met, optimizers, also)
+        if gone:
+            self._sites_changed()
+        return gone
 
-    def _whole_multiples(self, dying: np.ndarray) -> np.ndarray:
-        """Of the dying units, those that leave each group at a multiple; the others wait for company."""
-        present = ~self.graph.removed
-        widths = self.graph.macs.group_widths(present & ~dying)
-        kept = rounded_up(np.maximum(widths, np.maximum(self._least, 1)), self.graph.macs.group_sizes, self._multiples)
-        going = np.zeros_like(dying)
-        for group, width, now in zip(self.graph.groups, kept, self.graph.macs.group_widths(present), strict=True):
-            going[group.units[dying[group.units]][: max(now - width, 0)]] = True
-        return going
+    @property
+    def retired(self) -> bool:
+        """Whether pruning is over and the compactors are out of use (`narrow='full'`)."""
+        return self._narrowing is not None and self._narrowing.retired
 
-    def _take_out(self, units: np.ndarray, also: Sequence[nn.Module] = ()) -> None:
-        take_out([self.model, *also], self.graph, units, [self._optimizer] if self._optimizer else [])
+    def _sites_changed(self) -> None:
         self.sites = [
             replace(site, units=self.graph.present(site.units)) for site in self.graph.sites_of(self.selected)
         ]
         self._prepare_rows()
-        torch.compiler.reset()
 
     # Where it stands ------------------------------------------------------------------------------------------
 
@@ -394,8 +336,20 @@ class ResRepPruner:
         return alive_units(self.graph, norms, self.config.threshold, self._least, self.config.width_multiple)
 
     def candidate_norms(self) -> np.ndarray:
-        """[candidates], the norm of every unit that may be forgotten, as mask selection sees it."""
+        """[candidates], the norm of every unit that may be forgotten."""
         return unit_norms(self.graph, self.compactors)[self._candidates]
+
+    def candidate_scores(self) -> np.ndarray:
+        """[candidates], what mask selection ranks the units by that may be forgotten: the lowest go first."""
+        scores = unit_norms(self.graph, self.compactors)
+        if self._taylor is not None:
+            scores = self._taylor.scores(scores)
+        scores = scores[self._candidates]
+        if self.config.per_mac:
+            widths = self.graph.macs.group_widths(self.masked_alive())
+            scores = scores / relative_unit_costs(self.graph.macs, widths, self._candidate_groups)
+        scores[self.graph.removed[self._candidates]] = -1.0  # before what is zero, too, and still there
+        return scores
 
     @property
     def masked_macs_ratio(self) -> float:
@@ -420,9 +374,7 @@ class ResRepPruner:
     @property
     def target_met(self) -> bool:
         """Whether the masked widths reach every target."""
-        return self._met(self.graph.macs.group_widths(self.masked_alive()))
-
-    def _met(self, widths: np.ndarray) -> bool:
+        widths = self.graph.macs.group_widths(self.masked_alive())
         return all(target.met(widths) for target in self.targets)
 
     # The end, and across a restart ----------------------------------------------------------------------------
@@ -442,8 +394,10 @@ class ResRepPruner:
 
     def state_dict(self) -> dict[str, Any]:
         """What the model's own state dict doesn't hold (masks and compactors are in that)."""
-        state = {"steps": self.steps, "waiting": self._waiting}
-        return state | ({"removed": np.flatnonzero(self.graph.removed).tolist()} if self._silent is not None else {})
+        state: dict[str, Any] = {"steps": self.steps, "waiting": self._waiting}
+        if self._taylor is not None:
+            state["taylor"] = self._taylor.state_dict()
+        return state | (self._narrowing.state_dict() if self._narrowing else {})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict()`; load the model's and the optimiser's own states as well, after this.
@@ -452,9 +406,11 @@ class ResRepPruner:
         """
         self.steps = int(state["steps"])
         self._waiting = int(state.get("waiting", 0))  # older states have none, and no multiples to wait for
-        removed = np.array(state.get("removed", []), dtype=np.int64)
-        if len(removed):
-            self._take_out(removed)
+        if self._taylor is not None and "taylor" in state:
+            self._taylor.load_state_dict(state["taylor"])
+        if self._narrowing is not None:
+            self._narrowing.load_state_dict(state, [self._optimizer] if self._optimizer else [])
+            self._sites_changed()
 
     # The hooks ------------------------------------------------------------------------------------------------
 
@@ -478,11 +434,13 @@ class ResRepPruner:
         """A step's post-hook: the step counted, unless a fused optimiser left it out for infinite gradients."""
         skipped = getattr(optimizer, "found_inf", None)  # GradScaler's word to a fused optimiser
         if skipped is None or not skipped:
-            if self.config.proximal:
+            if self.config.proximal and not self.retired:
                 self.shrink_masked(optimizer)
             self.after_step()
 
     def _check_and_adjust(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.retired:
+            return
         if not self._loop_is_checked:
             self._check_loop(optimizer)
             self._loop_is_checked = True
@@ -530,6 +488,19 @@ class ResRepPruner:
         )
         self.targets = [Target(name, value, cost, noun) for name, value, cost, noun in settings if value is not None]
 
+    def _narrowing_of_config(self) -> Narrowing | None:
+        if self.config.narrow == "no":
+            return None
+        return Narrowing(
+            self.model,
+            self.graph,
+            self.example_inputs,
+            threshold=self.config.narrow_threshold,
+            fold_share=self.config.fold_share if self.config.narrow == "full" else None,
+            least=self._least,
+            multiples=self._multiples,
+        )
+
     def _check_target(self) -> None:
         least = least_widths(
             self._candidate_groups,
@@ -554,6 +525,9 @@ class ResRepPruner:
         device = self._weights[0].device
         units = np.concatenate([site.units for site in self.sites])
         distinct, positions, counts = np.unique(units, return_inverse=True, return_counts=True)
+        self._units = torch.from_numpy(units).to(device)
+        if self._taylor is not None:
+            self._taylor.to(device)
         self._sizes: Sequence[int] = [len(site.units) for site in self.sites]
         self._rows_share_units = len(distinct) < len(units)
         self._row_units = torch.from_numpy(positions).to(device)

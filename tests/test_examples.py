@@ -113,13 +113,24 @@ def test_a_plain_loop() -> None:
 def test_a_network_that_gets_narrower_while_it_trains() -> None:
     narrow = run("narrow")
     narrow.check_pruned()
-    found = [re.search(r"(\d+) units gone, ([\d,]+) parameters left", line).groups() for line in narrow.epochs]
+    found = [re.search(r"(\d+) channels gone, ([\d,]+) parameters left", line).groups() for line in narrow.epochs]
     left = [int(parameters.replace(",", "")) for _, parameters in found]
     assert sum(int(gone) for gone, _ in found[: len(found) * 2 // 3]) > 10  # not only when the rate is at its end
     assert left == sorted(left, reverse=True)
     assert left[-1] < 0.8 * left[0]
     assert narrow.numbers(r"average: accuracy ([\d.]+)%")[0] > 90
     assert len(plain().epochs) == 20
+
+
+def test_a_short_run() -> None:
+    fast = run("fast")
+    fast.check_pruned()
+    found = [re.search(r"([\d.]+) of the MACs, ([\d,]+) parameters", line).groups() for line in fast.epochs]
+    ratios = [float(ratio) for ratio, _ in found]
+    left = [int(parameters.replace(",", "")) for _, parameters in found]
+    assert ratios == sorted(ratios, reverse=True)
+    assert ratios[len(found) // 3] == fast.ratio  # in good time for the narrow network to be trained
+    assert left[len(found) // 2] == left[-1] < 0.7 * left[0]
 
 
 def test_the_users_own_groups_and_adamw() -> None:

@@ -4,12 +4,15 @@ import json
 import os
 import re
 import runpy
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -19,12 +22,15 @@ import torch
 from base_model import build_any, build_model, full_widths
 from rr import ChannelGraph, load_converted
 from rr.files import load_network, read_hdf5, save_hdf5
+from rr.recipes import fast_config, resrep_config
+from training import fast_recipe, read_network, resrep_recipe, to_plain
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "rr" / "exp_resrep.py"
 COMMON = ["-a", "src20", "--dataset", "digits", "--image-size", "8", "--batch-size", "64", "--device", "cpu"]
+FAST = [*COMMON, "--epochs", "4", "--checkpoint-interval", "10", "--log-interval", "10"]  # 92 steps
 # 23 steps an epoch; a masked row moves by lr * penalty / (1 - 0.9) = 0.025 a step, and settles as the rate falls.
-PRUNE = [*COMMON, "--epochs", "12", "--lr", "0.05", "--schedule", "step", "--gamma", "0.2"]
+PRUNE = [*COMMON, "--no-fast", "--epochs", "12", "--lr", "0.05", "--schedule", "step", "--gamma", "0.2"]
 PRUNE += ["--milestones", "6", "7", "8", "9", "10", "11", "--penalty", "0.05", "--compactor-momentum", "0.9"]
 PRUNE += ["--before-mask-epochs", "0.5", "--mask-interval", "1", "--begin-granularity", "16", "--log-interval", "10"]
 
@@ -197,6 +203,119 @@ def test_killed_in_mid_epoch_it_goes_on_bit_identically(finished: Path, base_wei
             assert np.array_equal(array, other.arrays[key]), key
 
 
+def test_a_short_run_is_the_default_of_other_networks_and_resumes_bit_identically(
+    base_weights: Path, tmp_path: Path
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    options = [*FAST, "--base-weights", str(base_weights)]
+    run = run_script(*options, "--output-dir", whole)
+    assert run.returncode == 0, run.stderr
+    result = json.loads((whole / "result.json").read_text())
+    recipe = result["run"]["recipe"]
+    config = fast_config("src20").for_run(92, fast_recipe("src20").lr)
+    assert {name: recipe[name] for name in to_plain(config)} == to_plain(config)
+    assert result["conversion"]["macs_ratio"] <= 0.471
+    assert result["conversion"]["macs_ratio"] == result["conversion"]["masked_macs_ratio"]  # what was masked is dead
+    assert result["conversion"]["float64_difference"] <= 1e-10
+    assert result["converted"]["top1"] == result["last_epoch"]["top1"]
+    assert result["converted"]["loss"] == pytest.approx(result["last_epoch"]["loss"], rel=1e-4)
+    taken = [int(step) for step in re.findall(r"iter (\d+), \d+ dead channels taken out", run.stderr)]
+    assert len(taken) > 3
+    assert min(taken) < 40
+
+    kill_after("dead channels taken out", [*options, "--output-dir", str(killed)])
+    assert not (killed / "finish.hdf5").exists()
+    resumed = run_script(*options, "--output-dir", killed, "-c", "continue")
+    assert resumed.returncode == 0, resumed.stderr
+    for name in ("finish.hdf5", "finish_converted.hdf5"):
+        first, second = read_hdf5(whole / name), read_hdf5(killed / name)
+        assert first.arrays.keys() == second.arrays.keys()
+        for key, array in first.arrays.items():
+            assert np.array_equal(array, second.arrays[key]), key
+
+
+def settings_of(*words: str) -> tuple[Any, ...]:
+    """What the script makes of these words: recipe, config, start, options."""
+    return runpy.run_path(str(SCRIPT))["parse_arguments"](words)
+
+
+@pytest.mark.parametrize(
+    ("words", "fast"),
+    [
+        (["-a", "src56"], False),
+        (["-a", "sres50"], False),
+        (["-a", "src56", "--fast"], True),
+        (["-a", "src20"], True),
+        (["-a", "src110", "--epochs", "25"], True),
+        (["-a", "src20", "--no-fast"], False),
+        (["-a", "torchvision/resnet50", "--dataset", "imagenet"], True),
+        (["-a", "mine.py:src56", "--dataset", "folder", "--no-fast"], False),
+    ],
+    ids=str,
+)
+def test_which_settings_are_the_default(words: list[str], fast: bool) -> None:
+    recipe, config, start, options = settings_of(*words)
+    assert options.fast == fast
+    arch, dataset = read_network(words)
+    if fast:
+        assert config == fast_config(arch)
+        usual = fast_recipe(arch, dataset)
+        assert recipe == (replace(usual, epochs=25) if "--epochs" in words else usual)
+        assert start.before_mask_epochs is None
+    else:
+        assert config == resrep_config(arch)
+        assert recipe == resrep_recipe(arch, dataset)
+        assert start.before_mask_epochs == 5
+
+
+def test_single_options_change_the_settings_of_a_short_run() -> None:
+    words = ["-a", "src20", "--tighten-steps", "300", "--before-mask-epochs", "0.5", "--penalty", "1e-5", "--lr", "0.1"]
+    recipe, config, start, _ = settings_of(*words)
+    assert config == fast_config("src20", tighten_steps=300, penalty=1e-5)
+    assert recipe == replace(fast_recipe("src20"), lr=0.1)
+    assert start.before_mask_epochs == 0.5
+
+
+def test_a_run_that_is_older_than_a_setting_can_be_gone_on_with(
+    finished: Path, base_weights: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "older"
+    shutil.copytree(finished, folder)
+    stored = json.loads((folder / "run.json").read_text())
+    newer = {"death_steps", "tighten_steps", "score", "per_mac", "masked_penalty", "narrow", "fold_share"}
+    stored["recipe"] = {name: value for name, value in stored["recipe"].items() if name not in newer}
+    (folder / "run.json").write_text(json.dumps(stored))
+    options = [*PRUNE, "--base-weights", str(base_weights), "--output-dir", str(folder)]
+    tested = run_script(*options, "-c", "continue")
+    assert tested.returncode == 0, tested.stderr
+    refused = run_script(*options, "-c", "continue", "--score", "taylor")
+    assert refused.returncode == 2
+    assert 'score: there "norm", now "taylor"' in refused.stderr
+
+
+def test_with_a_teacher_too_a_killed_run_goes_on_bit_identically(base_weights: Path, tmp_path: Path) -> None:
+    """The unpruned network teaches; a killed run finds it in its own folder, and the base weights may be gone."""
+    weights = tmp_path / "base.hdf5"
+    shutil.copy(base_weights, weights)
+    common = [*PRUNE, "--base-weights", str(weights), "--checkpoint-interval", "5", "--max-steps", "40"]
+    common += ["--narrow", "rows", "--narrow-threshold", "0.9", "--seed", "1"]  # not the base weights' seed
+    options = [*common, "--distill", "0.5", "--temperature", "2"]
+    whole, untaught, killed = (tmp_path / name for name in ("whole", "untaught", "killed"))
+    for folder, words in ((whole, options), (untaught, common)):
+        run = run_script(*words, "--output-dir", folder)
+        assert run.returncode == 0, run.stderr
+    assert "taken out of the network" in (whole / "log.txt").read_text()
+    finals = [read_hdf5(folder / "finish.hdf5").arrays for folder in (whole, untaught)]
+    assert any(not np.array_equal(array, finals[1][name]) for name, array in finals[0].items())
+
+    kill_after("step 30 ", [*options, "--output-dir", str(killed)])
+    weights.unlink()
+    resumed = run_script(*options, "--output-dir", killed, "-c", "continue")
+    assert resumed.returncode == 0, resumed.stderr
+    for name, array in read_hdf5(killed / "finish.hdf5").arrays.items():
+        assert np.array_equal(array, finals[0][name]), name
+
+
 def test_a_network_of_ones_own_from_its_own_checkpoint(tmp_path: Path) -> None:
     path, weights, folder = tmp_path / "mine.py", tmp_path / "mine.pth", tmp_path / "resrep_models" / "mine-build_train"
     path.write_text(MINE)
@@ -246,14 +365,15 @@ def kill_after(words: str, options: list[str]) -> None:
     process.stderr.close()
 
 
-def test_a_network_that_is_narrowed_in_mid_run(base_weights: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("narrow", ["rows", "full"])
+def test_a_network_that_is_narrowed_in_mid_run(narrow: str, base_weights: Path, tmp_path: Path) -> None:
     """Its dead channels go while it trains; files stay at full width; killed after that, it goes on bit-identically."""
-    options = [*PRUNE, "--narrow", "rows", "--layers", "all", "--flops-target", "0.6", "--base-weights", base_weights]
+    options = [*PRUNE, "--narrow", narrow, "--layers", "all", "--flops-target", "0.6", "--base-weights", base_weights]
     options = [str(option) for option in (*options, "--checkpoint-interval", "10", "--max-steps", "200")]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     run = run_script(*options, "--output-dir", whole)
     assert run.returncode == 0, run.stderr
-    assert len(re.findall(r"iter \d+, \d+ dead units taken out", run.stderr)) > 3
+    assert len(re.findall(r"iter \d+, \d+ dead channels taken out", run.stderr)) > 3
     result = json.loads((whole / "result.json").read_text())
     assert result["conversion"]["macs_ratio"] <= 0.6
     assert result["converted"]["top1"] == result["last_epoch"]["top1"]
@@ -264,12 +384,13 @@ def test_a_network_that_is_narrowed_in_mid_run(base_weights: Path, tmp_path: Pat
     assert matrix.shape == (16, 16, 1, 1)
     assert (np.abs(matrix).sum((1, 2, 3)) > 1e-5).sum() == widths[1] < 16
 
-    kill_after("dead units taken out", [*options, "--output-dir", str(killed)])
+    kill_after("dead channels taken out", [*options, "--output-dir", str(killed)])
     assert not (killed / "finish.hdf5").exists()
     state = torch.load(killed / "latest.pth", weights_only=True)
     resumed = run_script(*options, "--output-dir", killed, "-c", "continue")
     assert resumed.returncode == 0, resumed.stderr
     assert str(state).count("removed") == 1
+    assert str(state).count("folded") == (narrow == "full")
     for name in ("finish.hdf5", "finish_converted.hdf5"):
         first, second = read_hdf5(whole / name), read_hdf5(killed / name)
         for key, array in first.arrays.items():
@@ -277,17 +398,18 @@ def test_a_network_that_is_narrowed_in_mid_run(base_weights: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "launcher",
-    [["-m", "torch.distributed.run"], ["-m", "torch.distributed.launch"]],
+    ("launcher", "narrow"),
+    [(["-m", "torch.distributed.run"], "full"), (["-m", "torch.distributed.launch"], "rows")],
     ids=["torchrun", "torch.distributed.launch"],
 )
-def test_two_processes(launcher: list[str], base_weights: Path, tmp_path: Path) -> None:
+def test_two_processes(launcher: list[str], narrow: str, base_weights: Path, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, *launcher, "--nproc_per_node=2", f"--master_port={port}", str(SCRIPT), *PRUNE]
     command += ["--base-weights", str(base_weights), "--output-dir", str(tmp_path / "run"), "--max-steps", "20"]
-    command += ["--narrow", "rows", "--narrow-threshold", "0.9"]
+    command += ["--narrow", narrow, "--narrow-threshold", "0.9", "--fold-share", "0.01"]
+    command += ["--score", "taylor", "--per-mac", "--proximal", "--masked-penalty", "0.1", "--tighten-steps", "10"]
     began = time.perf_counter()
     run = subprocess.run(
         command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}
@@ -295,7 +417,7 @@ def test_two_processes(launcher: list[str], base_weights: Path, tmp_path: Path) 
     assert run.returncode == 0, run.stderr[-3000:]
     assert time.perf_counter() - began < 300
     log = (tmp_path / "run" / "log.txt").read_text()
-    assert "dead units taken out" in log  # and the ranks' gradients still fit each other
+    assert "dead channels taken out" in log  # and the ranks' gradients still fit each other
     assert log.count("converted model: top1=") == 1  # rank 0 alone logs and writes
     assert json.loads((tmp_path / "run" / "run.json").read_text())["processes"] == 2
     model, _ = load_network(

@@ -1,8 +1,8 @@
 """Training: a recipe, one loop with callbacks, and what it writes.
 
 Public:
-    Recipe, base_recipe, resrep_recipe: what a run does; file_attributes: what its weight files say of it.
-    add_options, from_options, to_plain: recipes as command lines.
+    Recipe, base_recipe, resrep_recipe, fast_recipe: what a run does; file_attributes: what its weight files say of it.
+    add_options, from_options, read_ahead, to_plain, default_values: recipes as command lines.
     World, init_world, add_local_rank, first_rank_first, broadcast_object, barrier: one process or several.
     add_continue, prepare, RunState, is_new_run: what is to be done in a run's folder.
     read_network, data_for, network_builder: a run's network and its data, each for the other.
@@ -20,8 +20,8 @@ from training.log import RunLog, surroundings
 from training.loop import TrainResult, train
 from training.network import data_for, network_builder, read_network
 from training.observe import NonFiniteLoss
-from training.options import add_options, from_options, to_plain
-from training.recipe import Recipe, base_recipe, file_attributes, resrep_recipe
+from training.options import add_options, default_values, from_options, read_ahead, to_plain
+from training.recipe import Recipe, base_recipe, fast_recipe, file_attributes, resrep_recipe
 from training.report import Comparison, Figures, compare, count_macs
 from training.run_folder import RunState, add_continue, is_new_run, prepare
 
@@ -47,8 +47,10 @@ __all__ = [
     "compare",
     "count_macs",
     "data_for",
+    "default_values",
     "evaluate",
     "exit_on_bad_input",
+    "fast_recipe",
     "file_attributes",
     "first_rank_first",
     "from_options",
@@ -56,6 +58,7 @@ __all__ = [
     "is_new_run",
     "network_builder",
     "prepare",
+    "read_ahead",
     "read_network",
     "resrep_recipe",
     "surroundings",

@@ -24,7 +24,8 @@ _NO_BUFFER_SYNC = {"forward_sync_buffers" if "forward_sync_buffers" in _SYNC_ARG
 class TrainState:
     """Where a run stands. `step` and `epoch` count what is done.
 
-    model is the plain network, `network` what a step calls (wrapped for several processes, compiled).
+    model is the plain network, `network` what a step calls (wrapped for several processes, compiled). The teacher,
+    where there is one, is neither trained nor wrapped nor saved.
     """
 
     recipe: Recipe
@@ -37,6 +38,7 @@ class TrainState:
     write_weights: Callable[[Path, nn.Module], None]
     steps_per_epoch: int
     total_steps: int
+    teacher: nn.Module | None = None
     epoch: int = 0
     step: int = 0
     network: nn.Module = field(init=False)

@@ -13,12 +13,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from data import Batch, Data
 from training import run_folder
+from training.allocator import keep_freed_memory
 from training.callback import Callback, TrainState
 from training.checkpoint import load_run, save_run
 from training.distributed import World, barrier
 from training.evaluation import Evaluation, batch_sums, sum_dtype
 from training.log import RunLog
-from training.loss import logits_and_loss
+from training.loss import distilled, logits_and_loss
 from training.meter import Meter
 from training.observe import callback_scalars, epoch_record, look, validate
 from training.recipe import Recipe
@@ -47,14 +48,20 @@ def train(
     write_weights: Callable[[Path, nn.Module], None],
     callbacks: Sequence[Callback] = (),
     resume: bool = False,
+    teacher: nn.Module | None = None,
 ) -> TrainResult:
     """Train `model` in place as the recipe says; writes init.hdf5, latest.pth, epoch-{e}.hdf5, finish.pth, finish.hdf5.
 
     param_groups(model) gives the groups for torch.optim.SGD; write_weights(path, model) writes a weight file; resume
     goes on from latest.pth in the log's folder. Raises NonFiniteLoss at the next look (every log_interval steps).
+
+    teacher: another network of the same classes, for a recipe with `distill` (else ValueError). It is moved to the
+    model's device and left in eval mode; no checkpoint holds it, so it must be given again when a run is resumed.
     """
+    if (teacher is None) != (recipe.distill == 0):
+        raise ValueError(f"distill is {recipe.distill:g}: give a teacher where it's over 0, and only there")
     began = time.perf_counter()
-    state = _start(recipe, model, data, world, log, param_groups, write_weights)
+    state = _start(recipe, model, data, world, log, param_groups, write_weights, teacher)
     meter = Meter(world)
     val = trained = None
     for callback in callbacks:
@@ -117,10 +124,15 @@ def _start(
     log: RunLog,
     param_groups: Callable[[nn.Module], list[dict[str, Any]]],
     write_weights: Callable[[Path, nn.Module], None],
+    teacher: nn.Module | None,
 ) -> TrainState:
     if world.device.type == "cuda":
         torch.backends.cudnn.benchmark = True
+    if world.device.type == "cpu":
+        keep_freed_memory()
     model.to(world.device, memory_format=_memory_format(recipe))
+    if teacher is not None:
+        teacher.eval().to(world.device, memory_format=_memory_format(recipe))
     groups = param_groups(model)
     optimizer = torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
     steps_per_epoch = data.steps_per_epoch(recipe.batch_size)
@@ -128,7 +140,7 @@ def _start(
     full_length = recipe.epochs * steps_per_epoch
     total_steps = min(full_length, recipe.max_steps or full_length)
     return TrainState(
-        recipe, world, log, data, model, optimizer, scheduler, write_weights, steps_per_epoch, total_steps
+        recipe, world, log, data, model, optimizer, scheduler, write_weights, steps_per_epoch, total_steps, teacher
     )
 
 
@@ -180,9 +192,18 @@ def _forward_backward(state: TrainState, batch: Batch) -> torch.Tensor:
             with torch.autocast(world.device.type, torch.bfloat16, enabled=recipe.amp):
                 output = state.network(images)
             logits, loss = logits_and_loss(output, labels, recipe.label_smoothing)
+            if state.teacher is not None:
+                loss = distilled(loss, logits, _taught(state, images), recipe.distill, recipe.temperature)
             (loss * (len(labels) * world.size / batch.global_size)).backward()
         total += batch_sums(logits.detach(), labels, loss.detach() * len(labels))
     return total
+
+
+@torch.no_grad()
+def _taught(state: TrainState, images: torch.Tensor) -> torch.Tensor:
+    """The teacher's logits [n, classes] for the very images that the student sees."""
+    with torch.autocast(state.world.device.type, torch.bfloat16, enabled=state.recipe.amp):
+        return state.teacher(images)
 
 
 def _no_sync(network: nn.Module) -> Any:

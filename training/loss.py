@@ -28,6 +28,21 @@ def logits_and_loss(
     return _widened(logits), loss
 
 
+def distilled(
+    loss: torch.Tensor, logits: torch.Tensor, taught: torch.Tensor, share: float, temperature: float
+) -> torch.Tensor:
+    """(1 - a) loss + a T^2 KL(softmax(taught / T) | softmax(logits / T)), the divergence a mean over the examples.
+
+    Hinton et al. (2015), section 2: T^2 keeps the teacher's part of the gradient on one scale whatever the temperature.
+    In float32 or wider.
+
+    loss: of the labels; logits, taught: the student's and the teacher's, [n, classes]; share: a, from 0 to 1.
+    """
+    student, teacher = (F.log_softmax(_widened(scores) / temperature, dim=1) for scores in (logits, taught))
+    divergence = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    return (1 - share) * loss + share * temperature**2 * divergence
+
+
 def _parts(output: object) -> tuple[torch.Tensor, list[torch.Tensor], float]:
     """The logits, the auxiliary classifiers' logits and what their losses count."""
     if isinstance(output, torch.Tensor):

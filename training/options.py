@@ -60,13 +60,20 @@ def to_plain(recipe: Any) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
 
 
-def read_ahead(arguments: Sequence[str], *flags: str) -> str | None:
+def default_values(*recipes: Any) -> dict[str, Any]:
+    """What the fields of these instances' classes are where nobody says otherwise, as `to_plain` gives it."""
+    fields = [field for recipe in recipes for field in dataclasses.fields(recipe)]
+    values = {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def read_ahead(arguments: Sequence[str], *flags: str, **settings: Any) -> Any:
     """The value of one option, read ahead of all others: one that decides what the others' defaults are.
 
-    None where it isn't given.
+    None where it isn't given. settings: of `add_argument`, for an option that isn't a plain text's.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument(*flags, dest="value")
+    parser.add_argument(*flags, dest="value", **settings)
     return parser.parse_known_args(arguments)[0].value
 
 
@@ -96,10 +103,12 @@ def _argument_settings(field: dataclasses.Field, kind: Any) -> dict[str, Any]:
 
 
 def _reader(kind: Any) -> Callable[[str], Any]:
-    """What turns an option's text into a value of this type: int, float, str, or one of them `| None`."""
+    """What turns an option's text into a value of this type: int, float, str, int | float, or one of them `| None`."""
     if typing.get_origin(kind) not in (types.UnionType, typing.Union):
         assert kind in (int, float, str), f"no option can be made for a field of type {kind}"
         return kind
+    if set(typing.get_args(kind)) == {int, float}:
+        return _number
     (inner,) = (part for part in typing.get_args(kind) if part is not type(None))
 
     def read(text: str) -> Any:
@@ -107,6 +116,15 @@ def _reader(kind: Any) -> Callable[[str], Any]:
 
     read.__name__ = inner.__name__  # argparse names the type in its messages
     return read
+
+
+def _number(text: str) -> int | float:
+    """An int where it is a whole number, so that a recipe is written the same whichever way it was typed."""
+    value = float(text)
+    return int(value) if value.is_integer() else value
+
+
+_number.__name__ = "number"
 
 
 def _help(field: dataclasses.Field, default: Any) -> str:

@@ -34,8 +34,15 @@ def add_continue(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def prepare(folder: str | Path, recipe: dict[str, Any], conti_or_fs: str | None = None) -> RunState:
+def prepare(
+    folder: str | Path,
+    recipe: dict[str, Any],
+    conti_or_fs: str | None = None,
+    defaults: dict[str, Any] | None = None,
+) -> RunState:
     """Decide what to do in `folder` with this recipe (all fields, plain values); start from scratch in a clean one.
+
+    defaults: what a setting was in a run that is older than the setting, so that such runs can be gone on with
 
     Nothing but a run's own files is ever deleted, and only for 'fs' or where the run had no checkpoint yet. Call it on
     rank 0 alone. Raises ValueError where the folder holds an unfinished run and `conti_or_fs` doesn't say what to do
@@ -56,7 +63,7 @@ def prepare(folder: str | Path, recipe: dict[str, Any], conti_or_fs: str | None 
     if not finished and not (folder / LATEST).exists():  # new, or stopped before there was anything to keep
         _clear(folder)
         return RunState.START
-    differing = _differences(stored, recipe) if stored is not None else []
+    differing = _differences({**(defaults or {}), **stored}, recipe) if stored is not None else []
     if differing:
         raise ValueError(
             f"{folder} holds a run of another recipe ({'; '.join(differing)}): "

@@ -182,6 +182,17 @@ def test_bypassed_compactors_do_nothing() -> None:
     assert not torch.allclose(behind, plain(images))
 
 
+def test_one_that_was_bypassed_before_stays_so() -> None:
+    """A retired compactor in a model that is traced once more."""
+    model = with_compactors()
+    retired, other = find_compactors(model).values()
+    retired.bypassed = True
+    with compactors_bypassed(model):
+        assert other.bypassed
+    assert retired.bypassed
+    assert not other.bypassed
+
+
 def test_double_insertion_and_unknown_hosts_are_refused() -> None:
     model = with_compactors()
     with pytest.raises(ValueError, match="'4' has a compactor already"):

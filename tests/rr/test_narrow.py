@@ -102,7 +102,7 @@ def kill(pruner: ResRepPruner, share: float, seed: int = 0) -> np.ndarray:
     """Mask a share of the units that may be taken out, and set their rows to zero."""
     alive = pruner.masked_alive()
     for group in pruner.graph.groups:
-        units = group.units[pruner.selected[group.units] & pruner._silent[group.units] & alive[group.units]]
+        units = group.units[pruner.selected[group.units] & pruner._narrowing.silent[group.units] & alive[group.units]]
         some = np.random.default_rng(seed).permutation(units)[: int(share * len(units))]
         alive[some] = False
     pruner._set_masks(alive)

@@ -76,10 +76,19 @@ def expected_gradients(pruner: ResRepPruner, task: dict[str, Tensor], scale: flo
         compactor, rows = pruner.compactors[site.host], []
         for row, unit in enumerate(site.units.tolist()):
             q, norm = compactor.matrix[row].detach().double(), math.sqrt(np.mean(squares[unit])) / 1e30
-            penalty = scale * pruner.config.penalty * q / norm if norm > 0 else torch.zeros_like(q)
+            penalty = scale * penalty_of(pruner, kept=bool(compactor.mask[row])) * q / norm if norm > 0 else 0 * q
             rows.append(float(compactor.mask[row]) * task[site.host][row].double().flatten() + penalty)
         gradients[site.host] = torch.stack(rows)
     return gradients
+
+
+def penalty_of(pruner: ResRepPruner, kept: bool) -> float:
+    """lambda of the gradient of a row."""
+    config = pruner.config
+    if kept:
+        return config.penalty
+    of_masked = config.penalty if config.masked_penalty is None else config.masked_penalty
+    return 0.0 if config.proximal else of_masked
 
 
 def randomise(pruner: ResRepPruner, seed: int = 0) -> dict[str, Tensor]:
@@ -116,6 +125,32 @@ def test_gradients_are_the_formula(make: Callable[[], ResRepPruner], scale: floa
         for host, gradient in gradients(pruner).items():
             torch.testing.assert_close(gradient, expected[host], rtol=1e-5, atol=1e-6)
             assert torch.equal(pruner.compactors[host].pwc.weight, weights[host])
+
+
+@pytest.mark.parametrize("proximal", [False, True])
+@pytest.mark.parametrize("masked_penalty", [None, 0.0, 0.3])
+@pytest.mark.parametrize("scale", [1.0, torch.tensor(65536.0)])
+def test_gradients_with_a_penalty_of_their_own_for_masked_rows(
+    masked_penalty: float | None, proximal: bool, scale: float | Tensor
+) -> None:
+    pruner = tiny_pruner(penalty=0.02, masked_penalty=masked_penalty, proximal=proximal)
+    expected = expected_gradients(pruner, randomise(pruner), float(scale))
+    pruner.adjust_gradients(scale)
+    for host, gradient in gradients(pruner).items():
+        torch.testing.assert_close(gradient, expected[host], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("proximal", [False, True])
+def test_the_same_penalty_for_masked_rows_changes_no_bit(proximal: bool) -> None:
+    found = []
+    for masked_penalty in (None, 0.037):
+        pruner = tiny_pruner(penalty=0.037, masked_penalty=masked_penalty, proximal=proximal, mask_interval=2)
+        optimizer = optimizer_of(pruner)
+        for seed in range(6):
+            step(pruner, optimizer, seed)
+        assert not pruner.masked_alive().all()
+        found.append(pruner.model.state_dict())
+    assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
 
 
 @settings(max_examples=60, deadline=None)
@@ -286,6 +321,14 @@ def test_parameter_groups_have_the_papers_settings() -> None:
             assert found[parameter] == (0.02, 0.9, 0.0)
         else:
             assert found[parameter] == (0.01, 0.9, 0.0 if ".bn." in name else 1e-4)
+
+
+@pytest.mark.parametrize("factor", [0.25, 5.0])
+def test_compactors_have_a_learning_rate_of_their_own(factor: float) -> None:
+    pruner = tiny_pruner(compactor_lr_factor=factor)
+    rates = {group["name"]: group["lr"] for group in pruner.param_groups(lr=0.1)}
+    assert rates.pop("compactors") == pytest.approx(0.1 * factor)
+    assert rates == {group["name"]: group["lr"] for group in tiny_pruner().param_groups(lr=0.1)[:-1]}
 
 
 def test_parameter_groups_of_a_plain_model_and_shared_parameters() -> None:
@@ -509,6 +552,27 @@ def test_a_proximal_step_is_soft_thresholding() -> None:
             norm = old.norm()
             expected = old if kept else old * max(0.0, 1 - travel / norm)
             torch.testing.assert_close(row, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_masked_rows_die_in_norm_over_travel_steps_and_the_others_are_not_penalised() -> None:
+    """norm (1 - m) / (lr lambda) = 1 * 0.2 / (0.05 * 0.4) = 10 steps."""
+    settings = {"penalty": 0.0, "masked_penalty": 0.4, "proximal": True, "compactor_momentum": 0.8}
+    pruner = tiny_pruner(before_mask_iters=10**6, **settings)
+    optimizer = torch.optim.SGD(pruner.param_groups(lr=0.05))
+    pruner.attach(optimizer)
+    masks = {host: torch.arange(len(compactor.mask)) % 2 for host, compactor in pruner.compactors.items()}
+    for host, mask in masks.items():
+        pruner.compactors[host].mask.copy_(mask)
+    left = []
+    for _ in range(12):
+        optimizer.zero_grad()
+        optimizer.step()
+        norms = {host: compactor.matrix.norm(dim=1) for host, compactor in pruner.compactors.items()}
+        left.append(max(float(norms[host][mask == 0].max()) for host, mask in masks.items()))
+        assert all((norms[host][mask == 1] == 1).all() for host, mask in masks.items())
+    assert left[:9] == pytest.approx([1 - step / 10 for step in range(1, 10)], abs=1e-5)
+    assert left[9] < 1e-5
+    assert left[10:] == [0.0, 0.0]
 
 
 def test_masks_come_when_they_are_due(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -767,13 +831,19 @@ def test_a_conversion_keeps_widths_in_multiples() -> None:
         {"params_target": None, "flops_target": None},
         {"width_multiple": 0},
         {"penalty": -1e-4},
+        {"masked_penalty": -1e-4},
+        {"masked_penalty": float("nan")},
+        {"compactor_lr_factor": 0.0},
+        {"compactor_lr_factor": math.inf},
         {"before_mask_iters": -1},
         {"mask_interval": 0},
         {"begin_granularity": 0},
+        {"tighten_steps": -1},
         {"num_at_least": -1},
         {"threshold": -1.0},
         {"compactor_momentum": 1.0},
         {"layers": "some"},
+        {"score": "size"},
         {"flops_target": float("nan")},
         {"penalty": float("nan")},
     ],

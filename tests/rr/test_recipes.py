@@ -5,7 +5,7 @@ from conftest import Networks
 
 from base_model import build_model, model_info, model_names
 from rr import ChannelGraph, ResRepConfig, ResRepPruner
-from rr.recipes import resrep_config
+from rr.recipes import FAST, fast_config, resrep_config
 
 PAPER = {
     "penalty": 1e-4,
@@ -50,3 +50,22 @@ def test_networks_from_anywhere_keep_half() -> None:
         config = resrep_config(arch)
         assert {name: getattr(config, name) for name in PAPER} == PAPER
         assert (config.flops_target, config.exclude) == (0.5, ())
+
+
+@pytest.mark.parametrize("arch", [*model_names(), "timm/resnet18", "mine.py:build"])
+def test_a_short_run_of_every_network_builds_and_keeps_what_the_paper_keeps(arch: str) -> None:
+    config, paper = fast_config(arch), resrep_config(arch)
+    assert (config.flops_target, config.exclude, config.layers) == (paper.flops_target, paper.exclude, paper.layers)
+    assert {name: getattr(config, name) for name in FAST} == FAST
+    for total_steps in (10, 4692, 60_000):
+        resolved = config.for_run(total_steps, lr=0.02)
+        resolved.check_is_for_a_run()
+        over = resolved.before_mask_iters + resolved.tighten_steps + resolved.mask_interval + resolved.death_steps
+        assert over <= total_steps / 2  # all of it is done while the learning rate is high
+
+
+def test_settings_of_a_short_run_can_be_changed() -> None:
+    assert fast_config() == fast_config("timm/resnet18")
+    config = fast_config("sres50", flops_target=0.3, mask_interval=5, exclude=())
+    assert (config.flops_target, config.mask_interval, config.exclude, config.proximal) == (0.3, 5, (), True)
+    assert fast_config("sres50", flops_target=0.3, narrow="no").exclude == ("conv1.*",)

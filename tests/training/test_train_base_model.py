@@ -10,6 +10,7 @@ import torch
 
 import train_base_model
 from base_model import build_any, build_model
+from training import loop
 
 
 def arguments(folder: Path, *more: str) -> list[str]:
@@ -54,6 +55,8 @@ def test_trains_and_does_so_once(tmp_path: Path, capsys: pytest.CaptureFixture[s
         (["--new-classifier"], "--weights"),
         (["--weights", "nowhere.pth"], "there is no file nowhere.pth"),
         (["--weights", "default"], "no weights to download for 'lenet5bn'"),
+        (["--distill", "0.5"], "give --weights too"),
+        (["--distill", "2"], "from 0 to 1"),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_2(
@@ -98,6 +101,10 @@ def test_a_function_in_a_file_is_fine_tuned(tmp_path: Path, capsys: pytest.Captu
     assert "7 classes, the data has 10" in capsys.readouterr().err
     assert not folder.exists()
 
+    assert exit_code(arguments(folder, *weights, "--new-classifier", "--distill", "0.5")) == 2
+    assert "comes without its classifier" in capsys.readouterr().err
+    assert not folder.exists()
+
     train_base_model.main(arguments(folder, *weights, "--new-classifier"))
     (line,) = [line for line in (folder / "log.txt").read_text().splitlines() if "without its classifier" in line]
     assert line.endswith("linear2.weight, linear2.bias")
@@ -111,6 +118,37 @@ def test_a_function_in_a_file_is_fine_tuned(tmp_path: Path, capsys: pytest.Captu
     assert "finished run" in capsys.readouterr().out
     assert exit_code(arguments(folder, *weights[:-2])) == 2
     assert "weights: there" in capsys.readouterr().err
+
+
+def test_the_weights_it_starts_from_teach_it_after_a_restart_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def final(folder: Path) -> dict[str, np.ndarray]:
+        with h5py.File(folder / "finish.hdf5") as file:
+            return {name: file[name][()] for name in file}
+
+    torch.manual_seed(1)  # not the run's own seed, which would give a network without these weights the same
+    torch.save(build_model("lenet5bn").state_dict(), tmp_path / "w.pth")
+    settings = ["--weights", str(tmp_path / "w.pth"), "--checkpoint-interval", "1", "--max-steps", "4"]
+    taught = [*settings, "--distill", "0.9", "--temperature", "2"]
+    train_base_model.main(arguments(tmp_path / "plain", *settings))
+    train_base_model.main(arguments(tmp_path / "whole", *taught))
+    assert any((value != final(tmp_path / "plain")[name]).any() for name, value in final(tmp_path / "whole").items())
+
+    real = loop.save_run
+
+    def save_and_stop(*of_run: object) -> None:
+        real(*of_run)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "save_run", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            train_base_model.main(arguments(tmp_path / "stopped", *taught))
+    (tmp_path / "w.pth").unlink()  # the run's own folder has what it needs
+    train_base_model.main(arguments(tmp_path / "stopped", *taught, "-c", "continue"))
+    for name, value in final(tmp_path / "whole").items():
+        assert np.array_equal(value, final(tmp_path / "stopped")[name]), name
 
 
 def test_what_torchvision_offers_is_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 import tiny_run
 import torch
 import torch.nn.functional as F
-from tiny_run import PlainNet, StepSum, run, tiny_data, tiny_recipe
+from tiny_run import PlainNet, StepSum, run, tiny_data, tiny_recipe, tiny_teacher
 
 from rr import param_groups
 from training import Callback, NonFiniteLoss, TrainState, checkpoint
@@ -29,9 +29,12 @@ def largest_difference(a: torch.nn.Module, b: torch.nn.Module) -> float:
     return max(float((p - q).detach().abs().max()) for p, q in pairs)
 
 
-def test_takes_the_steps_of_a_plain_loop(tmp_path: Path) -> None:
-    model, result = run(tiny_recipe(tmp_path, epochs=2, label_smoothing=0.1, nesterov=True))
+@pytest.mark.parametrize("distill", [0.0, 0.7])
+def test_takes_the_steps_of_a_plain_loop(tmp_path: Path, distill: float) -> None:
+    settings = {"label_smoothing": 0.1, "nesterov": True, "distill": distill, "temperature": 3.0}
+    model, result = run(tiny_recipe(tmp_path, epochs=2, **settings))
 
+    teacher = tiny_teacher("plain").requires_grad_(False)
     torch.manual_seed(0)
     reference, data, losses = PlainNet(), tiny_data(), []
     weights = [p for name, p in reference.named_parameters() if name.endswith("weight")]
@@ -41,7 +44,11 @@ def test_takes_the_steps_of_a_plain_loop(tmp_path: Path) -> None:
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 14)
     for epoch in range(2):
         for batch in data.train_batches(epoch, batch_size=8, seed=0, device="cpu"):
-            loss = F.cross_entropy(reference(batch.images), batch.labels, label_smoothing=0.1)
+            scores = reference(batch.images)
+            loss = (1 - distill) * F.cross_entropy(scores, batch.labels, label_smoothing=0.1)
+            if distill:
+                soft = F.softmax(teacher(batch.images) / 3, dim=1)
+                loss = loss + distill * 9 * (soft * (soft.log() - F.log_softmax(scores / 3, 1))).sum(1).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -54,11 +61,44 @@ def test_takes_the_steps_of_a_plain_loop(tmp_path: Path) -> None:
     assert (result.steps, result.epochs, result.train.num, result.val.num) == (14, 2, 50, 21)
 
 
-@pytest.mark.parametrize("accumulate", [2, 3, 8])
-def test_accumulation_equals_the_whole_batch(tmp_path: Path, accumulate: int) -> None:
-    whole, _ = run(tiny_recipe(tmp_path / "whole"))
-    cut, _ = run(tiny_recipe(tmp_path / "cut", accumulate=accumulate))
+@pytest.mark.parametrize(("accumulate", "distill"), [(2, 0.0), (3, 0.5), (8, 0.0)])
+def test_accumulation_equals_the_whole_batch(tmp_path: Path, accumulate: int, distill: float) -> None:
+    whole, _ = run(tiny_recipe(tmp_path / "whole", distill=distill))
+    cut, _ = run(tiny_recipe(tmp_path / "cut", accumulate=accumulate, distill=distill))
     assert largest_difference(whole, cut) < 1e-12
+
+
+class KeepTeacher(Callback):
+    def on_start(self, state: TrainState) -> None:
+        self.model, self.teacher = state.model, state.teacher
+
+
+def test_a_teacher_is_asked_in_eval_mode_and_neither_trained_nor_saved(tmp_path: Path) -> None:
+    """Batch statistics and dropout of its own would change it, and the student's random numbers."""
+    kept, before = KeepTeacher(), tiny_teacher("dropout").state_dict()
+    run(tiny_recipe(tmp_path, distill=0.5, amp=True), net="dropout", callbacks=[kept])
+    assert not kept.teacher.training
+    assert kept.model is not kept.teacher
+    assert all(torch.equal(value, before[name]) for name, value in kept.teacher.state_dict().items())
+    assert all(parameter.grad is None for parameter in kept.teacher.parameters())
+    saved = checkpoint.load(tmp_path / "latest.pth")
+    assert saved["model"].keys() == before.keys()
+    held = [name for group in saved["optimizer"]["param_groups"] for name in group["params"]]
+    assert len(held) == len(list(kept.model.parameters()))
+
+
+@pytest.mark.parametrize("distill", [0.0, 0.5])
+def test_a_teacher_and_a_share_for_it_go_together(
+    tmp_path: Path, distill: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = tiny_run.train
+
+    def other_way_round(*arguments: object, teacher: object, **settings: object) -> object:
+        return real(*arguments, teacher=None if distill else tiny_teacher("plain"), **settings)
+
+    monkeypatch.setattr(tiny_run, "train", other_way_round)
+    with pytest.raises(ValueError, match=f"distill is {distill:g}: give a teacher"):
+        run(tiny_recipe(tmp_path, distill=distill))
 
 
 def test_param_groups_are_three() -> None:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 import torchvision
 from torchvision.models import GoogLeNetOutputs, InceptionOutputs
 
-from training.loss import logits_and_loss
+from training.loss import distilled, logits_and_loss
 
 
 def some_logits(seed: int) -> torch.Tensor:
@@ -57,3 +57,54 @@ def test_gradients_reach_every_classifier_of_googlenet() -> None:
 def test_other_outputs_are_refused(output: object) -> None:
     with pytest.raises(ValueError, match=f"returns a {type(output).__name__}: return the logits alone"):
         logits_and_loss(output, LABELS)
+
+
+# Distillation -----------------------------------------------------------------------------------------------
+
+
+def gradient(student: torch.Tensor, teacher: torch.Tensor, share: float, temperature: float) -> torch.Tensor:
+    """Of the distilled loss in the student's logits [n, classes]."""
+    student = student.detach().requires_grad_()
+    logits, loss = logits_and_loss(student, LABELS)
+    distilled(loss, logits, teacher, share, temperature).backward()
+    return student.grad
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0, 20.0])
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_the_distilled_loss_and_its_gradient_are_those_written_out(share: float, temperature: float) -> None:
+    """d/dz of the mean of T^2 KL(p | q) is T (q - p) / n, of the cross-entropy (softmax(z) - one-hot) / n."""
+    student, teacher = 5 * some_logits(0).double(), 5 * some_logits(1).double()
+    p, q = ((scores / temperature).exp() for scores in (teacher, student))
+    p, q = p / p.sum(1, keepdim=True), q / q.sum(1, keepdim=True)
+    plain = student.exp() / student.exp().sum(1, keepdim=True)
+    one_hot = torch.zeros(5, 4, dtype=torch.float64)
+    one_hot[range(5), LABELS] = 1
+    loss = (1 - share) * -(one_hot * plain.log()).sum() / 5
+    loss = loss + share * temperature**2 * (p * (p / q).log()).sum() / 5
+    expected = ((1 - share) * (plain - one_hot) + share * temperature * (q - p)) / 5
+
+    found = distilled(logits_and_loss(student, LABELS)[1], student, teacher, share, temperature)
+    assert found.item() == pytest.approx(loss.item(), rel=1e-12)
+    assert torch.allclose(gradient(student, teacher, share, temperature), expected, rtol=0, atol=1e-14)
+    in_float32 = gradient(student.float(), teacher.float(), share, temperature)
+    assert torch.allclose(in_float32.double(), expected, rtol=0, atol=2e-6)
+
+
+def test_a_student_like_its_teacher_has_nothing_to_learn_from_it() -> None:
+    scores = 5 * some_logits(0).double()
+    assert gradient(scores, scores, 1.0, 4.0).abs().max() < 1e-15
+    assert gradient(scores, scores, 0.5, 4.0).abs().max() > 0.01
+
+
+def test_no_share_is_the_old_loss_to_the_last_bit() -> None:
+    logits, loss = logits_and_loss(some_logits(0), LABELS, 0.1)
+    assert torch.equal(distilled(loss, logits, some_logits(1), 0.0, 4.0), loss)
+
+
+def test_a_teacher_under_autocast_is_widened() -> None:
+    logits, loss = logits_and_loss(some_logits(0).bfloat16(), LABELS)
+    found = distilled(loss, logits, some_logits(1).bfloat16(), 0.5, 4.0)
+    assert found.dtype == torch.float32
+    exact = distilled(loss.double(), logits.double(), some_logits(1).bfloat16().double(), 0.5, 4.0)
+    assert found.item() == pytest.approx(exact.item(), rel=1e-6)

@@ -35,11 +35,12 @@ def in_two_processes(folder: Path, *words: str) -> None:
     assert [process.returncode for process in processes] == [0, 0], outputs
 
 
-def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("distill", [0.0, 0.5])
+def test_two_processes_take_the_steps_of_one(tmp_path: Path, distill: float) -> None:
     """50 images in batches of 7 and 8: the processes' parts are of 3 and 4 images, or 4 and 4, each cut in two."""
     one, two = tmp_path / "one", tmp_path / "two"
-    run(tiny_recipe(one), callbacks=[StepSum()])
-    in_two_processes(two, "--accumulate", "2")
+    run(tiny_recipe(one, distill=distill), callbacks=[StepSum()])
+    in_two_processes(two, "--accumulate", "2", "--distill", str(distill))
     a, b = (checkpoint.load(folder / "finish.pth") for folder in (one, two))
     for name, value in a["model"].items():
         assert torch.allclose(value, b["model"][name], rtol=0, atol=1e-12), name

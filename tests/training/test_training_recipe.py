@@ -7,7 +7,17 @@ from dataclasses import dataclass, field
 import pytest
 
 from base_model import model_names
-from training import Recipe, add_options, base_recipe, from_options, read_network, resrep_recipe, to_plain
+from training import (
+    Recipe,
+    add_options,
+    base_recipe,
+    default_values,
+    fast_recipe,
+    from_options,
+    read_network,
+    resrep_recipe,
+    to_plain,
+)
 
 
 def parser_for(*recipes: object) -> argparse.ArgumentParser:
@@ -22,6 +32,16 @@ def test_every_network_has_both_recipes(arch: str) -> None:
     assert base.arch == resrep.arch == arch
     assert (base.output_dir, resrep.output_dir) == (f"{arch}_train", f"resrep_models/{arch}_train")
     assert (base.val_interval, resrep.val_interval, resrep.save_interval) == (5, 2, 5)
+
+
+@pytest.mark.parametrize("arch", model_names())
+def test_a_short_run_is_resreps_but_for_its_length_and_rates(arch: str) -> None:
+    fast = fast_recipe(arch)
+    assert (fast.lr, fast.schedule, fast.min_lr, fast.epochs) == (0.02, "cosine", 0.0, 12)
+    assert fast.batch_size == (256 if fast.dataset == "imagenet" else 128)
+    assert fast.weight_decay == (5e-4 if fast.dataset == "cifar10" else 1e-4)
+    changed = {name: getattr(fast, name) for name in ("lr", "epochs", "batch_size", "weight_decay")}
+    assert fast == dataclasses.replace(resrep_recipe(arch), **changed)
 
 
 def test_recipes_hold_the_papers_settings() -> None:
@@ -59,6 +79,11 @@ def test_recipes_hold_the_papers_settings() -> None:
         ("momentum", 1.0),
         ("weight_decay", -1e-4),
         ("label_smoothing", 1.0),
+        ("distill", -0.1),
+        ("distill", 1.1),
+        ("distill", float("nan")),
+        ("temperature", 0.0),
+        ("temperature", float("inf")),
         ("seed", -1),
         ("max_steps", -1),
         ("workers", -1),
@@ -98,6 +123,28 @@ def test_unknown_options_and_values_exit_with_2(words: list[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         parser_for(base_recipe("src56")).parse_args(words)
     assert stopped.value.code == 2
+
+
+@dataclass(frozen=True)
+class Numbers:
+    steps: int | float = 200
+
+
+@pytest.mark.parametrize(("text", "value"), [("200", 200), ("200.0", 200), ("2e2", 200), ("0.25", 0.25), ("0", 0)])
+def test_a_number_is_whole_where_it_can_be(text: str, value: float) -> None:
+    parser = parser_for(Numbers())
+    steps = from_options(parser.parse_args(["--steps", text]), Numbers()).steps
+    assert (steps, type(steps)) == (value, type(value))
+    assert parser.parse_args([]).steps == 200
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--steps", "many"])
+
+
+def test_default_values_are_those_of_the_classes() -> None:
+    assert default_values(Numbers(3), Method(layers=("a",))) == {"steps": 200, "strength": 1e-4, "layers": None}
+    recipe = default_values(base_recipe("src56"))
+    assert "arch" not in recipe
+    assert (recipe["milestones"], recipe["epochs"]) == ([], 240)
 
 
 @dataclass(frozen=True)
@@ -150,11 +197,14 @@ def test_networks_from_anywhere_have_recipes(arch: str, folder: str) -> None:
     assert base.dataset == resrep.dataset == "folder"
     assert base.batch_size == resrep.batch_size == 128
     assert base_recipe(arch, "imagenet").batch_size == resrep_recipe(arch, "imagenet").batch_size == 256
-    for recipe in (base_recipe, resrep_recipe):
+    fast, fast_imagenet = fast_recipe(arch, "folder"), fast_recipe(arch, "imagenet")
+    assert (fast.batch_size, fast.weight_decay, fast.output_dir) == (128, 1e-4, f"resrep_models/{folder}")
+    assert (fast_imagenet.batch_size, fast_imagenet.weight_decay, fast_imagenet.epochs) == (256, 1e-4, 12)
+    for recipe in (base_recipe, resrep_recipe, fast_recipe):
         with pytest.raises(ValueError, match="--dataset"):
             recipe(arch)
 
 
 def test_the_data_changes_no_other_setting_of_our_own_networks() -> None:
-    for recipe in (base_recipe, resrep_recipe):
+    for recipe in (base_recipe, resrep_recipe, fast_recipe):
         assert recipe("src56", "folder") == dataclasses.replace(recipe("src56"), dataset="folder")

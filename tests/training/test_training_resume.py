@@ -54,14 +54,16 @@ def assert_same_runs(one: Path, other: Path) -> None:
     assert metrics_without_times(one) == metrics_without_times(other)
 
 
-def test_kill_in_mid_epoch_changes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("distill", [0.0, 0.5])
+def test_kill_in_mid_epoch_changes_nothing(tmp_path: Path, distill: float) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    run(tiny_recipe(whole), net="dropout", callbacks=[StepSum(), Callback()])
-    stopped = command(killed, "--kill-at", "11")  # checkpoints at 3, 6, 7 (epoch), 9
+    run(tiny_recipe(whole, distill=distill), net="dropout", callbacks=[StepSum(), Callback()])
+    settings = ("--distill", str(distill))
+    stopped = command(killed, *settings, "--kill-at", "11")  # checkpoints at 3, 6, 7 (epoch), 9
     assert stopped.returncode == -signal.SIGKILL, stopped.stderr
     assert checkpoint.load(killed / "latest.pth")["step"] == 9
     assert not (killed / "finish.hdf5").exists()
-    resumed = command(killed, "-c", "continue")
+    resumed = command(killed, *settings, "-c", "continue")
     assert resumed.returncode == 0, resumed.stderr
     assert_same_runs(whole, killed)
     assert len(json.loads((killed / "run.json").read_text())["resumed"]) == 1

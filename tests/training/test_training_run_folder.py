@@ -53,6 +53,20 @@ def test_other_recipe_is_refused_with_what_differs(tmp_path: Path, mode: str | N
     assert prepare(tmp_path, other, "fs") is RunState.START
 
 
+@pytest.mark.parametrize(("name", "state"), [("latest.pth", RunState.RESUME), ("finish.hdf5", RunState.FINISHED)])
+def test_a_setting_that_a_run_is_older_than_counts_as_its_default(tmp_path: Path, name: str, state: RunState) -> None:
+    defaults = {"death_steps": 0, "score": "norm", "lr": 0.3, "include": []}
+    fill(tmp_path, name)
+    newer = {**RECIPE, "death_steps": 0, "score": "norm", "include": []}
+    assert prepare(tmp_path, newer, "continue", defaults) is state
+    for other in ({"death_steps": 9}, {"score": "taylor"}, {"lr": 0.3}):  # lr was written down: the default isn't asked
+        with pytest.raises(ValueError, match="another recipe") as refused:
+            prepare(tmp_path, newer | other, "continue", defaults)
+        assert str(refused.value).count(": there") == 1
+    with pytest.raises(ValueError, match="score: there unset"):
+        prepare(tmp_path, newer, "continue")
+
+
 def test_fields_that_change_no_result_may_differ(tmp_path: Path) -> None:
     fill(tmp_path, "latest.pth")
     assert prepare(tmp_path, {**RECIPE, "output_dir": "y", "workers": 3}, "continue") is RunState.RESUME

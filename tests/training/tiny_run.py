@@ -63,6 +63,16 @@ class DropoutNet(nn.Module):
         return self.fc(F.dropout(F.relu(self.bn(self.conv(images))).mean((2, 3)), 0.3, self.training))
 
 
+NETS = {"plain": PlainNet, "dropout": DropoutNet}
+
+
+def tiny_teacher(net: str) -> nn.Module:
+    """The same network with other weights, in training mode: whoever takes it must see to the rest."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return NETS[net]()
+
+
 class KillAt(Callback):
     """Ends the process as `kill -9` does, right after a step."""
 
@@ -118,8 +128,9 @@ def run(
 ) -> tuple[nn.Module, TrainResult]:
     """Train; weights are written with torch.save, whatever the name."""
     torch.manual_seed(recipe.seed)
-    model = {"plain": PlainNet, "dropout": DropoutNet}[net]()
+    model = NETS[net]()
     groups = {"lr": recipe.lr, "momentum": recipe.momentum, "weight_decay": recipe.weight_decay}
+    teacher = tiny_teacher(net) if recipe.distill else None
     with init_world(recipe.device) as world:
         todo = prepare(recipe.output_dir, to_plain(recipe), conti_or_fs) if world.is_first else None
         resume = broadcast_object(world, todo) is RunState.RESUME
@@ -134,6 +145,7 @@ def run(
                 write_weights=lambda path, network: torch.save(network.state_dict(), path),
                 callbacks=callbacks,
                 resume=resume,
+                teacher=teacher,
             )
     return model, result
 

@@ -1,0 +1,125 @@
+"""What the runs of short_schedules.py came to, read from their folders."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from training.run_folder import FINISH_WEIGHTS, METRICS, RUN
+
+RESULT = "result.json"
+WHERE = ("output_dir", "data_dir", "base_weights", "weights", "device", "workers", "log_interval", "seed")  # not how
+
+Figures = dict[str, Any]
+
+
+def read_run(folder: Path) -> Figures | None:
+    """The figures of a finished run, whichever script wrote it; None where it isn't finished.
+
+    top1: of the narrow network with the last epoch's weights, in percent; base: of the network that the run started
+    from; before_cut, after_cut: around the cut (or the conversion), None where there was none.
+    """
+    if not (folder / FINISH_WEIGHTS).exists():
+        return None
+    path = folder / RESULT
+    result = json.loads(path.read_text()) if path.exists() else None
+    if result is None:
+        return None if _has_result(folder) else _of_base_training(folder)
+    if "conversion" in result:
+        return _of_pruning(result) if "converted" in result else None
+    return _of_rival(result)
+
+
+def entry_of(folders: Mapping[int, Path]) -> Figures:
+    """The figures of one arm: of each seed, and over all. spread: sample standard deviation; None for one seed."""
+    found = {seed: read_run(folder) for seed, folder in sorted(folders.items())}
+    runs = [{"seed": seed, **figures} for seed, figures in found.items()]
+    recipe = {name: value for name, value in runs[0]["run"]["recipe"].items() if name not in WHERE}
+    for figures in runs:
+        run = figures.pop("run")
+        figures |= {name: run[name] for name in ("started", "commit", "versions", "hardware", "threads", "device")}
+    changes = [figures["top1"] - figures["base"] for figures in runs if figures["base"] is not None]
+    return {
+        "top1": over_seeds([figures["top1"] for figures in runs]),
+        "change": over_seeds(changes) if changes else None,
+        "macs_ratio": over_seeds([figures["macs_ratio"] for figures in runs]),
+        "recipe": recipe,
+        "runs": runs,
+    }
+
+
+def over_seeds(values: Sequence[float]) -> Figures:
+    """Mean, sample standard deviation (None for one value) and how many."""
+    spread = statistics.stdev(values) if len(values) > 1 else None
+    return {"mean": statistics.fmean(values), "spread": spread, "n": len(values)}
+
+
+def in_short(entries: Sequence[Figures]) -> str:
+    """The entries as lines of text."""
+    rows = [("arm", "epochs", "lr", "n", "top-1 %", "spread", "change", "MACs", "before cut", "after cut")]
+    for entry in entries:
+        around = [[run[name] for run in entry["runs"] if run[name] is not None] for name in ("before_cut", "after_cut")]
+        top1, change = entry["top1"], entry["change"]
+        rows.append(
+            (
+                entry["arm"],
+                str(entry["epochs"]),
+                f"{entry['lr']:g}",
+                str(top1["n"]),
+                f"{top1['mean']:.2f}",
+                "-" if top1["spread"] is None else f"{top1['spread']:.2f}",
+                "-" if change is None else f"{change['mean']:+.2f}",
+                f"{entry['macs_ratio']['mean']:.3f}",
+                *(f"{statistics.fmean(values):.2f}" if values else "-" for values in around),
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    )
+
+
+def _has_result(folder: Path) -> bool:
+    """Whether this run's script is one that writes result.json when all is done."""
+    recipe = json.loads((folder / RUN).read_text())["recipe"]
+    return "flops_target" in recipe
+
+
+def _of_base_training(folder: Path) -> Figures:
+    lines = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+    evaluated = [line["val"]["top1"] for line in lines if "val" in line]
+    run = json.loads((folder / RUN).read_text())
+    return {
+        "top1": evaluated[-1],
+        "base": evaluated[0],
+        "before_cut": None,
+        "after_cut": None,
+        "macs_ratio": 1.0,
+        "widths": None,
+        "run": run,
+    }
+
+
+def _of_pruning(result: Figures) -> Figures:
+    return {
+        "top1": result["converted"]["top1"],
+        "base": result["base"]["top1"],
+        "before_cut": result["last_epoch"]["top1"],
+        "after_cut": result["converted"]["top1"],
+        "macs_ratio": result["conversion"]["macs_ratio"],
+        "widths": result["conversion"]["widths"],
+        "run": result["run"],
+    }
+
+
+def _of_rival(result: Figures) -> Figures:
+    around = {name: result[name] and result[name]["top1"] for name in ("base", "before_cut", "after_cut")}
+    return {
+        "top1": result["last_epoch"]["top1"],
+        **around,
+        **{name: result[name] for name in ("macs_ratio", "widths", "run")},
+    }

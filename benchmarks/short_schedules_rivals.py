@@ -1,0 +1,349 @@
+"""Other ways to a narrow network than compactors, each trained by this project's own loop on its own data.
+
+    python benchmarks/short_schedules_rivals.py --how l1 -a src20 --dataset folder --data-dir DIR \\
+        --weights src20_train/finish.hdf5 --epochs 12 --schedule cosine --milestones --lr 0.05 --output-dir l1
+
+l1: the first convolution of every block keeps the same share of its filters, those with the largest L1 norm (Li et al.,
+2017), and the narrow network is fine-tuned. scratch: a new network of those widths. torch-pruning: Torch-Pruning's
+group sparsity (Fang et al., 2023) for a part of the epochs, its own cut of the same layers to the same MACs, then
+fine-tuning for the rest; that part's run is in the folder sparse/ of the run's. With --distill the network of --weights
+teaches. A run that was stopped goes on with `-c continue`; the folder gets result.json when all is done.
+"""
+
+import argparse
+import copy
+import json
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the checkout without PYTHONPATH
+
+from base_model import build_model, full_widths, model_names
+from data import Data
+from rr import param_groups
+from rr.files import load_start, load_strict, read_hdf5, read_weights, save_hdf5
+from training import (
+    Callback,
+    Recipe,
+    RunLog,
+    RunState,
+    TrainState,
+    World,
+    add_continue,
+    add_options,
+    base_recipe,
+    count_macs,
+    data_for,
+    evaluate,
+    exit_on_bad_input,
+    file_attributes,
+    from_options,
+    init_world,
+    network_builder,
+    prepare,
+    read_network,
+    to_plain,
+    train,
+)
+from training.log import write_whole
+from training.run_folder import FINISH_WEIGHTS, METRICS, RUN
+
+RESULT, SPARSE = "result.json", "sparse"
+INNER = re.compile(r"\.block\d+\.conv1\.conv$")  # what the paper prunes in these networks
+PRUNING_STEPS = 400  # of Torch-Pruning's cut, as in its own experiments
+
+
+@dataclass(frozen=True)
+class Rival:
+    """Which way, from which network, to how many MACs. Raises ValueError, with the fix, on a value that can't be."""
+
+    how: str = field(
+        default="l1", metadata={"help": "which way to a narrow network", "choices": ("l1", "scratch", "torch-pruning")}
+    )
+    base_weights: str | None = field(
+        default=None, metadata={"flags": ("--weights",), "help": "weights of the trained network; scratch needs none"}
+    )
+    flops_target: float = field(default=0.47, metadata={"help": "share of the MACs to keep at most"})
+    sparse_share: float = field(default=0.5, metadata={"help": "torch-pruning: share of the epochs before the cut"})
+    sparse_lr: float = field(default=0.01, metadata={"help": "torch-pruning: learning rate before the cut"})
+    sparse_penalty: float = field(default=5e-4, metadata={"help": "torch-pruning: its regularisation (reg)"})
+
+    def __post_init__(self) -> None:
+        checks = {
+            "flops_target must be more than 0 and less than 1": 0 < self.flops_target < 1,
+            "sparse_share must be more than 0 and less than 1": 0 < self.sparse_share < 1,
+            "sparse_lr must be more than 0": self.sparse_lr > 0,
+            "sparse_penalty must be at least 0": self.sparse_penalty >= 0,
+        }
+        for message, holds in checks.items():
+            if not holds:
+                raise ValueError(f"{message}, not {getattr(self, message.split()[0])!r}")
+        if self.base_weights is None and self.how != "scratch":
+            raise ValueError(f"how '{self.how}' starts from a trained network: give its file with --weights")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the script with these arguments (default: the command line's)."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    with exit_on_bad_input():
+        defaults = base_recipe(*read_network(arguments)), Rival(how="scratch")
+        parser = argparse.ArgumentParser(
+            usage="%(prog)s --how WAY -a NAME [options]",
+            description=__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        add_continue(parser)
+        add_options(parser, *defaults)
+        options = parser.parse_args(arguments)
+        recipe, rival = (from_options(options, default) for default in defaults)
+        run(recipe, rival, options.conti_or_fs)
+
+
+def run(recipe: Recipe, rival: Rival, conti_or_fs: str | None = None) -> None:
+    """Make the network narrow, train it, write what came of it; raises ValueError for what a person can put right."""
+    if recipe.arch not in model_names() or not recipe.arch.startswith("src"):
+        raise ValueError(f"only the CIFAR ResNets have these layers, not {recipe.arch}: give -a src20, say")
+    if recipe.distill and rival.base_weights is None:
+        raise ValueError("distill needs a teacher, the trained network: give its file with --weights")
+    with init_world(recipe.device) as world:
+        data = data_for(recipe.arch, recipe.dataset, recipe.data_dir, recipe.image_size, recipe.workers)
+        torch.manual_seed(recipe.seed)
+        start = network_builder(recipe.arch, data)().to(world.device)
+        if rival.base_weights is not None:
+            load_start(start, read_weights(rival.base_weights).arrays, rival.base_weights, data.num_classes)
+        teacher = copy.deepcopy(start) if recipe.distill else None
+        before_cut, recipe_after = start, recipe
+        if rival.how == "torch-pruning":
+            before, recipe_after = two_parts(recipe, rival)
+            before_cut = copy.deepcopy(start)
+            learn_sparsity(before, rival, before_cut, data, world, teacher, conti_or_fs)
+        narrow = cut(rival, recipe.arch, before_cut, data)
+        train_in_folder(recipe_after, rival, narrow, data, world, teacher, conti_or_fs)
+        write_result(recipe_after, rival, (start, before_cut, narrow), data, world)
+
+
+def two_parts(recipe: Recipe, rival: Rival) -> tuple[Recipe, Recipe]:
+    """The recipes before and behind the cut, whose epochs are all of the recipe's. Sparsity takes the decay's place."""
+    if recipe.epochs < 2:
+        raise ValueError("how 'torch-pruning' trains before the cut and behind it: give --epochs 2 at least")
+    first = min(max(round(recipe.epochs * rival.sparse_share), 1), recipe.epochs - 1)
+    folder = str(Path(recipe.output_dir) / SPARSE)
+    before = replace(recipe, epochs=first, lr=rival.sparse_lr, weight_decay=0.0, output_dir=folder)
+    return before, replace(recipe, epochs=recipe.epochs - first)
+
+
+def learn_sparsity(
+    recipe: Recipe,
+    rival: Rival,
+    model: nn.Module,
+    data: Data,
+    world: World,
+    teacher: nn.Module | None,
+    conti_or_fs: str | None,
+) -> None:
+    """Train the full network with Torch-Pruning's regularisation, or load what an earlier start of the run trained."""
+    if not train_in_folder(recipe, rival, model, data, world, teacher, conti_or_fs, [SparseLearning(rival, data)]):
+        finished = Path(recipe.output_dir) / FINISH_WEIGHTS
+        load_strict(model, read_hdf5(finished).arrays, str(finished))
+
+
+class SparseLearning(Callback):
+    """Torch-Pruning's regularisation, added to the gradients before each step as its own loops do."""
+
+    def __init__(self, rival: Rival, data: Data) -> None:
+        self.rival, self.data = rival, data
+
+    def on_start(self, state: TrainState) -> None:
+        pruner = group_pruner(state.model, self.data, self.rival.sparse_penalty)
+        state.optimizer.register_step_pre_hook(lambda *_: pruner.regularize(state.model))
+
+
+def train_in_folder(
+    recipe: Recipe,
+    rival: Rival,
+    model: nn.Module,
+    data: Data,
+    world: World,
+    teacher: nn.Module | None,
+    conti_or_fs: str | None,
+    callbacks: Sequence[Callback] = (),
+) -> bool:
+    """Train the model in the recipe's folder; False where that was finished before (the model stays as it is)."""
+    everything = {**to_plain(recipe), **to_plain(rival)}
+    todo = prepare(recipe.output_dir, everything, conti_or_fs)
+    if todo is RunState.FINISHED:
+        return False
+    with RunLog(recipe.output_dir, world, everything, resume=todo is RunState.RESUME) as log:
+        train(
+            recipe,
+            model,
+            data,
+            world,
+            log,
+            param_groups=lambda network: param_groups(
+                network,
+                lr=recipe.lr,
+                momentum=recipe.momentum,
+                weight_decay=recipe.weight_decay,
+                bias_lr_factor=recipe.bias_lr_factor,
+            ),
+            write_weights=lambda path, network: save_hdf5(
+                path, network.state_dict(), file_attributes(recipe, data), widths_of(network)
+            ),
+            callbacks=callbacks,
+            resume=todo is RunState.RESUME,
+            teacher=teacher,
+        )
+    return True
+
+
+# The cuts ---------------------------------------------------------------------------------------------------
+
+
+def cut(rival: Rival, arch: str, model: nn.Module, data: Data) -> nn.Module:
+    """The narrow network, from the model's own weights but for 'scratch'. The model stays as it is."""
+    if rival.how == "torch-pruning":
+        return cut_by_torch_pruning(copy.deepcopy(model), data, rival.flops_target)
+    sizes = {"num_classes": data.num_classes, "in_channels": data.in_channels, "image_size": data.image_size}
+    narrow = build_model(arch, uniform_widths(arch, data, rival.flops_target), **sizes)
+    if rival.how == "l1":
+        copy_largest(model, narrow)
+    return narrow.to(next(model.parameters()).device)
+
+
+def uniform_widths(arch: str, data: Data, target: float) -> list[int]:
+    """The widths with one share of the filters in the first convolution of every block, the largest share for which
+    at most `target` of the MACs remain. ValueError where one filter in each is too many."""
+    sizes = {"num_classes": data.num_classes, "in_channels": data.in_channels, "image_size": data.image_size}
+    image = torch.zeros(1, data.in_channels, data.image_size, data.image_size)
+    full = full_widths(arch)
+    with torch.device("meta"):
+        names = [name for name, _ in convolutions(build_model(arch, **sizes))]
+    most = 1024
+
+    def widths(share: int) -> list[int]:
+        return [
+            max(1, (2 * width * share + most) // (2 * most)) if INNER.search(name) else width
+            for name, width in zip(names, full, strict=True)
+        ]
+
+    def macs(share: int) -> int:
+        return count_macs(build_model(arch, widths(share), **sizes), image)
+
+    low, high, limit = 0, most, target * macs(most)
+    if macs(low) > limit:
+        raise ValueError(f"flops_target {target:g} can't be reached: with one filter in each layer more remain")
+    while high - low > 1:  # macs(low) <= limit < macs(high)
+        middle = (low + high) // 2
+        low, high = (middle, high) if macs(middle) <= limit else (low, middle)
+    return widths(low)
+
+
+def convolutions(model: nn.Module) -> list[tuple[str, nn.Conv2d]]:
+    """Every convolution by name, in building order, which is that of the widths."""
+    return [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
+
+
+def widths_of(model: nn.Module) -> list[int]:
+    """The width of every convolution."""
+    return [module.out_channels for _, module in convolutions(model)]
+
+
+@torch.no_grad()
+def copy_largest(model: nn.Module, narrow: nn.Module) -> None:
+    """Give the narrow network the weights of those filters of the model that have the largest L1 norms."""
+    state = dict(model.state_dict())
+    for name, conv in convolutions(model):
+        if not INNER.search(name):
+            continue
+        norms = conv.weight.abs().sum((1, 2, 3))  # [D]
+        kept = norms.topk(narrow.get_submodule(name).out_channels).indices.sort().values
+        block = name.removesuffix(".conv1.conv")
+        for key in [key for key, value in state.items() if key.startswith(f"{block}.conv1.") and value.dim() > 0]:
+            state[key] = state[key][kept]
+        reader = f"{block}.conv2.conv.weight"
+        state[reader] = state[reader][:, kept]
+    narrow.load_state_dict(state)
+
+
+def group_pruner(model: nn.Module, data: Data, penalty: float) -> Any:
+    """Torch-Pruning's GroupNormPruner as in its own CIFAR experiments, for the first convolutions of the blocks."""
+    try:
+        import torch_pruning
+    except ImportError:
+        raise ValueError("how 'torch-pruning' needs that package: `pip install torch-pruning`") from None
+    others = [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d | nn.Linear) and not INNER.search(name)
+    ]
+    device = next(model.parameters()).device
+    return torch_pruning.pruner.GroupNormPruner(
+        model,
+        torch.zeros(1, data.in_channels, data.image_size, data.image_size, device=device),
+        importance=torch_pruning.importance.GroupMagnitudeImportance(p=2, normalizer="max"),
+        reg=penalty,
+        global_pruning=True,
+        pruning_ratio=1.0,
+        iterative_steps=PRUNING_STEPS,
+        ignored_layers=others,
+    )
+
+
+def cut_by_torch_pruning(model: nn.Module, data: Data, target: float) -> nn.Module:
+    """Prune the model in place, step by step, until at most `target` of the MACs remain."""
+    image = torch.zeros(1, data.in_channels, data.image_size, data.image_size, device=next(model.parameters()).device)
+    limit = target * count_macs(model, image)
+    pruner = group_pruner(model, data, 0.0)
+    for _ in range(PRUNING_STEPS):
+        if count_macs(model, image) <= limit:
+            return model
+        pruner.step()
+    raise ValueError(f"flops_target {target:g} can't be reached: raise it")
+
+
+# What came of it --------------------------------------------------------------------------------------------
+
+
+def write_result(
+    recipe: Recipe, rival: Rival, networks: tuple[nn.Module, nn.Module, nn.Module], data: Data, world: World
+) -> None:
+    """result.json, last of all: the given network, the one before the cut, the one right behind it, and the last epoch.
+
+    networks: the given one, the one before the cut, and one of the widths behind it.
+    """
+    folder = Path(recipe.output_dir)
+    start, before_cut, narrow = networks
+    image = torch.zeros(1, data.in_channels, data.image_size, data.image_size, device=world.device)
+    macs_before, macs_after = count_macs(start, image), count_macs(narrow.to(world.device), image)
+    lines = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+    evaluated = [line["val"] for line in lines if "val" in line]
+    settings = {"batch_size": recipe.batch_size, "amp": recipe.amp, "channels_last": recipe.channels_last}
+    trained = rival.how != "scratch"
+    base, before = (
+        evaluate(network, data, world, **settings).to_dict() if trained else None for network in (start, before_cut)
+    )
+    found = {
+        "base": base,
+        "before_cut": before,
+        "after_cut": evaluated[0] if trained else None,
+        "last_epoch": evaluated[-1],
+        "widths": widths_of(narrow),
+        "macs_before": macs_before,
+        "macs_after": macs_after,
+        "macs_ratio": macs_after / macs_before,
+        "run": json.loads((folder / RUN).read_text()),
+    }
+    write_whole(folder / RESULT, json.dumps(found, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,417 @@
+"""The benchmark of short schedules: the rivals' cuts, what is read from runs, and a tiny call of it, killed too."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from base_model import build_model, full_widths
+from benchmarks import short_schedules, short_schedules_rivals
+from benchmarks.short_schedules import ARMS
+from benchmarks.short_schedules_results import entry_of, over_seeds, read_run
+from benchmarks.short_schedules_rivals import (
+    INNER,
+    Rival,
+    SparseLearning,
+    convolutions,
+    cut,
+    cut_by_torch_pruning,
+    two_parts,
+    uniform_widths,
+    widths_of,
+)
+from data import Data, load_data
+from rr.files import read_hdf5, save_hdf5
+from training import Recipe, TrainState, count_macs, loop
+
+SCRIPT = Path(short_schedules.__file__)
+IMAGE = torch.zeros(1, 1, 8, 8)
+
+
+@pytest.fixture(scope="module")
+def data() -> Data:
+    return load_data("digits", image_size=8)
+
+
+@pytest.fixture
+def network() -> nn.Module:
+    """Trained-looking: BN statistics and scales that aren't the initial ones. float64, so that sums can be compared."""
+    torch.manual_seed(1)
+    model = build_model("src20", in_channels=1).double().eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.weight, module.running_var):
+                nn.init.uniform_(tensor, 0.5, 1.5)
+            for tensor in (module.bias, module.running_mean):
+                nn.init.uniform_(tensor, -0.3, 0.3)
+    return model
+
+
+def images(number: int = 5) -> torch.Tensor:
+    return torch.randn(number, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+def silence(model: nn.Module, name: str, channels: torch.Tensor) -> None:
+    """Make these channels of an inner convolution 0 behind its BN."""
+    norm = model.get_submodule(name.removesuffix("conv") + "bn")
+    with torch.no_grad():
+        norm.weight[channels] = 0
+        norm.bias[channels] = 0
+
+
+def inner_convolutions(model: nn.Module) -> list[tuple[str, nn.Conv2d]]:
+    return [(name, conv) for name, conv in convolutions(model) if INNER.search(name)]
+
+
+# The cuts ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", [0.2, 0.47, 0.9])
+def test_l1_has_one_share_of_filters_and_the_largest_that_fits(data: Data, target: float) -> None:
+    widths, full = uniform_widths("src20", data, target), full_widths("src20")
+    limit = target * count_macs(build_model("src20", in_channels=1), IMAGE)
+    pruned = [index for index, pair in enumerate(zip(widths, full, strict=True)) if pair[0] < pair[1]]
+    names = [name for name, _ in convolutions(build_model("src20"))]
+    assert [names[index] for index in pruned] == [name for name in names if INNER.search(name)]
+    assert len(pruned) == 9
+    least = max((widths[index] - 0.5) / full[index] for index in pruned)
+    most = min((widths[index] + 0.5) / full[index] for index in pruned)
+    assert least <= most  # one share rounds to all of these widths
+    assert count_macs(build_model("src20", widths, in_channels=1), IMAGE) <= limit
+    larger = [
+        width + ((width + 0.5) / whole == most) if index in pruned else width
+        for index, (width, whole) in enumerate(zip(widths, full, strict=True))
+    ]
+    assert larger != widths
+    assert count_macs(build_model("src20", larger, in_channels=1), IMAGE) > limit
+
+
+def test_a_target_under_one_filter_each_is_refused(data: Data) -> None:
+    with pytest.raises(ValueError, match="can't be reached"):
+        uniform_widths("src20", data, 0.01)
+
+
+def test_l1_keeps_the_filters_with_the_largest_norms_and_all_their_numbers(network: nn.Module, data: Data) -> None:
+    narrow = cut(Rival("l1", "some.hdf5"), "src20", network, data).double().eval()
+    for name, conv in inner_convolutions(network):
+        norms = [kernel.abs().sum().item() for kernel in conv.weight.detach()]
+        width = narrow.get_submodule(name).out_channels
+        silence(network, name, torch.tensor(sorted(range(len(norms)), key=norms.__getitem__)[:-width]))
+    with torch.no_grad():
+        assert torch.allclose(narrow(images()), network(images()), rtol=0, atol=1e-5)  # it was built in float32
+
+
+def test_scratch_has_the_widths_of_l1_and_none_of_its_weights(network: nn.Module, data: Data) -> None:
+    narrow, other = (cut(Rival(how, "some.hdf5"), "src20", network, data) for how in ("l1", "scratch"))
+    assert widths_of(narrow) == widths_of(other)
+    assert not any(
+        torch.equal(a.weight, b.weight)
+        for (_, a), (_, b) in zip(convolutions(narrow), convolutions(other), strict=True)
+    )
+
+
+def test_torch_pruning_cuts_inner_layers_alone_and_dead_channels_first(network: nn.Module, data: Data) -> None:
+    network = network.float()
+    generator = torch.Generator().manual_seed(3)
+    dead = {}
+    for name, conv in inner_convolutions(network):
+        dead[name] = torch.randperm(conv.out_channels, generator=generator)[: conv.out_channels * 6 // 10]
+        silence(network, name, dead[name])
+        with torch.no_grad():
+            conv.weight[dead[name]] *= 1e-3  # not 0: what is equal goes at once
+            network.get_submodule(name.replace("conv1.conv", "conv2.conv")).weight[:, dead[name]] *= 1e-3
+    with torch.no_grad():
+        before = network(images().float())
+    narrow = cut_by_torch_pruning(network, data, 0.47).eval()
+    limit = 0.47 * count_macs(build_model("src20", in_channels=1), IMAGE)
+    assert 0.97 * limit < count_macs(narrow, IMAGE) <= limit
+    for (name, conv), whole in zip(convolutions(narrow), full_widths("src20"), strict=True):
+        assert (conv.out_channels < whole) == (name in dead), name
+    with torch.no_grad():
+        assert torch.allclose(narrow(images().float()), before, rtol=0, atol=1e-5)
+
+
+def test_sparse_learning_pulls_at_the_layers_that_are_cut_and_at_no_others(network: nn.Module, data: Data) -> None:
+    network = network.float()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    state = SimpleNamespace(model=network, optimizer=optimizer)
+    SparseLearning(Rival("torch-pruning", "some.hdf5", sparse_penalty=0.1), data).on_start(state)
+    before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    changed = {name: value for name, value in network.named_parameters() if not torch.equal(value, before[name])}
+    blocks = [name.removesuffix("conv1.conv") for name, _ in inner_convolutions(network)]
+    parts = ("conv1.conv.weight", "conv1.bn.weight", "conv2.conv.weight")
+    assert set(changed) == {block + part for block in blocks for part in parts}
+    for name, value in changed.items():  # by lr x penalty x (1 to 2^4) of itself
+        pull = 1 - (value / before[name]).detach()
+        assert 0.01 * (1 - 1e-3) < pull.min() < pull.max() < 0.16 * (1 + 1e-3), name
+
+
+@pytest.mark.parametrize(("epochs", "share", "expected"), [(12, 0.5, (6, 6)), (2, 0.01, (1, 1)), (3, 0.99, (2, 1))])
+def test_both_parts_of_torch_pruning_are_trained_in_all_for_the_epochs(
+    epochs: int, share: float, expected: tuple[int, int]
+) -> None:
+    rival = Rival("torch-pruning", "some.hdf5", sparse_share=share)
+    before, after = two_parts(Recipe("src20", "digits", epochs=epochs), rival)
+    assert (before.epochs, after.epochs) == expected
+    assert before.output_dir != after.output_dir
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--how", "l1"], "--weights"),
+        (["--how", "l2"], "invalid choice"),
+        (["--how", "scratch", "--distill", "0.5"], "--weights"),
+        (["--how", "scratch", "--flops-target", "1.5"], "flops_target"),
+        (["--how", "scratch", "-a", "vc"], "CIFAR ResNets"),
+        (["--how", "torch-pruning", "--weights", "BASE", "--epochs", "1"], "--epochs 2"),
+    ],
+)
+def test_what_a_rival_cannot_be_is_one_line(
+    options: list[str], words: str, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [str(base) if option == "BASE" else option for option in options]
+    with pytest.raises(SystemExit) as stopped:
+        short_schedules_rivals.main([*RIVAL, *options, "--output-dir", str(tmp_path / "run")])
+    assert stopped.value.code == 2
+    assert words in [line for line in capsys.readouterr().err.splitlines() if "error: " in line][-1]
+    assert not (tmp_path / "run").exists()
+
+
+# Rivals that are stopped and go on ----------------------------------------------------------------------------
+
+RIVAL = ["-a", "src20", "--dataset", "digits", "--image-size", "8", "--device", "cpu", "--schedule", "cosine"]
+RIVAL += ["--milestones", "--batch-size", "64", "--max-steps", "4", "--checkpoint-interval", "2", "--epochs", "2"]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(7)
+    path = tmp_path_factory.mktemp("base") / "finish.hdf5"
+    save_hdf5(path, build_model("src20", in_channels=1).state_dict(), {"arch": "src20"})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("how", "more", "stops"), [("l1", ["--distill", "0.5"], 1), ("scratch", [], 1), ("torch-pruning", [], 2)]
+)
+def test_a_rival_that_is_stopped_ends_with_the_same_weights(
+    how: str, more: list[str], stops: int, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped behind the first checkpoint of each of its parts."""
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    options = [*RIVAL, "--how", how, *more] + ([] if how == "scratch" else ["--weights", str(base)])
+    short_schedules_rivals.main([*options, "--output-dir", str(whole)])
+    real, stopped_in = loop.save_run, []
+
+    def save_and_stop(name: str, state: TrainState, *rest: object) -> None:
+        real(name, state, *rest)
+        if state.log.folder not in stopped_in:
+            stopped_in.append(state.log.folder)
+            raise KeyboardInterrupt
+
+    again = [*options, "--output-dir", str(stopped), "-c", "continue"]
+    monkeypatch.setattr(loop, "save_run", save_and_stop)
+    for _ in range(stops):
+        with pytest.raises(KeyboardInterrupt):
+            short_schedules_rivals.main(again)
+        assert not (stopped / "result.json").exists()
+    short_schedules_rivals.main(again)
+    assert stopped_in == [stopped / "sparse", stopped][-stops:]
+
+    first, second = (read_hdf5(folder / "finish.hdf5") for folder in (whole, stopped))
+    assert first.deps == second.deps
+    for name, array in first.arrays.items():
+        assert np.array_equal(array, second.arrays[name]), name
+    results = [json.loads((folder / "result.json").read_text()) for folder in (whole, stopped)]
+    for result in results:
+        del result["run"]
+    assert results[0] == results[1]
+    assert (results[0]["base"] is None) == (how == "scratch")
+    assert (results[0]["base"] == results[0]["before_cut"]) == (how != "torch-pruning")
+    assert 0.4 < results[0]["macs_ratio"] <= 0.47
+    (stopped / "result.json").unlink()  # stopped before its last word
+    short_schedules_rivals.main(again)
+    assert json.loads((stopped / "result.json").read_text())["last_epoch"] == results[0]["last_epoch"]
+
+
+# The script -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with images of two classes, and a network for them to start from."""
+    folder = tmp_path_factory.mktemp("short")
+    random = np.random.default_rng(0)
+    for split, number in (("train", 20), ("test", 6)):
+        for label in ("cat", "dog"):
+            (folder / "images" / split / label).mkdir(parents=True)
+            for index in range(number):
+                pixels = random.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / "images" / split / label / f"{index}.png")
+    torch.manual_seed(7)
+    for seed in (0, 1):
+        save_hdf5(folder / "bases" / f"s{seed}" / "finish.hdf5", build_model("src20", num_classes=2).state_dict(), {})
+    return folder
+
+
+def call(place: Path, *more: str) -> list[str]:
+    words = ["--data-dir", "images", "--bases", "bases", "--runs", "runs", "--output", "results/short.json"]
+    folders = [str(place / word) if index % 2 else word for index, word in enumerate(words)]
+    return [*folders, "--data-name", "two classes", *more]
+
+
+WITHOUT_OPTIONS_OF_OTHERS = [name for name in ARMS if not name.startswith("fast")]
+
+
+def test_every_arm_runs_once_and_is_read_then(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = call(place, "--arms", *WITHOUT_OPTIONS_OF_OTHERS, "--epochs", "2", "--seeds", "0", "--jobs", "2")
+    short_schedules.main(words)
+    results = json.loads((place / "results" / "short.json").read_text())
+    assert (place / "results" / "short.png").stat().st_size > 10_000
+    assert str(place) not in (place / "results" / "short.json").read_text()
+    entries = {entry["arm"]: entry for entry in results["entries"]}
+    assert list(entries) == WITHOUT_OPTIONS_OF_OTHERS
+    for name, entry in entries.items():
+        (run,) = entry["runs"]
+        assert entry["top1"] == {"mean": run["top1"], "spread": None, "n": 1}
+        assert {"commit", "versions", "hardware"} <= set(run)
+        assert entry["recipe"]["amp"]
+        assert entry["recipe"]["batch_size"] == 128
+        assert entry["recipe"]["distill"] == (0.5 if name.endswith("distill") else 0.0)
+        assert entry["lr"] == ARMS[name].lr == entry["recipe"]["lr"]
+        assert (run["macs_ratio"] <= 0.47) == (name not in ("base", "resrep"))  # two steps are too few for that one
+        assert (run["base"] is None) == (name == "scratch")
+        assert (run["after_cut"] is None) == (name in ("base", "scratch"))
+    assert len({entry["runs"][0]["base"] for name, entry in entries.items() if name != "scratch"}) == 1
+
+    first = (place / "results" / "short.json").read_text()
+    monkeypatch.setattr(short_schedules, "start", lambda run: pytest.fail("started again"))
+    short_schedules.main(words)
+    assert (place / "results" / "short.json").read_text() == first
+    assert "torch-pruning" in capsys.readouterr().out
+
+    monkeypatch.setitem(ARMS, "l1", replace(ARMS["l1"], options=(*ARMS["l1"].options, "--momentum", "0.8")))
+    with pytest.raises(SystemExit) as stopped:
+        short_schedules.main(words)
+    assert stopped.value.code == 2
+    assert "other options" in capsys.readouterr().err
+
+
+def test_killed_it_goes_on_and_no_run_is_trained_twice_at_once(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = call(place, "--arms", "scratch", "--epochs", "120", "--seeds", "1", "--output", str(place / "killed.json"))
+    folder = place / "runs" / "scratch-e120-lr0.1-s1"
+    process = subprocess.Popen([sys.executable, str(SCRIPT), *words], stdout=subprocess.PIPE)
+    deadline = time.monotonic() + 200
+    while not (folder / "latest.pth").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    with pytest.raises(SystemExit):
+        short_schedules.main(words)
+    assert "another process is at work" in capsys.readouterr().out
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 128 + signal.SIGTERM
+    assert not (folder / "finish.hdf5").exists()
+    with open(folder.with_name(f"{folder.name}.out")) as lock:  # its own process is gone as well
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    short_schedules.main(words)
+    assert re.search(r"going on after epoch \d+", (folder / "log.txt").read_text())
+    assert json.loads((place / "killed.json").read_text())["entries"][0]["top1"]["n"] == 1
+
+
+def test_a_run_that_fails_is_told_and_the_others_go_on(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ARMS, "l1", replace(ARMS["l1"], options=("--how", "l0")))
+    words = call(place, "--arms", "l1", "base", "--epochs", "1", "--seeds", "1", "--output", str(place / "some.json"))
+    with pytest.raises(SystemExit) as stopped:
+        short_schedules.main(words)
+    assert stopped.value.code == 1
+    assert re.search(r"l1-e1-lr0.05-s1: FAILED \(2\): .*l0", capsys.readouterr().out)
+    assert [entry["arm"] for entry in json.loads((place / "some.json").read_text())["entries"]] == ["base"]
+
+
+@pytest.mark.parametrize(
+    ("more", "words"), [(["--seeds", "5"], "s5"), (["--jobs", "0"], "--jobs is 0"), (["--epochs", "0"], "at least 1")]
+)
+def test_bad_input_is_one_line(place: Path, more: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        short_schedules.main(call(place, *more))
+    assert stopped.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+# What is read from runs -------------------------------------------------------------------------------------
+
+
+def test_over_seeds() -> None:
+    assert over_seeds([80.0, 82.0, 84.0]) == {"mean": 82.0, "spread": 2.0, "n": 3}
+    assert over_seeds([80.0]) == {"mean": 80.0, "spread": None, "n": 1}
+
+
+def write_run(folder: Path, recipe: dict[str, Any], top1: list[float], result: dict[str, Any] | None) -> Path:
+    """A finished run as the scripts leave it, with the evaluations `top1`."""
+    folder.mkdir()
+    run = {"recipe": {"output_dir": str(folder), "seed": 3, **recipe}}
+    run |= dict.fromkeys(("started", "commit", "versions", "hardware", "threads", "device"), "known")
+    (folder / "run.json").write_text(json.dumps(run))
+    lines = [json.dumps({"epoch": epoch, "val": {"top1": value}}) + "\n" for epoch, value in enumerate(top1)]
+    (folder / "metrics.jsonl").write_text("".join(lines))
+    (folder / "finish.hdf5").write_bytes(b"")
+    if result is not None:
+        (folder / "result.json").write_text(json.dumps({**result, "run": run}))
+    return folder
+
+
+def test_figures_of_each_kind_of_run(tmp_path: Path) -> None:
+    def val(top1: float) -> dict[str, float]:
+        return {"top1": top1}
+
+    plain = write_run(tmp_path / "plain", {"lr": 1}, [80.0, 85.0, 83.0], None)
+    found = read_run(plain)
+    assert (found["base"], found["top1"], found["macs_ratio"]) == (80.0, 83.0, 1.0)
+    (plain / "finish.hdf5").unlink()
+    assert read_run(plain) is None
+
+    recipe = {"flops_target": 0.47}
+    assert read_run(write_run(tmp_path / "unconverted", recipe, [80.0, 81.0], None)) is None
+    pruned = {"base": val(80.0), "last_epoch": val(81.0), "conversion": {"macs_ratio": 0.5, "widths": [1]}}
+    assert read_run(write_run(tmp_path / "untested", recipe, [80.0, 81.0], pruned)) is None
+    tested = read_run(write_run(tmp_path / "tested", recipe, [80.0, 81.0], {**pruned, "converted": val(79.0)}))
+    around = [tested[name] for name in ("base", "before_cut", "after_cut", "top1", "macs_ratio")]
+    assert around == [80.0, 81.0, 79.0, 79.0, 0.5]
+
+    entry = {"macs_ratio": 0.46, "widths": [1], "last_epoch": val(83.0)}
+    rival = {"base": val(80.0), "before_cut": val(79.0), "after_cut": val(20.0), **entry}
+    scratch = {"base": None, "before_cut": None, "after_cut": None, **entry}
+    folders = {
+        0: write_run(tmp_path / "rival", recipe, [20.0, 83.0], rival),
+        1: write_run(tmp_path / "other", recipe, [20.0, 84.0], {**rival, "last_epoch": val(84.0)}),
+    }
+    both = entry_of(folders)
+    assert both["top1"] == {"mean": 83.5, "spread": pytest.approx(0.5**0.5), "n": 2}
+    assert both["change"]["mean"] == 3.5
+    assert [run["seed"] for run in both["runs"]] == [0, 1]
+    assert both["recipe"] == recipe  # without what is of one seed or one machine
+    assert entry_of({0: write_run(tmp_path / "new", recipe, [9.0, 83.0], scratch)})["change"] is None

@@ -3,6 +3,7 @@
     python benchmarks/coverage.py --jobs 2              # torchvision's classifiers and those of coverage_timm.txt
     python benchmarks/coverage.py --again timm/resnet18 # once more, although it is in the file
     python benchmarks/coverage.py --plot-only           # nothing but the plot, from the file
+    python benchmarks/coverage.py --trace-again NAME    # after a measurement on a busy machine
 
 Writes results/coverage.json and results/coverage_seconds.png; then run tools/results_table.py. Needs the package timm.
 For each network: units, layers, share of the MACs that can go, seconds to trace and plan, and the proof: compactors
@@ -34,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the 
 
 from benchmarks.coverage_figures import bars, was_run
 from benchmarks.coverage_plot import plot_seconds
-from benchmarks.coverage_proof import examine
+from benchmarks.coverage_proof import examine, trace_cost
 from benchmarks.processes import in_processes
 from training import init_world, surroundings
 from training.log import write_whole
@@ -53,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--models", nargs="+", metavar="NAME", help="only these: torchvision/NAME, timm/NAME, ours")
     chosen.add_argument("--again", nargs="+", metavar="NAME", help="only these, and even where the file has them")
+    chosen.add_argument(
+        "--trace-again", nargs="+", metavar="NAME", help="of these measure only once more what tracing takes"
+    )
     chosen.add_argument("--plot-only", action="store_true", help="examine nothing")
     parser.add_argument("--jobs", type=int, default=1, help="how many at a time; the cores are shared out")
     parser.add_argument(
@@ -66,7 +70,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.jobs < 1:
         parser.error(f"--jobs must be at least 1, not {options.jobs}")
     results = json.loads(options.output.read_text()) if options.output.exists() else {"models": {}}
-    if not options.plot_only:
+    if options.trace_again:
+        unknown = [name for name in options.trace_again if name not in results["models"]]
+        if unknown:
+            parser.error(f"{options.output} has no {', '.join(unknown)}: examine it first, with --models")
+        for name, figures in in_processes(trace_cost, options.trace_again, (), 1, 60 * options.minutes_each):
+            if "failed" not in figures:
+                results["models"][name] |= figures
+            write_whole(options.output, json.dumps(results, indent=1) + "\n")
+            print(f"{name}: {figures}", flush=True)
+    elif not options.plot_only:
         names = options.again or options.models or default_names()
         if any(name.startswith("timm/") for name in names) and importlib.util.find_spec("timm") is None:
             parser.error("needs the package timm: `pip install timm`, or choose others with --models")

@@ -70,6 +70,16 @@ def examine(name: str, most_parameters: int, most_bytes: float = math.inf) -> di
     return {**figures, "bars": bars(figures), "seconds": time.perf_counter() - began}
 
 
+def trace_cost(name: str) -> dict[str, Any]:
+    """What tracing one model takes, and nothing else of `examine`."""
+    torch.manual_seed(0)
+    model = build_any(name)
+    size, _ = fitting_sizes(randomised(model).eval(), name)
+    figures: dict[str, Any] = {}
+    trace(model, torch.randn(1, 3, size, size), figures)
+    return {key: figures[key] for key in ("trace_seconds", "trace_cpu_seconds")}
+
+
 def said(error: Exception) -> str:
     """An error in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -59,6 +59,40 @@ def whole_runs(points: Sequence[Figures], between_steps: Mapping[str, float]) ->
     return found
 
 
+def table(entries: Mapping[str, Figures]) -> str:
+    """The Markdown table of all networks, and what measured them."""
+    head = [
+        *("network", "plain step", "no narrowing", "`rows`, at the target", "`full`, at the target", "floor"),
+        *("whole run with `full`, target at a third", "at a tenth", "memory with `full`"),
+    ]
+    rows = [head, ["---"] * len(head)]
+    for entry in entries.values():
+        last, whole, memory = entry["points"][-1], entry["whole_run"][FULL], entry["memory"]
+        at_target = [f"{last['ratios'][name]['median']:.2f}" for name in (ROWS, FULL, FLOOR)]
+        share = [memory[name].get("mib") for name in (FULL, PLAIN)]
+        rows.append(
+            [
+                f"`{entry['model']}`, {entry['image_size']} pixels, batch {entry['batch']}, {entry['precision']}",
+                f"{last['ms'][PLAIN]:.0f} ms",
+                f"{entry['no_narrowing']['median']:.2f}",
+                *at_target,
+                *(f"{whole[name]:.2f}" for name in SHARES),
+                f"{share[0] / share[1]:.2f}" if all(share) else "",
+            ]
+        )
+    lines = [f"| {' | '.join(cells)} |" for cells in rows]
+    around = next(iter(entries.values()))
+    threads = sorted({entry["threads"] for entry in entries.values()})
+    lines += [
+        "",
+        f"Steps and runs over those of the plain, unpruned network; the floor is a plain network of the narrow widths "
+        f"(multiples of {around['width_multiple']}). `results/training_cost.json`: {around['hardware']['cpu']}, "
+        f"{around['hardware']['cores']} cores, {' and '.join(map(str, threads))} of them used, torch "
+        f"{around['versions']['torch']}.",
+    ]
+    return "\n".join(lines)
+
+
 def bars(figures: Figures) -> dict[str, bool]:
     """Which of the project's bars a network passes."""
     runs = figures["whole_run"]

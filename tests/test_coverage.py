@@ -345,12 +345,18 @@ def test_the_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == ""
     assert json.loads(output.read_text())["models"] == first["models"]
 
+    main([*command[2:4], "--trace-again", "src20"])
+    again = json.loads(output.read_text())["models"]["src20"]
+    changed = {key for key, value in again.items() if value != first["models"]["src20"][key]}
+    assert changed == {"trace_seconds", "trace_cpu_seconds"}
+
 
 def test_options_that_make_no_sense(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = ["--output", str(tmp_path / "c.json")]
     for options, message in (
         (["--jobs", "0"], "--jobs must be at least 1"),
         (["--models", "src20", "--again", "src20"], "not allowed with argument"),
+        (["--trace-again", "src20"], "examine it first"),
     ):
         with pytest.raises(SystemExit) as stopped:
             main([*output, *options])

@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # run from the checkout without PYTHONPATH
 
 from benchmarks.coverage_tables import PAGE, page, readme_part, summary
+from benchmarks.training_cost_figures import table as cost_table
 
 HEAD = ["network, data", "epochs", "top-1 before", "top-1 after", "MACs kept", "parameters kept", "faster at batch 64"]
 
@@ -36,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def written(root: Path) -> dict[Path, str]:
     """The files that come from results/, as they should be."""
     text = replaced((root / "README.md").read_text(), "results", table(root / "results"))
+    cost = root / "results" / "training_cost.json"
+    if cost.is_file():
+        text = replaced(text, "training cost", cost_table(json.loads(cost.read_text())["entries"]))
     coverage = root / "results" / "coverage.json"
     if not coverage.is_file():
         return {root / "README.md": text}

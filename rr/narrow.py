@@ -37,13 +37,30 @@ def take_out(
     modules = dict(models[0].named_modules())
     states = [optimizer.state for optimizer in optimizers]
     for name, dim, remaining, full_size in list(_narrowed(graph, modules)):
-        before = graph.remaining.get(name, {}).get(dim, (np.arange(full_size), full_size))[0]
-        kept = np.flatnonzero(np.isin(before, remaining))
-        if len(kept) < len(before):
-            graph.remaining.setdefault(name, {})[dim] = remaining, full_size
-            for model in models:
-                _cut(model, name, dim, torch.from_numpy(kept), states)
-                count_channels(model.get_submodule(name.rpartition(".")[0]))
+        keep_positions(models, graph, name, dim, remaining, full_size, states)
+
+
+def keep_positions(
+    models: Sequence[nn.Module],
+    graph: ChannelGraph,
+    name: str,
+    dim: int,
+    remaining: np.ndarray,
+    full_size: int,
+    states: Sequence[dict] = (),
+) -> None:
+    """Leave a parameter or buffer what `remaining` says of its `full_size` positions along `dim`, as `graph` then knows.
+
+    states: of optimisers, whose numbers for the parameter are cut alike
+    """
+    before = graph.remaining.get(name, {}).get(dim, (np.arange(full_size), full_size))[0]
+    kept = np.flatnonzero(np.isin(before, remaining))
+    if len(kept) == len(before):
+        return
+    graph.remaining.setdefault(name, {})[dim] = remaining, full_size
+    for model in models:
+        _cut(model, name, dim, torch.from_numpy(kept), states)
+        count_channels(model.get_submodule(name.rpartition(".")[0]))
 
 
 def silent_units(graph: ChannelGraph, model: nn.Module) -> np.ndarray:

@@ -37,7 +37,7 @@ from rr.convert import (
 from rr.counts import count_channels
 from rr.flow import PRODUCERS
 from rr.graph import ChannelGraph, Layer, Site
-from rr.narrow import format_of, put_tensor
+from rr.narrow import format_of, keep_positions, put_tensor
 from rr.trace import Inputs
 
 _ZERO = 1e-12  # a row with a smaller norm can have no direction: it comes out as exactly zero
@@ -226,15 +226,9 @@ def take_columns_out(model: nn.Module, graph: ChannelGraph, outputs: Mapping[str
     """Give layers the shapes that folding gave them (`folded_outputs`), so that the state of that time loads."""
     modules = dict(model.named_modules())
     for layer_name, places in outputs.items():
-        layer, positions = graph.layers[layer_name], np.array(places, dtype=np.int64)
+        layer = graph.layers[layer_name]
         for name, dim in _dimensions(layer, graph.sites[layer_name].host, modules):
-            size = len(layer.out_units)
-            before = graph.remaining.get(name, {}).get(dim, (np.arange(size), size))[0]
-            kept = torch.from_numpy(np.flatnonzero(np.isin(before, positions)))
-            owner, _, leaf = name.rpartition(".")
-            put_tensor(model, name, getattr(modules[owner], leaf).detach().index_select(dim, kept))
-            graph.remaining.setdefault(name, {})[dim] = positions, size
-            count_channels(modules[owner])
+            keep_positions([model], graph, name, dim, np.array(places, dtype=np.int64), len(layer.out_units))
 
 
 def _dimensions(layer: Layer, host: str, modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, int]]:

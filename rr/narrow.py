@@ -49,7 +49,7 @@ def keep_positions(
     full_size: int,
     states: Sequence[dict] = (),
 ) -> None:
-    """Leave a parameter or buffer what `remaining` says of its `full_size` positions along `dim`, as `graph` then knows.
+    """Leave a parameter or buffer, of its `full_size` positions along `dim`, those of `remaining`; `graph` takes note.
 
     states: of optimisers, whose numbers for the parameter are cut alike
     """

@@ -255,6 +255,10 @@ class ResRepCallback(Callback):
         if pruner.config.narrow != "no" and pruner.narrow_is_due and (gone := pruner.narrow()):
             state.rewrap()
             logger.info("iter %d, %d dead channels taken out of the network", state.step, gone)
+            if pruner.retired:
+                logger.info(
+                    "iter %d, pruning is over: the compactors are gone, the narrow network trains on", state.step
+                )
         if state.step % REMAIN_INTERVAL == 0:
             remain = pruner.graph.widths(pruner.remaining_alive())
             logger.info(

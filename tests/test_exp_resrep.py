@@ -222,6 +222,7 @@ def test_a_short_run_is_the_default_of_other_networks_and_resumes_bit_identicall
     taken = [int(step) for step in re.findall(r"iter (\d+), \d+ dead channels taken out", run.stderr)]
     assert len(taken) > 3
     assert min(taken) < 40
+    assert run.stderr.count("pruning is over") == 1
 
     kill_after("dead channels taken out", [*options, "--output-dir", str(killed)])
     assert not (killed / "finish.hdf5").exists()

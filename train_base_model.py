@@ -18,6 +18,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -144,13 +145,7 @@ def run(recipe: Recipe, start: Start, conti_or_fs: str | None = None, local_rank
                 data,
                 world,
                 log,
-                param_groups=lambda network: param_groups(
-                    network,
-                    lr=recipe.lr,
-                    momentum=recipe.momentum,
-                    weight_decay=recipe.weight_decay,
-                    bias_lr_factor=recipe.bias_lr_factor,
-                ),
+                param_groups=partial(param_groups, **recipe.sgd),
                 write_weights=lambda path, network: save_hdf5(
                     path, network.state_dict(), file_attributes(recipe, data)
                 ),

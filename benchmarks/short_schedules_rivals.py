@@ -17,6 +17,7 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -188,13 +189,7 @@ def train_in_folder(
             data,
             world,
             log,
-            param_groups=lambda network: param_groups(
-                network,
-                lr=recipe.lr,
-                momentum=recipe.momentum,
-                weight_decay=recipe.weight_decay,
-                bias_lr_factor=recipe.bias_lr_factor,
-            ),
+            param_groups=partial(param_groups, **recipe.sgd),
             write_weights=lambda path, network: save_hdf5(
                 path, network.state_dict(), file_attributes(recipe, data), widths_of(network)
             ),

@@ -190,9 +190,7 @@ def run(
                     data,
                     world,
                     log,
-                    param_groups=lambda _: pruner.param_groups(
-                        recipe.lr, recipe.momentum, recipe.weight_decay, recipe.bias_lr_factor
-                    ),
+                    param_groups=lambda _: pruner.param_groups(**recipe.sgd),
                     write_weights=lambda path, network: save_hdf5(
                         path, full_state(pruner.graph, network.state_dict()), file_attributes(recipe, data)
                     ),

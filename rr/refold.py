@@ -137,10 +137,10 @@ def refold(
     model = models[0]
     folds = [_plan(graph, model, name, variance) for name, variance in variances.items()]
     exact_models = [_proven(each, example_inputs, partial(_fold_all, folds=folds)) for each in models]
-    modules = dict(model.named_modules())
+    modules, folded = dict(model.named_modules()), dict(exact_models[0].named_modules())
     for optimizer in optimizers:
         for fold in folds:
-            _carry_over(fold, modules, dict(exact_models[0].named_modules()), optimizer.state)
+            _carry_over(fold, modules, folded, optimizer.state)
     for fold in folds:
         positions = np.flatnonzero(~graph.removed[fold.layer.out_units])
         for name, dim in _dimensions(fold.layer, fold.host, modules):

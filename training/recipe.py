@@ -105,6 +105,12 @@ class Recipe:
             fix = f"schedule 'step' needs at least one, all below epochs ({self.epochs}); or take schedule 'cosine'"
             self._require("milestones", reached, fix)
 
+    @property
+    def sgd(self) -> dict[str, float]:
+        """What parameter groups are made with: `rr.param_groups(model, **recipe.sgd)`."""
+        names = ("lr", "momentum", "weight_decay", "bias_lr_factor")
+        return {name: getattr(self, name) for name in names}
+
     def _require(self, name: str, fulfilled: bool, what: str) -> None:
         if not fulfilled:
             raise ValueError(f"{name} is {getattr(self, name)!r}: {what}")

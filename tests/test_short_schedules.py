@@ -23,7 +23,6 @@ from torch import nn
 from base_model import build_model, full_widths
 from benchmarks import short_schedules, short_schedules_rivals
 from benchmarks.short_schedules import ARMS
-from benchmarks.short_schedules_results import entry_of, over_seeds, read_run
 from benchmarks.short_schedules_rivals import (
     INNER,
     Rival,
@@ -35,6 +34,7 @@ from benchmarks.short_schedules_rivals import (
     uniform_widths,
     widths_of,
 )
+from benchmarks.study_results import entry_of, over_seeds, read_run
 from data import Data, load_data
 from rr.files import read_hdf5, save_hdf5
 from training import Recipe, TrainState, count_macs, loop

@@ -1,4 +1,4 @@
-"""What the runs of short_schedules.py came to, read from their folders."""
+"""What the runs of a study came to, read from their folders."""
 
 from __future__ import annotations
 

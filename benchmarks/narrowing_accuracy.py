@@ -1,0 +1,43 @@
+"""What narrowing in mid-run does to the accuracy: src20, the settings for short runs, but for what leaves it and when.
+
+    python benchmarks/narrowing_accuracy.py --data-dir DIR --bases BASES --runs RUNS --jobs 2
+
+DIR, BASES and RUNS are what benchmarks/short_schedules.py takes, and are kept and read in the same way. Runs of one
+seed start from the same network and see the same batches. A run of 12 epochs takes about 15 minutes on one core.
+
+no: all channels and compactors stay to the end; rows: dead channels leave, compactors stay; full: compactors are folded
+in mid-run, a layer when a quarter of its outputs is dead; full-tenth, full-half: another share; full-end: all layers at
+once, when nothing more is to die; penalty: full, but masked rows shrink by their penalty's gradient, as in the paper,
+in place of a proximal step.
+
+Writes results/narrowing_accuracy.json and .png.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the checkout without PYTHONPATH
+
+from benchmarks.studies import PRUNE, TARGET, Arm, Study, run_study
+
+LR = 0.02
+FOLD_SHARES = {"full-tenth": "0.1", "full-half": "0.5", "full-end": "1"}
+
+ARMS = {
+    **{how: Arm(PRUNE, LR, (*TARGET, "--fast", "--narrow", how)) for how in ("no", "rows", "full")},
+    **{
+        name: Arm(PRUNE, LR, (*TARGET, "--fast", "--narrow", "full", "--fold-share", share))
+        for name, share in FOLD_SHARES.items()
+    },
+    "penalty": Arm(PRUNE, LR, (*TARGET, "--fast", "--narrow", "full", "--no-proximal")),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the script with these arguments (default: the command line's)."""
+    run_study(Study(__doc__ or "", ARMS, "narrowing_accuracy.json", (12,)), arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,231 @@
+"""A study: several ways of training one network (its arms), each for some seeds and lengths, compared in one file.
+
+Each run is a process with a folder of its own. Killed ones go on where they were, finished ones are only read, one that
+another call is at work on is left to that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.study_plot import plot_arms
+from benchmarks.study_results import entry_of, in_short, read_run
+from training import exit_on_bad_input
+from training.log import write_whole
+from training.run_folder import FINISH_WEIGHTS
+
+ROOT = Path(__file__).resolve().parent.parent
+TRAIN, PRUNE = "train_base_model.py", "rr/exp_resrep.py"
+TARGET = ("--flops-target", "0.47")
+COMMON = (
+    *("-a", "src20", "--dataset", "folder", "--batch-size", "128", "--schedule", "cosine", "--milestones"),
+    *("--weight-decay", "5e-4", "--amp", "--channels-last"),
+    *("--val-interval", "5", "--val-last", "1", "--save-interval", "0", "--checkpoint-interval", "100"),
+)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way: which script, with which learning rate and options, and those that hang on the number of epochs."""
+
+    script: str
+    lr: float
+    options: tuple[str, ...] = ()
+    of_epochs: Callable[[int], tuple[str, ...]] = lambda epochs: ()
+    starts_from_base: bool = True
+
+
+@dataclass(frozen=True)
+class Study:
+    """description: the script's docstring; output: the file's name in results/, a plot goes beside it."""
+
+    description: str
+    arms: Mapping[str, Arm]
+    output: str
+    epochs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One arm with one seed: its name, the folder with that name, and the command that trains it."""
+
+    arm: str
+    epochs: int
+    lr: float
+    seed: int
+    folder: Path
+    command: tuple[str, ...]
+
+    @property
+    def output(self) -> Path:
+        """What its process writes; the file is locked while the process is at work."""
+        return self.folder.with_suffix(f"{self.folder.suffix}.out")
+
+
+def run_study(study: Study, arguments: Sequence[str] | None = None) -> None:
+    """Train what isn't trained yet, then write what all of it came to; exit code 1 where a run failed."""
+    options = parse_arguments(study, arguments)
+    with exit_on_bad_input():
+        runs = wanted_runs(study.arms, options)
+        for run in runs:
+            check_command(run)
+        complete = train_all([run for run in runs if read_run(run.folder) is None], options.jobs)
+        write_results(runs, options)
+    if not complete:
+        sys.exit(1)
+
+
+def parse_arguments(study: Study, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Exits with 2 for what it doesn't know."""
+    arms = list(study.arms)
+    parser = argparse.ArgumentParser(
+        description=study.description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--data-dir", type=Path, required=True, help="folder with train/ and test/, a folder per class")
+    parser.add_argument("--data-name", default="CIFAR-10 (JPEG copies)", help="what the figures call the data")
+    parser.add_argument("--bases", type=Path, required=True, help="folder with s{seed}/finish.hdf5")
+    parser.add_argument("--runs", type=Path, required=True, help="folder of the runs' folders")
+    parser.add_argument("--output", type=Path, default=ROOT / "results" / study.output)
+    parser.add_argument("--arms", nargs="+", default=arms, choices=arms, metavar="ARM", help=", ".join(arms))
+    parser.add_argument("--epochs", nargs="+", type=int, default=list(study.epochs))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--lr", nargs="+", type=float, help="these learning rates in place of each arm's own")
+    parser.add_argument("--jobs", type=int, default=1, help="processes side by side, of one thread each")
+    parser.add_argument("--max-steps", type=int, default=0, help="for a trial: stop each run after so many steps")
+    return parser.parse_args(arguments)
+
+
+# Which runs -------------------------------------------------------------------------------------------------
+
+
+def wanted_runs(arms: Mapping[str, Arm], options: argparse.Namespace) -> list[Run]:
+    """Every run that is asked for, seed by seed, so that all arms of one seed are done early."""
+    if min(options.jobs, *options.epochs) < 1:
+        raise ValueError(f"--jobs is {options.jobs} and --epochs {options.epochs}: give at least 1")
+    return [
+        run_of(name, arms[name], epochs, lr, seed, options)
+        for epochs in options.epochs
+        for seed in options.seeds
+        for name in options.arms
+        for lr in options.lr or [arms[name].lr]
+    ]
+
+
+def run_of(name: str, arm: Arm, epochs: int, lr: float, seed: int, options: argparse.Namespace) -> Run:
+    """One run; ValueError where the network that it starts from is missing."""
+    folder = options.runs / f"{name}-e{epochs}-lr{lr:g}-s{seed}"
+    command = [arm.script, *COMMON, *arm.options, *arm.of_epochs(epochs), "--lr", f"{lr:g}", "--epochs", str(epochs)]
+    command += ["--seed", str(seed), "--max-steps", str(options.max_steps), "--data-dir", str(options.data_dir)]
+    if arm.starts_from_base:
+        base = options.bases / f"s{seed}" / FINISH_WEIGHTS
+        if not base.is_file():
+            raise ValueError(f"{base} is missing: train it with train_base_model.py --seed {seed} (see --help)")
+        command += ["--weights", str(base)]
+    return Run(name, epochs, lr, seed, folder, (*command, "--output-dir", str(folder)))
+
+
+def check_command(run: Run) -> None:
+    """Raise ValueError where the folder holds, or waits for, a run of other options; else note these beside it."""
+    note = run.folder.with_suffix(f"{run.folder.suffix}.command.json")
+    if run.folder.exists() and note.exists() and json.loads(note.read_text()) != list(run.command):
+        raise ValueError(
+            f"{run.folder} was begun with other options (see {note.name}): move both away, or undo the change"
+        )
+    note.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(note, json.dumps(run.command) + "\n")
+
+
+# Training them ----------------------------------------------------------------------------------------------
+
+
+def train_all(runs: Sequence[Run], jobs: int) -> bool:
+    """Train the runs in processes of their own, `jobs` at a time; False where one failed or is another's.
+
+    When this process is stopped, so are they; the next call goes on with them.
+    """
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    waiting, complete = list(reversed(runs)), True
+    running: dict[Run, subprocess.Popen] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                run = waiting.pop()
+                process = start(run)
+                if process is None:
+                    print(f"{run.folder.name}: another process is at work on it", flush=True)
+                    complete = False
+                else:
+                    running[run] = process
+            time.sleep(0.2)
+            for run, process in list(running.items()):
+                if process.poll() is None:
+                    continue
+                del running[run]
+                figures = read_run(run.folder)
+                if process.returncode == 0 and figures is not None:
+                    print(f"{run.folder.name}: top-1 {figures['top1']:.2f}%", flush=True)
+                else:
+                    complete = False
+                    last = run.output.read_text().strip().splitlines()[-1:]
+                    print(f"{run.folder.name}: FAILED ({process.returncode}): {' '.join(last)}", flush=True)
+    finally:
+        for process in running.values():
+            process.terminate()
+        for process in running.values():
+            process.wait()
+        signal.signal(signal.SIGTERM, before)
+    return complete
+
+
+def start(run: Run) -> subprocess.Popen | None:
+    """Begin or go on with a run; None where another process holds it.
+
+    The process inherits the locked file, so the lock lasts as long as it does, also if this one is killed.
+    """
+    with open(run.output, "a") as output:
+        try:
+            fcntl.flock(output, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return None
+        script, *options = run.command
+        return subprocess.Popen(
+            ["nice", "-n", "5", sys.executable, str(ROOT / script), *options, "-c", "continue"],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+
+
+# What came of it --------------------------------------------------------------------------------------------
+
+
+def write_results(runs: Sequence[Run], options: argparse.Namespace) -> None:
+    """The file, the plot beside it and a table, of the runs that are finished."""
+    groups: dict[tuple[int, str, float], dict[int, Path]] = {}
+    for run in runs:
+        if read_run(run.folder) is not None:
+            groups.setdefault((run.epochs, run.arm, run.lr), {})[run.seed] = run.folder
+    entries = [
+        {"arm": arm, "epochs": epochs, "lr": lr, **entry_of(folders)}
+        for (epochs, arm, lr), folders in sorted(
+            groups.items(), key=lambda item: (item[0][0], options.arms.index(item[0][1]))
+        )
+    ]
+    if not entries:
+        return
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    results = {"network": "src20", "data": options.data_name, "target": float(TARGET[1]), "entries": entries}
+    write_whole(options.output, json.dumps(results, indent=1) + "\n")
+    plot_arms(results, options.output.with_suffix(".png"))
+    print(in_short(entries))

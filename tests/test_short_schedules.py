@@ -21,7 +21,7 @@ from PIL import Image
 from torch import nn
 
 from base_model import build_model, full_widths
-from benchmarks import short_schedules, short_schedules_rivals
+from benchmarks import narrowing_accuracy, short_schedules, short_schedules_rivals, studies
 from benchmarks.short_schedules import ARMS
 from benchmarks.short_schedules_rivals import (
     INNER,
@@ -36,7 +36,9 @@ from benchmarks.short_schedules_rivals import (
 )
 from benchmarks.study_results import entry_of, over_seeds, read_run
 from data import Data, load_data
+from rr.exp_resrep import parse_arguments
 from rr.files import read_hdf5, save_hdf5
+from rr.recipes import fast_config
 from training import Recipe, TrainState, count_macs, loop
 
 SCRIPT = Path(short_schedules.__file__)
@@ -303,7 +305,7 @@ def test_every_arm_runs_once_and_is_read_then(
     assert len({entry["runs"][0]["base"] for name, entry in entries.items() if name != "scratch"}) == 1
 
     first = (place / "results" / "short.json").read_text()
-    monkeypatch.setattr(short_schedules, "start", lambda run: pytest.fail("started again"))
+    monkeypatch.setattr(studies, "start", lambda run: pytest.fail("started again"))
     short_schedules.main(words)
     assert (place / "results" / "short.json").read_text() == first
     assert "torch-pruning" in capsys.readouterr().out
@@ -347,6 +349,17 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(
     assert stopped.value.code == 1
     assert re.search(r"l1-e1-lr0.05-s1: FAILED \(2\): .*l0", capsys.readouterr().out)
     assert [entry["arm"] for entry in json.loads((place / "some.json").read_text())["entries"]] == ["base"]
+
+
+def test_the_arms_of_narrowing_differ_in_nothing_else() -> None:
+    ours, found = fast_config("src20", flops_target=0.47), {}
+    for name, arm in narrowing_accuracy.ARMS.items():
+        _, config, _, _ = parse_arguments([*studies.COMMON, *arm.options])
+        found[name] = (config.narrow, config.fold_share, config.proximal)
+        assert replace(config, narrow=ours.narrow, fold_share=ours.fold_share, proximal=ours.proximal) == ours
+    assert found["full"] == (ours.narrow, ours.fold_share, ours.proximal)
+    assert len(set(found.values())) == len(found)
+    assert found["penalty"][2] is False
 
 
 @pytest.mark.parametrize(

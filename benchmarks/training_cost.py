@@ -2,6 +2,7 @@
 
     python benchmarks/training_cost.py                     # src20 and src56; estimated at 5 minutes on 2 free cores
     python benchmarks/training_cost.py --precision float32
+    python benchmarks/training_cost.py --compactors diagonal
     python benchmarks/training_cost.py --models torchvision/resnet50 torchvision/mobilenet_v2
     python benchmarks/training_cost.py --again             # what the file has is measured once more
 
@@ -53,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--precision", choices=("bfloat16", "float32"), default="bfloat16", help="bfloat16: autocast (default)"
     )
+    parser.add_argument("--compactors", choices=("dense", "diagonal"), default="dense", help="default: dense")
     parser.add_argument("--batch", type=int, help="images in a step; default: 64, for ImageNet's networks 8")
     parser.add_argument("--image-size", type=int, help="pixels; default: 32, for ImageNet's networks 224")
     parser.add_argument("--width-multiple", type=int, default=8, help="what the widths are multiples of")
@@ -69,6 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         settings = [setting_of(name, options) for name in options.models]
         for setting in settings:
             key = f"{setting.model} {setting.precision}"
+            if setting.compactors != "dense":
+                key += f", {setting.compactors} compactors"
             if key in entries and not options.again:
                 print(f"{key}: is in {options.output} already (--again measures it once more)", flush=True)
                 continue
@@ -87,6 +91,7 @@ def setting_of(name: str, options: argparse.Namespace) -> Setting:
     return Setting(
         model=name,
         precision=options.precision,
+        compactors=options.compactors,
         batch=options.batch or (8 if for_imagenet else 64),
         image_size=options.image_size or (224 if for_imagenet else 32),
         width_multiple=options.width_multiple,

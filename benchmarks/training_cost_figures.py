@@ -62,7 +62,15 @@ def whole_runs(points: Sequence[Figures], between_steps: Mapping[str, float]) ->
 def table(entries: Mapping[str, Figures]) -> str:
     """The Markdown table of all networks, and what measured them."""
     head = [
-        *("network", "plain step", "no narrowing", "`rows`, at the target", "`full`, at the target", "floor"),
+        *(
+            "network",
+            "compactors",
+            "plain step",
+            "no narrowing",
+            "`rows`, at the target",
+            "`full`, at the target",
+            "floor",
+        ),
         *("whole run with `full`, target at a third", "at a tenth", "memory with `full`"),
     ]
     rows = [head, ["---"] * len(head)]
@@ -73,6 +81,7 @@ def table(entries: Mapping[str, Figures]) -> str:
         rows.append(
             [
                 f"`{entry['model']}`, {entry['image_size']} pixels, batch {entry['batch']}, {entry['precision']}",
+                entry.get("compactors", "dense"),
                 f"{last['ms'][PLAIN]:.0f} ms",
                 f"{entry['no_narrowing']['median']:.2f}",
                 *at_target,

@@ -53,8 +53,11 @@ def plot_costs(entries: Mapping[str, Figures], path: Path) -> None:
                     low, high = zip(*(ratio["quartiles"] for ratio in [*ratios, ratios[-1]]), strict=True)
                     axes.fill_between(x, low, high, color=COLOURS[variant], alpha=0.15, linewidth=0)
         last = entry["points"][-1]
+        title = f"{entry['model']}, {entry['precision']}, batch {entry['batch']}, {last['macs_ratio']:.1%} of MACs"
+        if entry.get("compactors", "dense") != "dense":
+            title += f", {entry['compactors']} compactors"
         axes.set(
-            title=f"{entry['model']}, {entry['precision']}, batch {entry['batch']}, {last['macs_ratio']:.1%} of MACs",
+            title=title,
             xlabel="share of the run",
             xlim=(0, 1),
             ylim=(0, None),

@@ -60,6 +60,7 @@ class Setting:
 
     model: str
     precision: str = "bfloat16"
+    compactors: str = "dense"
     batch: int = 64
     image_size: int = 32
     width_multiple: int = 8
@@ -83,6 +84,7 @@ class Setting:
             flops_target=TARGETS.get(self.model, OTHERS_TARGET),
             exclude=EXCLUDE.get(self.model, ()),
             width_multiple=self.width_multiple,
+            compactors=self.compactors,
             mask_interval=NEVER,
         )
 

@@ -81,6 +81,14 @@ class ResRepConfig:
     )
     include: tuple[str, ...] = field(default=(), metadata={"help": "prune only layers that fit these name patterns"})
     exclude: tuple[str, ...] = field(default=(), metadata={"help": "do not prune layers that fit these name patterns"})
+    compactors: str = field(
+        default="dense",
+        metadata={
+            "help": "'dense' ones, as in the paper, or 'diagonal': a factor for each channel, which costs next to "
+            "nothing where a layer is wide, and with --narrow lets dead channels leave the layers that make them too",
+            "choices": ("dense", "diagonal"),
+        },
+    )
     score: str = field(
         default="norm",
         metadata={
@@ -134,6 +142,7 @@ class ResRepConfig:
             "compactor_momentum must be at least 0 and less than 1": 0 <= self.compactor_momentum < 1,
             "compactor_lr_factor must be more than 0 and finite": 0 < self.compactor_lr_factor < math.inf,
             "layers must be 'internal' or 'all'": self.layers in ("internal", "all"),
+            "compactors must be 'dense' or 'diagonal'": self.compactors in ("dense", "diagonal"),
             "score must be 'norm' or 'taylor'": self.score in ("norm", "taylor"),
             "narrow must be 'no', 'rows' or 'full'": self.narrow in ("no", "rows", "full"),
             "narrow_threshold must be at least 0": self.narrow_threshold >= 0,

@@ -81,16 +81,22 @@ class ChannelGraph:
     counted: the units that the forward cuts or groups, perhaps by numbers of its own
     silence: (block-)diagonal compactors also where dead channels leave constants that a bias could hold, so that they
         can be taken out in mid-run
+    diagonal: compactors that only multiply each channel by a factor, in place of dense ones
     removed: [num_units] of bool, the units that have been taken out of the live model (rr.narrow); remaining: parameter
         or buffer -> dimension -> the positions that are left there, and how many there were
     """
 
-    def __init__(self, model: nn.Module, example_inputs: Inputs, *, silence: bool = False) -> None:
+    def __init__(
+        self, model: nn.Module, example_inputs: Inputs, *, silence: bool = False, diagonal: bool = False
+    ) -> None:
         trace = trace_model(model, example_inputs)
-        self._build(trace, model, channel_flow(trace, model), silence)
+        self._build(trace, model, channel_flow(trace, model), silence=silence, diagonal=diagonal)
 
-    def _build(self, trace: Trace, model: nn.Module, flow: ChannelFlow, silence: bool = False) -> None:
+    def _build(
+        self, trace: Trace, model: nn.Module, flow: ChannelFlow, *, silence: bool = False, diagonal: bool = False
+    ) -> None:
         self.trace = trace
+        self._diagonal = diagonal
         self._places = Places(trace, model)
         order = {name: position for position, name in enumerate(self._places.order)}
         flows = sorted(flow.layers, key=lambda layer: (order[_owner(layer)], layer.name))
@@ -292,8 +298,10 @@ class ChannelGraph:
             return None
         if layer.norm and host == layer.norm:
             host = self._places.container(layer, last.nodes) or host
-        groups = {"depthwise": len(layer.out_units), "norm": len(layer.out_units)}.get(layer.kind, 1)
-        if layer.kind == "grouped":
+        groups = 1
+        if layer.kind in ("depthwise", "norm") or (self._diagonal and layer.kind in PRODUCERS):
+            groups = len(layer.out_units)
+        elif layer.kind == "grouped":
             groups = self._places[layer.name].groups
         return Site(host, layer.name, last.nodes, layer.out_units, groups)
 

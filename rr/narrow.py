@@ -2,7 +2,8 @@
 
 A unit whose compactor rows are exactly zero, and whose channels stay zero on all their ways (`silent_units`), adds
 nothing to any layer that reads it, and gets nothing back. So its rows, the columns that read it, the channels of layers
-between and the optimiser's numbers for all of these can go, and the training function stays what it was.
+between and the optimiser's numbers for all of these can go, and the training function stays what it was. Where the
+compactor is diagonal, what the unit's own layers have for it goes as well.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from rr.compactor import CHILD, WEIGHT_SUFFIX
 from rr.constants import inexact_consumers
 from rr.counts import count_channels
 from rr.flow import PRODUCERS
-from rr.graph import ChannelGraph
+from rr.graph import ChannelGraph, Layer, Site
 
 MASK_SUFFIX = f".{CHILD}.mask"
 
@@ -102,6 +103,32 @@ def _narrowed(graph: ChannelGraph, modules: Mapping[str, nn.Module]) -> Iterator
         if hasattr(modules[site.host], CHILD):
             yield from along(f"{site.host}{WEIGHT_SUFFIX}", 0, site.units)
             yield from along(f"{site.host}{MASK_SUFFIX}", 0, site.units)
+            if is_diagonal(site):  # no other channel is made of what the layer has for this one
+                for name, dim in output_dimensions(graph.layers[site.layer], modules):
+                    yield from along(name, dim, site.units)
+
+
+def is_diagonal(site: Site) -> bool:
+    """Whether its compactor keeps every channel apart."""
+    return site.groups == len(site.units)
+
+
+def output_dimensions(layer: Layer, modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, int]]:
+    """The parameters and buffers of a producer and its BN with an entry per output, and the dimension for these."""
+    if layer.kind not in PRODUCERS:  # their channels are their inputs'
+        return
+    yield f"{layer.name}.weight", output_dim(layer)
+    if modules[layer.name].bias is not None:
+        yield f"{layer.name}.bias", 0
+    if layer.norm is not None:
+        for leaf in ("weight", "bias", "running_mean", "running_var"):
+            if getattr(modules[layer.norm], leaf, None) is not None:
+                yield f"{layer.norm}.{leaf}", 0
+
+
+def output_dim(layer: Layer) -> int:
+    """The dimension of the outputs in the weight of a convolution or a linear layer."""
+    return 1 if layer.kind == "transposed" else 0
 
 
 def _cut(model: nn.Module, name: str, dim: int, kept: torch.Tensor, states: Sequence[dict]) -> None:

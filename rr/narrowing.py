@@ -110,11 +110,10 @@ class Narrowing:
     def _fold(self, is_over: bool, models: Sequence[nn.Module], optimizers: Sequence[torch.optim.Optimizer]) -> int:
         """Fold what is measured, and retire the compactors when that is all of them; returns how many channels went."""
         variances = {name: self._variance(name, meter) for name, meter in self._meters.items() if meter.passes}
-        if not variances:
-            return 0
         sizes = [outputs_of_layer(self._graph, self._model, name) for name in variances]
         gone = sum(outputs - alive for alive, outputs in sizes)
-        refold(models, self._graph, variances, self._example_inputs, optimizers)
+        if variances:
+            refold(models, self._graph, variances, self._example_inputs, optimizers)
         if is_over and self._retires and set(variances) == set(refoldable(self._graph, self._model)):
             retire(models, self._graph, self._example_inputs, optimizers)
             self.retired = True

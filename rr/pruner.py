@@ -100,7 +100,12 @@ class ResRepPruner:
         self.example_inputs = example_inputs
         self.config = config or ResRepConfig()
         self.config.check_is_for_a_run()
-        self.graph = graph or ChannelGraph(model, example_inputs, silence=self.config.narrow != "no")
+        self.graph = graph or ChannelGraph(
+            model,
+            example_inputs,
+            silence=self.config.narrow != "no",
+            diagonal=self.config.compactors == "diagonal",
+        )
         rehearse(model, self.graph, example_inputs, self._select(), max(self.config.num_at_least, 1))
         self.selected = self._select()  # without what that found
         self._least = np.full(len(self.graph.groups), max(self.config.num_at_least, 1))

@@ -17,6 +17,7 @@ from base_model import build_model
 from rr import ResRepConfig, ResRepPruner, convert
 from rr.convert import zero_dead_rows
 from rr.files import load_strict
+from rr.flow import PRODUCERS
 from rr.narrow import full_state
 
 OPTIMIZERS = {
@@ -88,13 +89,22 @@ FAMILIES: dict[str, tuple[Callable[[], nn.Module], str, int]] = {
 }
 
 
-def pruner_of(build: Callable[[], nn.Module], layers: str, size: int) -> ResRepPruner:
+def pruner_of(
+    build: Callable[[], nn.Module], layers: str, size: int, compactors: str = "dense", narrow: str = "rows"
+) -> ResRepPruner:
     torch.manual_seed(0)
     model = generic(build()).double()
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    config = ResRepConfig(flops_target=0.6, layers=layers, narrow="rows", begin_granularity=10**6, penalty=1e-3)
+    config = ResRepConfig(
+        flops_target=0.6,
+        layers=layers,
+        narrow=narrow,
+        begin_granularity=10**6,
+        penalty=1e-3,
+        compactors=compactors,
+    )
     return ResRepPruner(model, torch.randn(2, 3, size, size), config)
 
 
@@ -126,14 +136,27 @@ def losses(pruner: ResRepPruner, optimizer: torch.optim.Optimizer, size: int, st
     return found
 
 
+def own_widths(pruner: ResRepPruner) -> dict[str, tuple[int, int]]:
+    """Outputs of each layer with a compactor in the live model, and how many of them are alive."""
+    layers = pruner.graph.layers
+    sites = [site for site in pruner.graph.sites_of(pruner.selected) if layers[site.layer].kind in PRODUCERS]
+    alive = pruner.masked_alive()
+    shapes = {site.layer: pruner.model.get_submodule(site.layer).weight.shape for site in sites}
+    return {
+        site.layer: (shapes[site.layer][layers[site.layer].kind == "transposed"], int(alive[site.units].sum()))
+        for site in sites
+    }
+
+
+@pytest.mark.parametrize("compactors", ["dense", "diagonal"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_loss_curve_stays_what_it_was(family: str, optimizer: str) -> None:
+def test_the_loss_curve_stays_what_it_was(family: str, optimizer: str, compactors: str) -> None:
     """Narrowed twice, some steps apart, with the optimiser's numbers of the steps before."""
     size = FAMILIES[family][2]
     curves, models = [], []
     for narrows in (False, True):
-        pruner = pruner_of(*FAMILIES[family])
+        pruner = pruner_of(*FAMILIES[family], compactors)
         attached = OPTIMIZERS[optimizer](pruner)
         pruner.attach(attached)
         curve = losses(pruner, attached, size, 2, seed=0)
@@ -152,6 +175,8 @@ def test_the_loss_curve_stays_what_it_was(family: str, optimizer: str) -> None:
     wide, narrow = models
     count = [sum(parameter.numel() for parameter in pruner.model.parameters()) for pruner in models]
     assert count[1] < 0.8 * count[0]
+    if compactors == "diagonal":
+        assert all(outputs == living for outputs, living in own_widths(narrow).values())
     for pruner in models:
         pruner.convert()
     assert narrow.report.widths == wide.report.widths
@@ -161,8 +186,9 @@ def test_the_loss_curve_stays_what_it_was(family: str, optimizer: str) -> None:
     torch.testing.assert_close(narrow.convert()(images), wide.convert()(images), rtol=1e-9, atol=1e-9)
 
 
-def test_a_narrowed_state_comes_back_in_another_process_and_at_full_width() -> None:
-    family = FAMILIES["depthwise, squeeze and excite"]
+@pytest.mark.parametrize(("compactors", "narrow"), [("dense", "rows"), ("diagonal", "rows"), ("diagonal", "full")])
+def test_a_narrowed_state_comes_back_in_another_process_and_at_full_width(compactors: str, narrow: str) -> None:
+    family = (*FAMILIES["depthwise, squeeze and excite"], compactors, narrow)
     pruner = pruner_of(*family)
     optimizer = OPTIMIZERS["SGD"](pruner)
     pruner.attach(optimizer)
@@ -186,6 +212,30 @@ def test_a_narrowed_state_comes_back_in_another_process_and_at_full_width() -> N
     images = torch.randn(2, 3, 8, 32, dtype=torch.float64)
     torch.testing.assert_close(wide.model.eval()(images), again.model.eval()(images), rtol=1e-12, atol=1e-12)
     assert (wide.masked_alive() == alive).all()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_diagonal_compactors_retire_as_soon_as_all_is_dead(family: str) -> None:
+    """Nothing has to be folded in between; in eval mode nothing changes."""
+    size = FAMILIES[family][2]
+    pruner = pruner_of(*FAMILIES[family], "diagonal", "full")
+    optimizer = OPTIMIZERS["SGD"](pruner)
+    pruner.attach(optimizer)
+    losses(pruner, optimizer, size, 3, seed=0)
+    images = torch.randn(2, 3, size, size, dtype=torch.float64)
+    kill(pruner, 0.05)
+    assert not pruner.target_met
+    pruner.narrow()
+    assert not pruner.retired
+    kill(pruner, 0.5)
+    with torch.no_grad():
+        before = pruner.model.eval()(images)
+    assert pruner.target_met
+    assert pruner.narrow() > 0
+    assert pruner.retired == (family != "all sorts")  # a grouped convolution has its compactor in blocks
+    torch.testing.assert_close(pruner.model.eval()(images), before, rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(pruner.convert()(images), before, rtol=1e-9, atol=1e-10)
+    assert np.isfinite(losses(pruner, optimizer, size, 2, seed=1)).all()
 
 
 def test_only_what_is_masked_and_has_died_goes_and_in_multiples() -> None:

@@ -29,7 +29,7 @@ def read_run(folder: Path) -> Figures | None:
     if result is None:
         return None if _has_result(folder) else _of_base_training(folder)
     if "conversion" in result:
-        return _of_pruning(result) if "converted" in result else None
+        return _of_pruning(result) if "before_conversion" in result else None
     return _of_rival(result)
 
 
@@ -108,7 +108,7 @@ def _of_pruning(result: Figures) -> Figures:
     return {
         "top1": result["converted"]["top1"],
         "base": result["base"]["top1"],
-        "before_cut": result["last_epoch"]["top1"],
+        "before_cut": result["before_conversion"]["top1"],
         "after_cut": result["converted"]["top1"],
         "macs_ratio": result["conversion"]["macs_ratio"],
         "widths": result["conversion"]["widths"],

@@ -99,7 +99,10 @@ class ResRepConfig:
     )
     per_mac: bool = field(
         default=False,
-        metadata={"help": "rank rows by their score per MAC that goes with them: dear layers get narrow first"},
+        metadata={
+            "help": "rank rows by their score per MAC that goes with them ('taylor': its square, which is what adds "
+            "up), so that dear layers get narrow first"
+        },
     )
     proximal: bool = field(
         default=False,

@@ -325,16 +325,22 @@ def write_converted(pruner: ResRepPruner, folder: Path, attributes: dict[str, st
 
 
 def test_converted(recipe: Recipe, data: Data, world: World, folder: Path, build: Callable[[], nn.Module]) -> None:
-    """Load the converted file afresh and evaluate it, beside the last evaluation of training."""
-    model, file = load_network(folder / CONVERTED, build)
-    model.to(world.device)
-    val: Evaluation = evaluate(
-        model, data, world, batch_size=recipe.batch_size, amp=recipe.amp, channels_last=recipe.channels_last
-    )
+    """Load what was trained and what it was converted to afresh, and evaluate both.
+
+    In float32 whatever training was in, since bfloat16 rounds differently once BN is folded.
+    """
+    found: dict[str, Evaluation] = {}
+    for name, path in (("before_conversion", folder / FINISH_WEIGHTS), ("converted", folder / CONVERTED)):
+        model, file = load_network(path, build)
+        found[name] = evaluate(
+            model.to(world.device), data, world, batch_size=recipe.batch_size, channels_last=recipe.channels_last
+        )
     if world.is_first:
         logger.info("deps of the converted model: %s", file.deps)
-        logger.info("converted model: top1=%.4f, top5=%.4f, loss=%.6f", val.top1, val.top5, val.loss)
-        write_result(folder, {"converted": val.to_dict()})
+        for name, val in found.items():
+            words = name.replace("_", " ")
+            logger.info("%s: top1=%.4f, top5=%.4f, loss=%.6f (float32)", words, val.top1, val.top5, val.loss)
+        write_result(folder, {name: val.to_dict() for name, val in found.items()})
     barrier(world)
 
 

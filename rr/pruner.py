@@ -352,7 +352,8 @@ class ResRepPruner:
         scores = scores[self._candidates]
         if self.config.per_mac:
             widths = self.graph.macs.group_widths(self.masked_alive())
-            scores = scores / relative_unit_costs(self.graph.macs, widths, self._candidate_groups)
+            costs = relative_unit_costs(self.graph.macs, widths, self._candidate_groups)
+            scores = scores / (costs if self._taylor is None else np.sqrt(costs))
         scores[self.graph.removed[self._candidates]] = -1.0  # before what is zero, too, and still there
         return scores
 

@@ -25,6 +25,10 @@ class TaylorScores:
     since the loss wants it back, and would so come up for having been masked, others go down in its place, and in the
     end all of them be half shrunk. So, as with norms, a masked unit comes back only when others have fallen below it.
 
+    The mean square of a batch's gradient is, up to a factor, the diagonal of the empirical Fisher matrix. So what the
+    loss loses by several units is, as far as they don't depend on each other, the sum of their squared scores (Theis et
+    al. 2018, Faster gaze prediction with dense networks and Fisher pruning, eq. 5): these are to be set against MACs.
+
     squares: [num_units], the running mean of the squared slopes; weight: what the steps so far weigh in it, 0 to 1
     """
 

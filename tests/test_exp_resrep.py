@@ -91,7 +91,8 @@ def test_a_run_reaches_its_target_and_loses_nothing(finished: Path) -> None:
     result = json.loads((finished / "result.json").read_text())
     assert result["conversion"]["macs_ratio"] <= 0.471
     assert result["conversion"]["float64_difference"] <= 1e-10
-    assert result["converted"]["top1"] == result["last_epoch"]["top1"]
+    assert result["converted"]["top1"] == result["before_conversion"]["top1"] == result["last_epoch"]["top1"]
+    assert result["converted"]["loss"] == pytest.approx(result["before_conversion"]["loss"], rel=1e-5)
     assert result["converted"]["loss"] == pytest.approx(result["last_epoch"]["loss"], rel=1e-4)
     assert result["run"]["recipe"]["penalty"] == 0.05
     assert {"torch", "python"} <= set(result["run"]["versions"])
@@ -217,7 +218,8 @@ def test_a_short_run_is_the_default_of_other_networks_and_resumes_bit_identicall
     assert result["conversion"]["macs_ratio"] <= 0.471
     assert result["conversion"]["macs_ratio"] == result["conversion"]["masked_macs_ratio"]  # what was masked is dead
     assert result["conversion"]["float64_difference"] <= 1e-10
-    assert result["converted"]["top1"] == result["last_epoch"]["top1"]
+    assert result["converted"]["top1"] == result["before_conversion"]["top1"] == result["last_epoch"]["top1"]
+    assert result["converted"]["loss"] == pytest.approx(result["before_conversion"]["loss"], rel=1e-5)
     assert result["converted"]["loss"] == pytest.approx(result["last_epoch"]["loss"], rel=1e-4)
     taken = [int(step) for step in re.findall(r"iter (\d+), \d+ dead channels taken out", run.stderr)]
     assert len(taken) > 3
@@ -377,7 +379,8 @@ def test_a_network_that_is_narrowed_in_mid_run(narrow: str, base_weights: Path, 
     assert len(re.findall(r"iter \d+, \d+ dead channels taken out", run.stderr)) > 3
     result = json.loads((whole / "result.json").read_text())
     assert result["conversion"]["macs_ratio"] <= 0.6
-    assert result["converted"]["top1"] == result["last_epoch"]["top1"]
+    assert result["converted"]["top1"] == result["before_conversion"]["top1"] == result["last_epoch"]["top1"]
+    assert result["converted"]["loss"] == pytest.approx(result["before_conversion"]["loss"], rel=1e-5)
     assert result["converted"]["loss"] == pytest.approx(result["last_epoch"]["loss"], rel=1e-4)
     widths = result["conversion"]["widths"]
     with h5py.File(whole / "finish.hdf5") as file:

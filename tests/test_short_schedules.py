@@ -408,9 +408,10 @@ def test_figures_of_each_kind_of_run(tmp_path: Path) -> None:
     assert read_run(write_run(tmp_path / "unconverted", recipe, [80.0, 81.0], None)) is None
     pruned = {"base": val(80.0), "last_epoch": val(81.0), "conversion": {"macs_ratio": 0.5, "widths": [1]}}
     assert read_run(write_run(tmp_path / "untested", recipe, [80.0, 81.0], pruned)) is None
-    tested = read_run(write_run(tmp_path / "tested", recipe, [80.0, 81.0], {**pruned, "converted": val(79.0)}))
+    both = {"before_conversion": val(82.0), "converted": val(79.0)}
+    tested = read_run(write_run(tmp_path / "tested", recipe, [80.0, 81.0], {**pruned, **both}))
     around = [tested[name] for name in ("base", "before_cut", "after_cut", "top1", "macs_ratio")]
-    assert around == [80.0, 81.0, 79.0, 79.0, 0.5]
+    assert around == [80.0, 82.0, 79.0, 79.0, 0.5]
 
     entry = {"macs_ratio": 0.46, "widths": [1], "last_epoch": val(83.0)}
     rival = {"base": val(80.0), "before_cut": val(79.0), "after_cut": val(20.0), **entry}

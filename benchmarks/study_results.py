@@ -83,6 +83,48 @@ def in_short(entries: Sequence[Figures]) -> str:
     )
 
 
+def table(results: Figures, file: str) -> str:
+    """A study's entries as a Markdown table, with what measured them."""
+    rows = [
+        [
+            "arm",
+            "epochs",
+            "learning rate",
+            "runs",
+            "top-1",
+            "spread",
+            "over its start",
+            "MACs kept",
+            "before, after the cut",
+        ]
+    ]
+    rows.append(["---"] * len(rows[0]))
+    for entry in results["entries"]:
+        around = [[run[name] for run in entry["runs"] if run[name] is not None] for name in ("before_cut", "after_cut")]
+        top1, change = entry["top1"], entry["change"]
+        rows.append(
+            [
+                f"`{entry['arm']}`",
+                str(entry["epochs"]),
+                f"{entry['lr']:g}",
+                str(top1["n"]),
+                f"{top1['mean']:.2f}%",
+                "" if top1["spread"] is None else f"{top1['spread']:.2f}",
+                "" if change is None else f"{change['mean']:+.2f}",
+                f"{entry['macs_ratio']['mean']:.1%}",
+                ", ".join(f"{statistics.fmean(values):.2f}%" for values in around) if all(around) else "",
+            ]
+        )
+    lines = [f"| {' | '.join(cells)} |" for cells in rows]
+    run = results["entries"][0]["runs"][0]
+    lines += [
+        "",
+        f"{results['network']}, {results['data']}; means over the runs' seeds and sample standard deviations. "
+        f"`results/{file}`: {run['hardware']['cpu']}, one core a run, torch {run['versions']['torch']}.",
+    ]
+    return "\n".join(lines)
+
+
 def _has_result(folder: Path) -> bool:
     """Whether this run's script is one that writes result.json when all is done."""
     recipe = json.loads((folder / RUN).read_text())["recipe"]

@@ -53,9 +53,8 @@ def plot_costs(entries: Mapping[str, Figures], path: Path) -> None:
                     low, high = zip(*(ratio["quartiles"] for ratio in [*ratios, ratios[-1]]), strict=True)
                     axes.fill_between(x, low, high, color=COLOURS[variant], alpha=0.15, linewidth=0)
         last = entry["points"][-1]
-        title = f"{entry['model']}, {entry['precision']}, batch {entry['batch']}, {last['macs_ratio']:.1%} of MACs"
-        if entry.get("compactors", "dense") != "dense":
-            title += f", {entry['compactors']} compactors"
+        title = f"{entry['model']}, {entry.get('compactors', 'dense')} compactors\n"
+        title += f"{entry['precision']}, batch {entry['batch']}, {last['macs_ratio']:.1%} of MACs"
         axes.set(
             title=title,
             xlabel="share of the run",

@@ -15,8 +15,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # run from the checkout without PYTHONPATH
 
 from benchmarks.coverage_tables import PAGE, page, readme_part, summary
+from benchmarks.study_results import table as study_table
 from benchmarks.training_cost_figures import table as cost_table
 
+STUDIES = {"narrowing accuracy": "narrowing_accuracy.json", "short schedules": "short_schedules.json"}
 HEAD = ["network, data", "epochs", "top-1 before", "top-1 after", "MACs kept", "parameters kept", "faster at batch 64"]
 
 
@@ -40,6 +42,10 @@ def written(root: Path) -> dict[Path, str]:
     cost = root / "results" / "training_cost.json"
     if cost.is_file():
         text = replaced(text, "training cost", cost_table(json.loads(cost.read_text())["entries"]))
+    for part, file in STUDIES.items():
+        study = root / "results" / file
+        if study.is_file():
+            text = replaced(text, part, study_table(json.loads(study.read_text()), file))
     coverage = root / "results" / "coverage.json"
     if not coverage.is_file():
         return {root / "README.md": text}

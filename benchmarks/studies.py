@@ -79,7 +79,8 @@ def run_study(study: Study, arguments: Sequence[str] | None = None) -> None:
         runs = wanted_runs(study.arms, options)
         for run in runs:
             check_command(run)
-        complete = train_all([run for run in runs if read_run(run.folder) is None], options.jobs)
+        waiting = [run for run in runs if read_run(run.folder) is None]
+        complete = options.report or train_all(waiting, options.jobs)
         write_results(runs, options)
     if not complete:
         sys.exit(1)
@@ -101,6 +102,7 @@ def parse_arguments(study: Study, arguments: Sequence[str] | None) -> argparse.N
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--lr", nargs="+", type=float, help="these learning rates in place of each arm's own")
     parser.add_argument("--jobs", type=int, default=1, help="processes side by side, of one thread each")
+    parser.add_argument("--report", action="store_true", help="train nothing: write what is finished of all that")
     parser.add_argument("--max-steps", type=int, default=0, help="for a trial: stop each run after so many steps")
     return parser.parse_args(arguments)
 

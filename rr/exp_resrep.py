@@ -241,6 +241,7 @@ class ResRepCallback(Callback):
 
     def on_start(self, state: TrainState) -> None:
         self.pruner.attach(state.optimizer)
+        state.settled = lambda: self.pruner.settled
         if self.pruner.config.before_mask_iters == 0:
             state.save_weights(BEFORE_FIRST_MASK)
 

@@ -95,6 +95,12 @@ class Narrowing:
             torch.compiler.reset()  # compiled code knows nothing of new shapes, nor of hooks that came after it
         return gone
 
+    def is_settled(self, masked: np.ndarray, target_met: bool) -> bool:
+        """Whether nothing more will go; arguments as for `narrow`."""
+        if self._fold_share is not None and self._retires:
+            return self.retired
+        return target_met and not self._in_multiples(masked & ~self._graph.removed & self.silent).any()
+
     def _in_multiples(self, dying: np.ndarray) -> np.ndarray:
         """Of the dying units, those that leave each group at a multiple; the others wait for company."""
         present = ~self._graph.removed

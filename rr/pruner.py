@@ -320,6 +320,11 @@ class ResRepPruner:
         """Whether pruning is over and the compactors are out of use (`narrow='full'`)."""
         return self._narrowing is not None and self._narrowing.retired
 
+    @property
+    def settled(self) -> bool:
+        """Whether all channels that are to go in mid-run are gone, or none will: the time to compile a network."""
+        return self._narrowing is None or self._narrowing.is_settled(~self.masked_alive(), self.target_met)
+
     def _sites_changed(self) -> None:
         self.sites = [
             replace(site, units=self.graph.present(site.units)) for site in self.graph.sites_of(self.selected)

@@ -308,6 +308,8 @@ def test_every_arm_runs_once_and_is_read_then(
     monkeypatch.setattr(studies, "start", lambda run: pytest.fail("started again"))
     short_schedules.main(words)
     assert (place / "results" / "short.json").read_text() == first
+    short_schedules.main([*words, "--report", "--seeds", "0", "1"])  # those of another seed aren't trained
+    assert (place / "results" / "short.json").read_text() == first
     assert "torch-pruning" in capsys.readouterr().out
 
     monkeypatch.setitem(ARMS, "l1", replace(ARMS["l1"], options=(*ARMS["l1"].options, "--momentum", "0.8")))

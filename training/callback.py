@@ -25,7 +25,8 @@ class TrainState:
     """Where a run stands. `step` and `epoch` count what is done.
 
     model is the plain network, `network` what a step calls (wrapped for several processes, compiled). The teacher,
-    where there is one, is neither trained nor wrapped nor saved.
+    where there is one, is neither trained nor wrapped nor saved. A callback that changes the model's shapes says with
+    `settled` whether it is done with that: a network is compiled only then, since each change would compile it anew.
     """
 
     recipe: Recipe
@@ -39,6 +40,7 @@ class TrainState:
     steps_per_epoch: int
     total_steps: int
     teacher: nn.Module | None = None
+    settled: Callable[[], bool] = lambda: True
     epoch: int = 0
     step: int = 0
     network: nn.Module = field(init=False)
@@ -52,7 +54,7 @@ class TrainState:
         if self.world.size > 1:
             ids = [self.world.device.index] if self.world.device.type == "cuda" else None
             network = DistributedDataParallel(network, device_ids=ids, **_NO_BUFFER_SYNC)
-        self.network = torch.compile(network) if self.recipe.compile else network
+        self.network = torch.compile(network) if self.recipe.compile and self.settled() else network
 
     def save_weights(self, name: str) -> None:
         """Write the model's weights to `name` in the run's folder, on rank 0."""

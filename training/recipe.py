@@ -66,7 +66,9 @@ class Recipe:
     device: str = field(default="auto", metadata=_option("auto, cpu, cuda, cuda:1, mps"))
     amp: bool = field(default=False, metadata=_option("bfloat16 autocast"))
     channels_last: bool = field(default=True, metadata=_option("channels-last memory format"))
-    compile: bool = field(default=False, metadata=_option("torch.compile the network"))
+    compile: bool = field(
+        default=False, metadata=_option("torch.compile the network; with --narrow once all is narrowed")
+    )
     workers: int | None = field(
         default=None, metadata=_option("loader processes or threads; none: the data set's choice")
     )

@@ -162,10 +162,12 @@ def test_the_loss_curve_stays_what_it_was(family: str, optimizer: str, compactor
         curve = losses(pruner, attached, size, 2, seed=0)
         for share in (0.3, 0.4):
             alive = kill(pruner, share)
+            assert not pruner.settled
             if narrows:
                 places = [[id(parameter) for parameter in group["params"]] for group in attached.param_groups]
                 assert pruner.narrow() > 0
                 assert pruner.narrow() == 0
+                assert pruner.settled == pruner.target_met
                 assert places == [[id(parameter) for parameter in group["params"]] for group in attached.param_groups]
                 assert (pruner.masked_alive() == alive).all()
             curve += losses(pruner, attached, size, 3, seed=1)
@@ -227,11 +229,14 @@ def test_diagonal_compactors_retire_as_soon_as_all_is_dead(family: str) -> None:
     assert not pruner.target_met
     pruner.narrow()
     assert not pruner.retired
+    assert not pruner.settled
     kill(pruner, 0.5)
     with torch.no_grad():
         before = pruner.model.eval()(images)
     assert pruner.target_met
+    assert not pruner.settled
     assert pruner.narrow() > 0
+    assert pruner.settled
     assert pruner.retired == (family != "all sorts")  # a grouped convolution has its compactor in blocks
     torch.testing.assert_close(pruner.model.eval()(images), before, rtol=1e-9, atol=1e-10)
     torch.testing.assert_close(pruner.convert()(images), before, rtol=1e-9, atol=1e-10)
@@ -251,6 +256,7 @@ def test_only_what_is_masked_and_has_died_goes_and_in_multiples() -> None:
         compactor.pwc.weight[:9] *= 1e-6
         compactor.pwc.weight[12] *= 1e-6  # dead, but not masked
     assert pruner.narrow() == 8
+    assert not pruner.settled  # the target isn't met
     assert compactor.pwc.weight.shape == (8, 16, 1, 1)
     assert compactor.mask.tolist() == [0] + [1] * 7
 

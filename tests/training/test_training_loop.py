@@ -171,6 +171,33 @@ def test_callbacks_come_in_order(tmp_path: Path) -> None:
     assert (tmp_path / "mine.hdf5").exists()
 
 
+class Shrinks(Callback):
+    """Rewraps after steps 2 and 4; nothing changes after that."""
+
+    def on_start(self, state: TrainState) -> None:
+        self.networks: dict[int, torch.nn.Module] = {}
+        state.settled = lambda: state.step >= 4
+
+    def after_step(self, state: TrainState) -> None:
+        if state.step in (2, 4):
+            state.rewrap()
+        self.networks[state.step] = state.network
+
+
+@pytest.mark.parametrize("compiles", [False, True])
+def test_a_network_is_compiled_once_it_keeps_its_shapes(
+    tmp_path: Path, compiles: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda network: compiled.append(network) or network)
+    run(tiny_recipe(tmp_path / "plain", compile=compiles))
+    assert len(compiled) == compiles
+    shrinks = Shrinks()
+    model, _ = run(tiny_recipe(tmp_path / "shrinks", compile=compiles), callbacks=[shrinks])
+    assert compiled[1:] == [model] * compiles
+    assert set(shrinks.networks.values()) == {model}
+
+
 class Break(Callback):
     """Makes one step's loss infinite, and hides that afterwards: the weights are then what they were before."""
 

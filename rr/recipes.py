@@ -10,6 +10,7 @@ PAPER_NETWORKS = ("src56", "sres50")  # of its two experiments, sections 4.1 and
 FAST: dict[str, Any] = {
     "penalty": 0.0,
     "score": "taylor",
+    "per_mac": True,
     "before_mask_iters": 0.02,
     "mask_interval": 0.01,
     "tighten_steps": 0.25,
@@ -45,7 +46,8 @@ def fast_config(arch: str | None = None, **changes: Any) -> ResRepConfig:
     without. A short run has no time for that, so what is to go is asked of the loss, and goes at once:
 
     penalty: none, so the rows that stay are never shrunk
-    score: the loss that each row would cost, to first order, in place of its norm
+    score, per_mac: the loss that each row would cost, to first order, in place of its norm, against the MACs that it
+        frees: where MACs are dear (large images, first stages) layers get narrow, elsewhere they stay wide
     before_mask_iters: that estimate (a mean over a hundred steps) settles first
     mask_interval, tighten_steps: many small cuts in place of one, most of them early, with the target met after a
         quarter of the run; in all that is left the narrow network is trained

@@ -354,7 +354,7 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(
 
 
 def test_the_arms_of_narrowing_differ_in_nothing_else() -> None:
-    ours, found = fast_config("src20", flops_target=0.47), {}
+    ours, found = fast_config("src20", flops_target=0.47, per_mac=False), {}
     for name, arm in narrowing_accuracy.ARMS.items():
         _, config, _, _ = parse_arguments([*studies.COMMON, *arm.options])
         found[name] = (config.narrow, config.fold_share, config.proximal)

@@ -22,9 +22,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the checkout without PYTHONPATH
 
-from benchmarks.studies import PRUNE, TARGET, TRAIN, Arm, Study, run_study
+from benchmarks.studies import PRUNE, RIVALS, TARGET, TRAIN, Arm, Study, run_study
 
-RIVALS = "benchmarks/short_schedules_rivals.py"
 DISTILL = ("--distill", "0.5", "--temperature", "4")
 FAST = ("--fast",)
 

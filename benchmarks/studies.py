@@ -26,6 +26,7 @@ from training.run_folder import FINISH_WEIGHTS
 
 ROOT = Path(__file__).resolve().parent.parent
 TRAIN, PRUNE = "train_base_model.py", "rr/exp_resrep.py"
+RIVALS = "benchmarks/short_schedules_rivals.py"
 TARGET = ("--flops-target", "0.47")
 COMMON = (
     *("-a", "src20", "--dataset", "folder", "--batch-size", "128", "--schedule", "cosine", "--milestones"),

@@ -20,17 +20,21 @@ def read_run(folder: Path) -> Figures | None:
     """The figures of a finished run, whichever script wrote it; None where it isn't finished.
 
     top1: of the narrow network with the last epoch's weights, in percent; base: of the network that the run started
-    from; before_cut, after_cut: around the cut (or the conversion), None where there was none.
+    from; before_cut, after_cut: around the cut (or the conversion), None where there was none; val_loss, train_loss:
+    of the last epoch, with augmentation (and the teacher's part) in the latter. They tell settings apart where so many
+    images more or less are chance.
     """
     if not (folder / FINISH_WEIGHTS).exists():
         return None
     path = folder / RESULT
     result = json.loads(path.read_text()) if path.exists() else None
     if result is None:
-        return None if _has_result(folder) else _of_base_training(folder)
-    if "conversion" in result:
-        return _of_pruning(result) if "before_conversion" in result else None
-    return _of_rival(result)
+        found = None if _has_result(folder) else _of_base_training(folder)
+    elif "conversion" in result:
+        found = _of_pruning(result) if "before_conversion" in result else None
+    else:
+        found = _of_rival(result)
+    return None if found is None else {**found, **_last_losses(folder)}
 
 
 def entry_of(folders: Mapping[int, Path]) -> Figures:
@@ -45,7 +49,7 @@ def entry_of(folders: Mapping[int, Path]) -> Figures:
     return {
         "top1": over_seeds([figures["top1"] for figures in runs]),
         "change": over_seeds(changes) if changes else None,
-        "macs_ratio": over_seeds([figures["macs_ratio"] for figures in runs]),
+        **{name: over_seeds([figures[name] for figures in runs]) for name in ("val_loss", "train_loss", "macs_ratio")},
         "recipe": recipe,
         "runs": runs,
     }
@@ -59,7 +63,9 @@ def over_seeds(values: Sequence[float]) -> Figures:
 
 def in_short(entries: Sequence[Figures]) -> str:
     """The entries as lines of text."""
-    rows = [("arm", "epochs", "lr", "n", "top-1 %", "spread", "change", "MACs", "before cut", "after cut")]
+    rows = [
+        ("arm", "epochs", "lr", "n", "top-1 %", "spread", "loss", "train", "change", "MACs", "before cut", "after cut")
+    ]
     for entry in entries:
         around = [[run[name] for run in entry["runs"] if run[name] is not None] for name in ("before_cut", "after_cut")]
         top1, change = entry["top1"], entry["change"]
@@ -71,6 +77,8 @@ def in_short(entries: Sequence[Figures]) -> str:
                 str(top1["n"]),
                 f"{top1['mean']:.2f}",
                 "-" if top1["spread"] is None else f"{top1['spread']:.2f}",
+                f"{entry['val_loss']['mean']:.4f}",
+                f"{entry['train_loss']['mean']:.4f}",
                 "-" if change is None else f"{change['mean']:+.2f}",
                 f"{entry['macs_ratio']['mean']:.3f}",
                 *(f"{statistics.fmean(values):.2f}" if values else "-" for values in around),
@@ -87,15 +95,8 @@ def table(results: Figures, file: str) -> str:
     """A study's entries as a Markdown table, with what measured them."""
     rows = [
         [
-            "arm",
-            "epochs",
-            "learning rate",
-            "runs",
-            "top-1",
-            "spread",
-            "over its start",
-            "MACs kept",
-            "before, after the cut",
+            *("arm", "epochs", "learning rate", "runs", "top-1", "spread", "over its start", "loss", "training loss"),
+            *("MACs kept", "before, after the cut"),
         ]
     ]
     rows.append(["---"] * len(rows[0]))
@@ -111,6 +112,7 @@ def table(results: Figures, file: str) -> str:
                 f"{top1['mean']:.2f}%",
                 "" if top1["spread"] is None else f"{top1['spread']:.2f}",
                 "" if change is None else f"{change['mean']:+.2f}",
+                *(f"{entry[name]['mean']:.4f}" for name in ("val_loss", "train_loss")),
                 f"{entry['macs_ratio']['mean']:.1%}",
                 ", ".join(f"{statistics.fmean(values):.2f}%" for values in around) if all(around) else "",
             ]
@@ -129,6 +131,11 @@ def _has_result(folder: Path) -> bool:
     """Whether this run's script is one that writes result.json when all is done."""
     recipe = json.loads((folder / RUN).read_text())["recipe"]
     return "flops_target" in recipe
+
+
+def _last_losses(folder: Path) -> Figures:
+    lines = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+    return {f"{name}_loss": [line[name]["loss"] for line in lines if name in line][-1] for name in ("val", "train")}
 
 
 def _of_base_training(folder: Path) -> Figures:

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import nn
 
 from base_model import build_model, full_widths
-from benchmarks import narrowing_accuracy, short_schedules, short_schedules_rivals, studies
+from benchmarks import fast_settings, narrowing_accuracy, short_schedules, short_schedules_rivals, studies
 from benchmarks.short_schedules import ARMS
 from benchmarks.short_schedules_rivals import (
     INNER,
@@ -39,7 +39,7 @@ from data import Data, load_data
 from rr.exp_resrep import parse_arguments
 from rr.files import read_hdf5, save_hdf5
 from rr.recipes import fast_config
-from training import Recipe, TrainState, count_macs, loop
+from training import Recipe, TrainState, count_macs, loop, to_plain
 
 SCRIPT = Path(short_schedules.__file__)
 IMAGE = torch.zeros(1, 1, 8, 8)
@@ -299,7 +299,7 @@ def test_every_arm_runs_once_and_is_read_then(
         assert entry["recipe"]["batch_size"] == 128
         assert entry["recipe"]["distill"] == (0.5 if name.endswith("distill") else 0.0)
         assert entry["lr"] == ARMS[name].lr == entry["recipe"]["lr"]
-        assert (run["macs_ratio"] <= 0.47) == (ARMS[name].script == short_schedules.RIVALS)  # two steps are too few
+        assert (run["macs_ratio"] <= 0.47) == (ARMS[name].script == studies.RIVALS)  # two steps are too few
         assert (run["base"] is None) == (name == "scratch")
         assert (run["after_cut"] is None) == (name in ("base", "scratch"))
     assert len({entry["runs"][0]["base"] for name, entry in entries.items() if name != "scratch"}) == 1
@@ -353,6 +353,15 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(
     assert [entry["arm"] for entry in json.loads((place / "some.json").read_text())["entries"]] == ["base"]
 
 
+def test_each_arm_of_the_settings_changes_one_of_them() -> None:
+    ours = [to_plain(part) for part in parse_arguments([*studies.COMMON, *studies.TARGET])[:3]]
+    for name, arm in fast_settings.ARMS.items():
+        if arm.script == studies.PRUNE:
+            theirs = [to_plain(part) for part in parse_arguments([*studies.COMMON, *arm.options])[:3]]
+            changed = [key for a, b in zip(ours, theirs, strict=True) for key in a if a[key] != b[key]]
+            assert len(changed) == (name != "fast"), name
+
+
 def test_the_arms_of_narrowing_differ_in_nothing_else() -> None:
     ours, found = fast_config("src20", flops_target=0.47, per_mac=False), {}
     for name, arm in narrowing_accuracy.ARMS.items():
@@ -388,7 +397,11 @@ def write_run(folder: Path, recipe: dict[str, Any], top1: list[float], result: d
     run = {"recipe": {"output_dir": str(folder), "seed": 3, **recipe}}
     run |= dict.fromkeys(("started", "commit", "versions", "hardware", "threads", "device"), "known")
     (folder / "run.json").write_text(json.dumps(run))
-    lines = [json.dumps({"epoch": epoch, "val": {"top1": value}}) + "\n" for epoch, value in enumerate(top1)]
+    lines = [
+        json.dumps({"epoch": epoch, "val": {"top1": value, "loss": 1.0 / (1 + epoch)}, "train": {"loss": 2.0 - epoch}})
+        + "\n"
+        for epoch, value in enumerate(top1)
+    ]
     (folder / "metrics.jsonl").write_text("".join(lines))
     (folder / "finish.hdf5").write_bytes(b"")
     if result is not None:
@@ -403,6 +416,7 @@ def test_figures_of_each_kind_of_run(tmp_path: Path) -> None:
     plain = write_run(tmp_path / "plain", {"lr": 1}, [80.0, 85.0, 83.0], None)
     found = read_run(plain)
     assert (found["base"], found["top1"], found["macs_ratio"]) == (80.0, 83.0, 1.0)
+    assert (found["val_loss"], found["train_loss"]) == (1 / 3, 0.0)
     (plain / "finish.hdf5").unlink()
     assert read_run(plain) is None
 
@@ -425,6 +439,7 @@ def test_figures_of_each_kind_of_run(tmp_path: Path) -> None:
     both = entry_of(folders)
     assert both["top1"] == {"mean": 83.5, "spread": pytest.approx(0.5**0.5), "n": 2}
     assert both["change"]["mean"] == 3.5
+    assert both["val_loss"]["mean"] == 0.5
     assert [run["seed"] for run in both["runs"]] == [0, 1]
     assert both["recipe"] == recipe  # without what is of one seed or one machine
     assert entry_of({0: write_run(tmp_path / "new", recipe, [9.0, 83.0], scratch)})["change"] is None

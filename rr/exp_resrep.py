@@ -339,7 +339,7 @@ def test_converted(recipe: Recipe, data: Data, world: World, folder: Path, build
     if world.is_first:
         logger.info("deps of the converted model: %s", file.deps)
         for name, val in found.items():
-            words = name.replace("_", " ")
+            words = "converted model" if name == "converted" else "model before its conversion"
             logger.info("%s: top1=%.4f, top5=%.4f, loss=%.6f (float32)", words, val.top1, val.top5, val.loss)
         write_result(folder, {name: val.to_dict() for name, val in found.items()})
     barrier(world)

@@ -81,7 +81,7 @@ class ResRepPruner:
     modules (SyncBatchNorm) comes before the pruner; what wraps the model (DistributedDataParallel, torch.compile,
     AveragedModel) comes after it.
 
-    graph: what was traced; given, it takes the trace's place (rr.tables.TableGraph)
+    graph: what was traced; given, it takes the trace's place, and says what compactors there are (rr.tables.TableGraph)
     steps: optimiser steps so far; target_met: the masked widths reach the target (each of them, where there are two)
     targets: what is to be reached, `flops_target` first
     """

@@ -528,7 +528,7 @@ def test_proximal_steps_end_masked_rows_at_exactly_zero() -> None:
         largest = []
         for seed in range(400):
             step(pruner, optimizer, seed)
-            largest.append(float(pruner.compactors["1"].matrix[:3].norm(dim=1).max()))
+            largest.append(float(pruner.compactors["1"].matrix[:3].detach().norm(dim=1).max()))
         return pruner, largest
 
     pruner, norms = trained(proximal=True)

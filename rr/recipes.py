@@ -18,6 +18,7 @@ FAST: dict[str, Any] = {
     "proximal": True,
     "compactor_momentum": 0.9,
     "narrow": "full",
+    "fold_share": 1.0,
 }
 
 
@@ -54,7 +55,8 @@ def fast_config(arch: str | None = None, **changes: Any) -> ResRepConfig:
     death_steps, proximal, compactor_momentum: a masked row goes to exactly 0 in so many steps, long before the learning
         rate has fallen, and the network can adapt to each cut; with a momentum of 0.99 it would drift on for longer
     narrow: what is dead leaves the network (`ResRepPruner.narrow`, to be called between steps), so most of the run has
-        the cost of the narrow network
+        the cost of the narrow network; fold_share: compactors are folded once, when all is dead, since a fold while
+        others still die disturbs the training
 
     arch: a name as `resrep_config` takes it; None: half of the MACs. changes: other settings, by field
     """

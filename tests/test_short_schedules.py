@@ -368,7 +368,7 @@ def test_the_arms_of_narrowing_differ_in_nothing_else() -> None:
         _, config, _, _ = parse_arguments([*studies.COMMON, *arm.options])
         found[name] = (config.narrow, config.fold_share, config.proximal)
         assert replace(config, narrow=ours.narrow, fold_share=ours.fold_share, proximal=ours.proximal) == ours
-    assert found["full"] == (ours.narrow, ours.fold_share, ours.proximal)
+    assert found["full-end"] == (ours.narrow, ours.fold_share, ours.proximal)
     assert len(set(found.values())) == len(found)
     assert found["penalty"][2] is False
 

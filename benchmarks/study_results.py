@@ -11,6 +11,7 @@ from typing import Any
 from training.run_folder import FINISH_WEIGHTS, METRICS, RUN
 
 RESULT = "result.json"
+AROUND = ("before_cut", "after_cut")
 WHERE = ("output_dir", "data_dir", "base_weights", "weights", "device", "workers", "log_interval", "seed")  # not how
 
 Figures = dict[str, Any]
@@ -66,24 +67,11 @@ def in_short(entries: Sequence[Figures]) -> str:
     rows = [
         ("arm", "epochs", "lr", "n", "top-1 %", "spread", "loss", "train", "change", "MACs", "before cut", "after cut")
     ]
+    order = ("arm", "epochs", "lr", "n", "top1", "spread", "val_loss", "train_loss", "change")
     for entry in entries:
-        around = [[run[name] for run in entry["runs"] if run[name] is not None] for name in ("before_cut", "after_cut")]
-        top1, change = entry["top1"], entry["change"]
-        rows.append(
-            (
-                entry["arm"],
-                str(entry["epochs"]),
-                f"{entry['lr']:g}",
-                str(top1["n"]),
-                f"{top1['mean']:.2f}",
-                "-" if top1["spread"] is None else f"{top1['spread']:.2f}",
-                f"{entry['val_loss']['mean']:.4f}",
-                f"{entry['train_loss']['mean']:.4f}",
-                "-" if change is None else f"{change['mean']:+.2f}",
-                f"{entry['macs_ratio']['mean']:.3f}",
-                *(f"{statistics.fmean(values):.2f}" if values else "-" for values in around),
-            )
-        )
+        cells = _cells(entry)
+        macs = f"{entry['macs_ratio']['mean']:.3f}"
+        rows.append((*(cells[name] or "-" for name in order), macs, *(cells[name] or "-" for name in AROUND)))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
@@ -101,20 +89,15 @@ def table(results: Figures, file: str) -> str:
     ]
     rows.append(["---"] * len(rows[0]))
     for entry in results["entries"]:
-        around = [[run[name] for run in entry["runs"] if run[name] is not None] for name in ("before_cut", "after_cut")]
-        top1, change = entry["top1"], entry["change"]
+        cells = _cells(entry)
         rows.append(
             [
-                f"`{entry['arm']}`",
-                str(entry["epochs"]),
-                f"{entry['lr']:g}",
-                str(top1["n"]),
-                f"{top1['mean']:.2f}%",
-                "" if top1["spread"] is None else f"{top1['spread']:.2f}",
-                "" if change is None else f"{change['mean']:+.2f}",
-                *(f"{entry[name]['mean']:.4f}" for name in ("val_loss", "train_loss")),
+                f"`{cells['arm']}`",
+                *(cells[name] for name in ("epochs", "lr", "n")),
+                f"{cells['top1']}%",
+                *(cells[name] for name in ("spread", "change", "val_loss", "train_loss")),
                 f"{entry['macs_ratio']['mean']:.1%}",
-                ", ".join(f"{statistics.fmean(values):.2f}%" for values in around) if all(around) else "",
+                ", ".join(f"{cells[name]}%" for name in AROUND if cells[name]),
             ]
         )
     lines = [f"| {' | '.join(cells)} |" for cells in rows]
@@ -127,20 +110,40 @@ def table(results: Figures, file: str) -> str:
     return "\n".join(lines)
 
 
+def _cells(entry: Figures) -> dict[str, str]:
+    """What a line says of an entry, empty where there is nothing to say."""
+    top1, change = entry["top1"], entry["change"]
+    around = {name: [run[name] for run in entry["runs"] if run[name] is not None] for name in AROUND}
+    return {
+        "arm": entry["arm"],
+        "epochs": str(entry["epochs"]),
+        "lr": f"{entry['lr']:g}",
+        "n": str(top1["n"]),
+        "top1": f"{top1['mean']:.2f}",
+        "spread": "" if top1["spread"] is None else f"{top1['spread']:.2f}",
+        "change": "" if change is None else f"{change['mean']:+.2f}",
+        **{name: f"{entry[name]['mean']:.4f}" for name in ("val_loss", "train_loss")},
+        **{name: f"{statistics.fmean(values):.2f}" if values else "" for name, values in around.items()},
+    }
+
+
 def _has_result(folder: Path) -> bool:
     """Whether this run's script is one that writes result.json when all is done."""
     recipe = json.loads((folder / RUN).read_text())["recipe"]
     return "flops_target" in recipe
 
 
+def _epochs(folder: Path) -> list[Figures]:
+    return [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+
+
 def _last_losses(folder: Path) -> Figures:
-    lines = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+    lines = _epochs(folder)
     return {f"{name}_loss": [line[name]["loss"] for line in lines if name in line][-1] for name in ("val", "train")}
 
 
 def _of_base_training(folder: Path) -> Figures:
-    lines = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
-    evaluated = [line["val"]["top1"] for line in lines if "val" in line]
+    evaluated = [line["val"]["top1"] for line in _epochs(folder) if "val" in line]
     run = json.loads((folder / RUN).read_text())
     return {
         "top1": evaluated[-1],
@@ -166,7 +169,7 @@ def _of_pruning(result: Figures) -> Figures:
 
 
 def _of_rival(result: Figures) -> Figures:
-    around = {name: result[name] and result[name]["top1"] for name in ("base", "before_cut", "after_cut")}
+    around = {name: result[name] and result[name]["top1"] for name in ("base", *AROUND)}
     return {
         "top1": result["last_epoch"]["top1"],
         **around,

@@ -84,8 +84,8 @@ class ResRepConfig:
     compactors: str = field(
         default="dense",
         metadata={
-            "help": "'dense' ones, as in the paper, or 'diagonal': a factor for each channel, which costs next to "
-            "nothing where a layer is wide, and with --narrow lets dead channels leave the layers that make them too",
+            "help": "'dense' ones, as in the paper, or 'diagonal': a factor for each channel, which costs less "
+            "where a layer is wide, and with --narrow lets dead channels leave the layers that make them too",
             "choices": ("dense", "diagonal"),
         },
     )

@@ -47,6 +47,11 @@ class Layer:
         """Whether it is a convolution or a linear layer; BN and bare parameters have the channels of others."""
         return self.kind not in WITHOUT_WIDTH
 
+    @property
+    def output_dim(self) -> int:
+        """The dimension of the outputs in the weight of a convolution or linear layer; the inputs have the other."""
+        return 1 if self.kind == "transposed" else 0
+
 
 @dataclass(frozen=True)
 class Site:
@@ -62,6 +67,11 @@ class Site:
     nodes: tuple[str, ...]
     units: np.ndarray
     groups: int = 1
+
+    @property
+    def is_diagonal(self) -> bool:
+        """Whether its compactor keeps every channel apart."""
+        return self.groups == len(self.units)
 
 
 @dataclass(frozen=True)
@@ -174,7 +184,7 @@ class ChannelGraph:
 
     def outputs_left(self, layer: Layer) -> np.ndarray:
         """The places that are left of a layer's own outputs: all, but in the live model behind a fold (rr.refold)."""
-        left = self.remaining.get(f"{layer.name}.weight", {}).get(1 if layer.kind == "transposed" else 0)
+        left = self.remaining.get(f"{layer.name}.weight", {}).get(layer.output_dim)
         return np.arange(len(layer.out_units)) if left is None else left[0]
 
     def at_full_width(self, name: str, tensor: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ from rr.compactor import CHILD, WEIGHT_SUFFIX
 from rr.constants import inexact_consumers
 from rr.counts import count_channels
 from rr.flow import PRODUCERS
-from rr.graph import ChannelGraph, Layer, Site
+from rr.graph import ChannelGraph, Layer
 
 MASK_SUFFIX = f".{CHILD}.mask"
 
@@ -92,7 +92,7 @@ def _narrowed(graph: ChannelGraph, modules: Mapping[str, nn.Module]) -> Iterator
 
     for layer in graph.layers.values():
         if layer.kind in PRODUCERS:
-            yield from along(f"{layer.name}.weight", 0 if layer.kind == "transposed" else 1, layer.in_units)
+            yield from along(f"{layer.name}.weight", 1 - layer.output_dim, layer.in_units)
         elif layer.kind == "vector":
             yield from along(layer.name, layer.dim, layer.out_units)
         elif layer.name not in behind_producers:  # those are in front of the compactor
@@ -103,32 +103,22 @@ def _narrowed(graph: ChannelGraph, modules: Mapping[str, nn.Module]) -> Iterator
         if hasattr(modules[site.host], CHILD):
             yield from along(f"{site.host}{WEIGHT_SUFFIX}", 0, site.units)
             yield from along(f"{site.host}{MASK_SUFFIX}", 0, site.units)
-            if is_diagonal(site):  # no other channel is made of what the layer has for this one
+            if site.is_diagonal:  # no other channel is made of what the layer has for this one
                 for name, dim in output_dimensions(graph.layers[site.layer], modules):
                     yield from along(name, dim, site.units)
-
-
-def is_diagonal(site: Site) -> bool:
-    """Whether its compactor keeps every channel apart."""
-    return site.groups == len(site.units)
 
 
 def output_dimensions(layer: Layer, modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, int]]:
     """The parameters and buffers of a producer and its BN with an entry per output, and the dimension for these."""
     if layer.kind not in PRODUCERS:  # their channels are their inputs'
         return
-    yield f"{layer.name}.weight", output_dim(layer)
+    yield f"{layer.name}.weight", layer.output_dim
     if modules[layer.name].bias is not None:
         yield f"{layer.name}.bias", 0
     if layer.norm is not None:
         for leaf in ("weight", "bias", "running_mean", "running_var"):
             if getattr(modules[layer.norm], leaf, None) is not None:
                 yield f"{layer.norm}.{leaf}", 0
-
-
-def output_dim(layer: Layer) -> int:
-    """The dimension of the outputs in the weight of a convolution or a linear layer."""
-    return 1 if layer.kind == "transposed" else 0
 
 
 def _cut(model: nn.Module, name: str, dim: int, kept: torch.Tensor, states: Sequence[dict]) -> None:

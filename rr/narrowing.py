@@ -75,9 +75,8 @@ class Narrowing:
 
         masked: [num_units] of bool; target_met: whether the widths without them reach the target
         """
-        masked = masked & ~self._graph.removed & self.silent
         norms = unit_norms(self._graph, find_compactors(self._model))
-        going = self._in_multiples(masked & (norms < self._threshold))
+        going = self._in_multiples(self._dying(masked) & (norms < self._threshold))
         if _distributed():
             decided = torch.from_numpy(going).to(next(self._model.parameters()).device, torch.uint8)
             dist.broadcast(decided, src=0)
@@ -88,7 +87,7 @@ class Narrowing:
             take_out(models, self._graph, np.flatnonzero(going), optimizers)
         gone, measured = int(going.sum()), bool(self._meters)
         if self._fold_share is not None and not self.retired:
-            is_over = target_met and not self._in_multiples(masked & ~going).any()
+            is_over = self._is_over(masked, target_met)
             gone += self._fold(is_over, models, optimizers)
             self._measure(is_over)
         if gone or measured or self._meters:
@@ -99,7 +98,14 @@ class Narrowing:
         """Whether nothing more will go; arguments as for `narrow`."""
         if self._fold_share is not None and self._retires:
             return self.retired
-        return target_met and not self._in_multiples(masked & ~self._graph.removed & self.silent).any()
+        return self._is_over(masked, target_met)
+
+    def _is_over(self, masked: np.ndarray, target_met: bool) -> bool:
+        return target_met and not self._in_multiples(self._dying(masked)).any()
+
+    def _dying(self, masked: np.ndarray) -> np.ndarray:
+        """[num_units] of bool: the masked units that are still there and may go."""
+        return masked & ~self._graph.removed & self.silent
 
     def _in_multiples(self, dying: np.ndarray) -> np.ndarray:
         """Of the dying units, those that leave each group at a multiple; the others wait for company."""

@@ -37,7 +37,7 @@ from rr.convert import (
 from rr.counts import count_channels
 from rr.flow import PRODUCERS
 from rr.graph import ChannelGraph, Layer, Site
-from rr.narrow import format_of, is_diagonal, keep_positions, output_dim, output_dimensions, put_tensor
+from rr.narrow import format_of, keep_positions, output_dimensions, put_tensor
 from rr.trace import Inputs
 
 _ZERO = 1e-12  # a row with a smaller norm can have no direction: it comes out as exactly zero
@@ -159,7 +159,7 @@ def can_retire(graph: ChannelGraph, model: nn.Module) -> bool:
 
     def goes(name: str, site: Site) -> bool:
         norm = name if graph.layers[name].kind == "norm" else graph.layers[name].norm
-        diagonal = is_diagonal(site) and (norm is None or _has_place(modules[norm]))
+        diagonal = site.is_diagonal and (norm is None or _has_place(modules[norm]))
         return name in foldable or diagonal
 
     return all(goes(name, site) for name, site in graph.sites.items() if site.host in compactors)
@@ -200,7 +200,7 @@ def _absorb(model: nn.Module, graph: ChannelGraph, states: Sequence[Mapping[nn.P
             continue
         compactor, layer = compactors[site.host], graph.layers[name]
         factors = (compactor.matrix.diagonal() if site.groups == 1 else compactor.matrix[:, 0]).clone()
-        target, dim = modules[layer.norm or name], 0 if layer.norm else output_dim(layer)
+        target, dim = modules[layer.norm or name], 0 if layer.norm else layer.output_dim
         _scale(target.weight, factors.view(-1, *[1] * (target.weight.dim() - dim - 1)), states)
         if target.bias is not None:
             _scale(target.bias, factors, states)
@@ -217,7 +217,7 @@ def _scale(parameter: nn.Parameter, factors: Tensor, states: Sequence[Mapping[nn
 
 def folded_outputs(graph: ChannelGraph) -> dict[str, list[int]]:
     """Layer -> the places that are left of its outputs, for each that has been folded (for `take_columns_out`)."""
-    mixed = (graph.layers[name] for name, site in graph.sites.items() if not is_diagonal(site))
+    mixed = (graph.layers[name] for name, site in graph.sites.items() if not site.is_diagonal)
     producers = (layer for layer in mixed if layer.kind in PRODUCERS)
     left = {layer.name: (graph.outputs_left(layer), len(layer.out_units)) for layer in producers}
     return {name: places.tolist() for name, (places, full) in left.items() if len(places) < full}
@@ -283,7 +283,7 @@ def _mixed(mixing: Tensor, value: Tensor, dim: int) -> Tensor:
 def _filters(module: nn.Module, layer: Layer) -> Tensor:
     """[D, in x kernel]"""
     weight = module.weight.detach().cpu().double()
-    return weight.movedim(output_dim(layer), 0).flatten(1)
+    return weight.movedim(layer.output_dim, 0).flatten(1)
 
 
 def _proven(model: nn.Module, example_inputs: Inputs, change: Callable[[nn.Module], None]) -> nn.Module:
@@ -314,7 +314,7 @@ def _fold(fold: _Fold, modules: Mapping[str, nn.Module]) -> None:
     mixing = _mixing(fold, modules)
     if layer.norm is not None:
         _fold_norm(modules[layer.norm], fold, matrix, norms, mixing)
-    module.weight.data = _mixed(mixing, module.weight, output_dim(layer))
+    module.weight.data = _mixed(mixing, module.weight, layer.output_dim)
     if module.bias is not None:
         module.bias.data = mixing @ module.bias
     compactor = getattr(modules[fold.host], CHILD)
@@ -348,7 +348,7 @@ def _carry_over(
     mixing = _mixing(fold, modules)
     parts = mixing.square() / mixing.square().sum(1, keepdim=True)
 
-    places = {module.weight: output_dim(layer)} | ({} if module.bias is None else {module.bias: 0})
+    places = {module.weight: layer.output_dim} | ({} if module.bias is None else {module.bias: 0})
     for parameter, dim in places.items():
         _map(state, parameter, partial(_mixed, mixing, dim=dim), partial(_mixed, parts, dim=dim))
     if layer.norm is not None:

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the 
 
 from benchmarks.studies import PRUNE, RIVALS, TARGET, Arm, Study, run_study
 
-LR = 0.02
+LR, OTHER_LRS = 0.02, (0.01, 0.05)
 CHANGES = {
     "fast": (),
     "norms": ("--score", "norm"),
@@ -36,11 +36,13 @@ CHANGES = {
     "width-8": ("--width-multiple", "8"),
     "width-at-least-4": ("--min-width", "4"),
     "all-layers": ("--layers", "all"),
+    "warm-up": ("--warmup-epochs", "1"),
     "distill": ("--distill", "0.5"),
     "distill-most": ("--distill", "0.9"),
 }
 ARMS = {
     **{name: Arm(PRUNE, LR, (*TARGET, "--fast", *change)) for name, change in CHANGES.items()},
+    **{f"lr-{lr:g}": Arm(PRUNE, lr, (*TARGET, "--fast")) for lr in OTHER_LRS},
     "l1": Arm(RIVALS, LR, ("--how", "l1", *TARGET)),
 }
 

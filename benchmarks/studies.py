@@ -81,7 +81,7 @@ def run_study(study: Study, arguments: Sequence[str] | None = None) -> None:
         for run in runs:
             check_command(run)
         waiting = [run for run in runs if read_run(run.folder) is None]
-        complete = options.report or train_all(waiting, options.jobs)
+        complete = options.report or train_all(waiting, options.jobs, (("--compile",) if options.compile else ()))
         write_results(runs, options)
     if not complete:
         sys.exit(1)
@@ -103,6 +103,7 @@ def parse_arguments(study: Study, arguments: Sequence[str] | None) -> argparse.N
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--lr", nargs="+", type=float, help="these learning rates in place of each arm's own")
     parser.add_argument("--jobs", type=int, default=1, help="processes side by side, of one thread each")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the networks: faster from 10 epochs on")
     parser.add_argument("--report", action="store_true", help="train nothing: write what is finished of all that")
     parser.add_argument("--max-steps", type=int, default=0, help="for a trial: stop each run after so many steps")
     return parser.parse_args(arguments)
@@ -151,8 +152,10 @@ def check_command(run: Run) -> None:
 # Training them ----------------------------------------------------------------------------------------------
 
 
-def train_all(runs: Sequence[Run], jobs: int) -> bool:
+def train_all(runs: Sequence[Run], jobs: int, extra: tuple[str, ...] = ()) -> bool:
     """Train the runs in processes of their own, `jobs` at a time; False where one failed or is another's.
+
+    extra: options for each of them that don't make it another run.
 
     When this process is stopped, so are they; the next call goes on with them.
     """
@@ -163,7 +166,7 @@ def train_all(runs: Sequence[Run], jobs: int) -> bool:
         while waiting or running:
             while waiting and len(running) < jobs:
                 run = waiting.pop()
-                process = start(run)
+                process = start(run, extra)
                 if process is None:
                     print(f"{run.folder.name}: another process is at work on it", flush=True)
                     complete = False
@@ -190,7 +193,7 @@ def train_all(runs: Sequence[Run], jobs: int) -> bool:
     return complete
 
 
-def start(run: Run) -> subprocess.Popen | None:
+def start(run: Run, extra: tuple[str, ...]) -> subprocess.Popen | None:
     """Begin or go on with a run; None where another process holds it.
 
     The process inherits the locked file, so the lock lasts as long as it does, also if this one is killed.
@@ -202,7 +205,7 @@ def start(run: Run) -> subprocess.Popen | None:
             return None
         script, *options = run.command
         return subprocess.Popen(
-            ["nice", "-n", "5", sys.executable, str(ROOT / script), *options, "-c", "continue"],
+            ["nice", "-n", "5", sys.executable, str(ROOT / script), *options, *extra, "-c", "continue"],
             stdout=output,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,

@@ -305,7 +305,7 @@ def test_every_arm_runs_once_and_is_read_then(
     assert len({entry["runs"][0]["base"] for name, entry in entries.items() if name != "scratch"}) == 1
 
     first = (place / "results" / "short.json").read_text()
-    monkeypatch.setattr(studies, "start", lambda run: pytest.fail("started again"))
+    monkeypatch.setattr(studies, "start", lambda *_: pytest.fail("started again"))
     short_schedules.main(words)
     assert (place / "results" / "short.json").read_text() == first
     short_schedules.main([*words, "--report", "--seeds", "0", "1"])  # those of another seed aren't trained
@@ -353,11 +353,28 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(
     assert [entry["arm"] for entry in json.loads((place / "some.json").read_text())["entries"]] == ["base"]
 
 
+def test_compiling_makes_it_no_other_run(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands, popen = [], subprocess.Popen
+
+    def instead(command: list[str], **options: Any) -> subprocess.Popen:
+        commands.append(command)
+        return popen(["true"], **options)
+
+    monkeypatch.setattr(studies.subprocess, "Popen", instead)
+    for more in ([], ["--compile"]):  # the second would raise if it were another run's folder
+        with pytest.raises(SystemExit):
+            short_schedules.main(call(place, "--arms", "l1", "--epochs", "3", "--seeds", "0", *more))
+    plain, compiled = commands
+    assert sorted(compiled) == sorted([*plain, "--compile"])
+
+
 def test_each_arm_of_the_settings_changes_one_of_them() -> None:
-    ours = [to_plain(part) for part in parse_arguments([*studies.COMMON, *studies.TARGET])[:3]]
+    lr = ("--lr", str(fast_settings.LR))
+    ours = [to_plain(part) for part in parse_arguments([*studies.COMMON, *studies.TARGET, *lr])[:3]]
     for name, arm in fast_settings.ARMS.items():
         if arm.script == studies.PRUNE:
-            theirs = [to_plain(part) for part in parse_arguments([*studies.COMMON, *arm.options])[:3]]
+            words = [*studies.COMMON, *arm.options, "--lr", str(arm.lr)]
+            theirs = [to_plain(part) for part in parse_arguments(words)[:3]]
             changed = [key for a, b in zip(ours, theirs, strict=True) for key in a if a[key] != b[key]]
             assert len(changed) == (name != "fast"), name
 

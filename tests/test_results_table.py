@@ -1,4 +1,4 @@
-"""The README's tables and docs/coverage.md come from the files under results/, and from nothing else."""
+"""The tables of the README and of docs/ come from the files under results/, and from nothing else."""
 
 import json
 import shutil
@@ -41,8 +41,7 @@ def checkout(tmp_path: Path) -> Path:
     """What the tool reads and writes, in a folder of its own."""
     shutil.copy(ROOT / "README.md", tmp_path)
     shutil.copytree(ROOT / "results", tmp_path / "results")
-    (tmp_path / "docs").mkdir()
-    shutil.copy(ROOT / "docs" / "coverage.md", tmp_path / "docs")
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
     return tmp_path
 
 

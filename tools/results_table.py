@@ -1,6 +1,6 @@
-"""Write the README's tables and docs/coverage.md from the files under results/, so that no figure in them is typed.
+"""Write the tables of README.md and docs/ from the files under results/, so that no figure in them is typed.
 
-python tools/results_table.py            # rewrites docs/coverage.md and the parts of README.md between markers
+python tools/results_table.py            # rewrites docs/coverage.md and the parts of the other pages between markers
 python tools/results_table.py --check    # exit code 1 where one of them isn't what the files say
 """
 
@@ -14,16 +14,22 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # run from the checkout without PYTHONPATH
 
-from benchmarks.coverage_tables import PAGE, page, readme_part, summary
+from benchmarks.coverage_tables import PAGE, readme_part, summary
+from benchmarks.coverage_tables import page as coverage_page
 from benchmarks.study_results import table as study_table
 from benchmarks.training_cost_figures import table as cost_table
 
-STUDIES = {"narrowing accuracy": "narrowing_accuracy.json", "short schedules": "short_schedules.json"}
+README, EXPERIMENTS = Path("README.md"), Path("docs") / "experiments.md"
+STUDIES = (  # the page, its part, and the file in results/
+    (README, "narrowing accuracy", "narrowing_accuracy.json"),
+    (README, "short schedules", "short_schedules.json"),
+    (EXPERIMENTS, "settings of fast", "fast_settings.json"),
+)
 HEAD = ["network, data", "epochs", "top-1 before", "top-1 after", "MACs kept", "parameters kept", "faster at batch 64"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Rewrite or check the README and the page."""
+    """Rewrite or check the pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 where a file is out of date")
     parser.add_argument("--root", type=Path, default=ROOT, help="the folder of README.md, results/ and docs/")
@@ -38,19 +44,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def written(root: Path) -> dict[Path, str]:
     """The files that come from results/, as they should be."""
-    text = replaced((root / "README.md").read_text(), "results", table(root / "results"))
+    texts = {page: (root / page).read_text() for page in (README, EXPERIMENTS)}
+    texts[README] = replaced(texts[README], "results", table(root / "results"))
     cost = root / "results" / "training_cost.json"
     if cost.is_file():
-        text = replaced(text, "training cost", cost_table(json.loads(cost.read_text())["entries"]))
-    for part, file in STUDIES.items():
+        texts[README] = replaced(texts[README], "training cost", cost_table(json.loads(cost.read_text())["entries"]))
+    for page, part, file in STUDIES:
         study = root / "results" / file
         if study.is_file():
-            text = replaced(text, part, study_table(json.loads(study.read_text()), file))
+            texts[page] = replaced(texts[page], part, study_table(json.loads(study.read_text()), file))
     coverage = root / "results" / "coverage.json"
-    if not coverage.is_file():
-        return {root / "README.md": text}
-    results = json.loads(coverage.read_text())
-    return {root / "README.md": replaced(text, "coverage", readme_part(results)), root / PAGE: page(results)}
+    if coverage.is_file():
+        results = json.loads(coverage.read_text())
+        texts[README] = replaced(texts[README], "coverage", readme_part(results))
+        texts[Path(PAGE)] = coverage_page(results)
+    return {root / page: text for page, text in texts.items()}
 
 
 def replaced(text: str, name: str, fresh: str) -> str:

@@ -61,9 +61,15 @@ ARMS = {
 }
 
 
+RIVALS_OF_OURS = (
+    *(("fast", rival) for rival in ("l1", "resrep", "torch-pruning", "scratch", "base")),
+    ("fast-distill", "l1-distill"),
+)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the script with these arguments (default: the command line's)."""
-    run_study(Study(__doc__ or "", ARMS, "short_schedules.json", (12, 25)), arguments)
+    run_study(Study(__doc__ or "", ARMS, "short_schedules.json", (12, 25), RIVALS_OF_OURS), arguments)
 
 
 if __name__ == "__main__":

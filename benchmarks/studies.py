@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.study_plot import plot_arms
-from benchmarks.study_results import entry_of, in_short, read_run
+from benchmarks.study_results import entry_of, in_short, lead_in_words, leads_of, read_run
 from training import exit_on_bad_input
 from training.log import write_whole
 from training.run_folder import FINISH_WEIGHTS
@@ -48,12 +48,14 @@ class Arm:
 
 @dataclass(frozen=True)
 class Study:
-    """description: the script's docstring; output: the file's name in results/, a plot goes beside it."""
+    """description: the script's docstring; output: the file's name in results/, a plot goes beside it; rivals: pairs
+    of arms, the first of which is to be above the second."""
 
     description: str
     arms: Mapping[str, Arm]
     output: str
     epochs: tuple[int, ...]
+    rivals: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def run_study(study: Study, arguments: Sequence[str] | None = None) -> None:
             check_command(run)
         waiting = [run for run in runs if read_run(run.folder) is None]
         complete = options.report or train_all(waiting, options.jobs, (("--compile",) if options.compile else ()))
-        write_results(runs, options)
+        write_results(study, runs, options)
     if not complete:
         sys.exit(1)
 
@@ -216,7 +218,7 @@ def start(run: Run, extra: tuple[str, ...]) -> subprocess.Popen | None:
 # What came of it --------------------------------------------------------------------------------------------
 
 
-def write_results(runs: Sequence[Run], options: argparse.Namespace) -> None:
+def write_results(study: Study, runs: Sequence[Run], options: argparse.Namespace) -> None:
     """The file, the plot beside it and a table, of the runs that are finished."""
     groups: dict[tuple[int, str, float], dict[int, Path]] = {}
     for run in runs:
@@ -231,7 +233,9 @@ def write_results(runs: Sequence[Run], options: argparse.Namespace) -> None:
     if not entries:
         return
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    results = {"network": "src20", "data": options.data_name, "target": float(TARGET[1]), "entries": entries}
+    leads = leads_of(entries, study.rivals)
+    results = {"network": "src20", "data": options.data_name, "target": float(TARGET[1])}
+    results |= {"leads": leads, "entries": entries}
     write_whole(options.output, json.dumps(results, indent=1) + "\n")
     plot_arms(results, options.output.with_suffix(".png"))
-    print(in_short(entries))
+    print("\n".join([in_short(entries), *map(lead_in_words, leads)]))

@@ -62,6 +62,43 @@ def over_seeds(values: Sequence[float]) -> Figures:
     return {"mean": statistics.fmean(values), "spread": spread, "n": len(values)}
 
 
+def leads_of(entries: Sequence[Figures], rivals: Sequence[tuple[str, str]]) -> list[Figures]:
+    """By how much an arm is above its rival after the same epochs, each at its best learning rate, over the seeds that
+    both have.
+
+    rivals: pairs of arms. points: differences of the top-1, seed by seed; spread: the larger one of the two arms;
+    more_than_the_spread: whether the mean difference is, None for one seed
+    """
+    found = []
+    for epochs in sorted({entry["epochs"] for entry in entries}):
+        best: dict[str, Figures] = {}
+        for entry in (entry for entry in entries if entry["epochs"] == epochs):
+            if entry["arm"] not in best or entry["top1"]["mean"] > best[entry["arm"]]["top1"]["mean"]:
+                best[entry["arm"]] = entry
+        for pair in (pair for pair in rivals if set(pair) <= set(best)):
+            arm, rival = ({run["seed"]: run["top1"] for run in best[name]["runs"]} for name in pair)
+            seeds = sorted(arm.keys() & rival.keys())
+            if not seeds:
+                continue
+            points = over_seeds([arm[seed] - rival[seed] for seed in seeds])
+            both = [over_seeds([runs[seed] for seed in seeds])["spread"] for runs in (arm, rival)]
+            spread = max(both) if len(seeds) > 1 else None
+            more = None if spread is None else points["mean"] > spread
+            lead = {"epochs": epochs, "arm": pair[0], "rival": pair[1], "points": points}
+            found.append({**lead, "spread": spread, "more_than_the_spread": more})
+    return found
+
+
+def lead_in_words(lead: Figures) -> str:
+    """A lead as a line of text."""
+    points, spread = lead["points"], lead["spread"]
+    line = f"{lead['epochs']} epochs: {lead['arm']} over {lead['rival']} {points['mean']:+.2f} points"
+    if spread is None:
+        return f"{line} (one seed)"
+    how = "more" if lead["more_than_the_spread"] else "not more"
+    return f"{line}, {how} than the spread of {spread:.2f} ({points['n']} seeds)"
+
+
 def in_short(entries: Sequence[Figures]) -> str:
     """The entries as lines of text."""
     rows = [
@@ -101,6 +138,7 @@ def table(results: Figures, file: str) -> str:
             ]
         )
     lines = [f"| {' | '.join(cells)} |" for cells in rows]
+    lines += ["", *(f"- {lead_in_words(lead)}" for lead in results["leads"])] if results.get("leads") else []
     run = results["entries"][0]["runs"][0]
     lines += [
         "",

@@ -34,7 +34,7 @@ from benchmarks.short_schedules_rivals import (
     uniform_widths,
     widths_of,
 )
-from benchmarks.study_results import entry_of, over_seeds, read_run
+from benchmarks.study_results import entry_of, lead_in_words, leads_of, over_seeds, read_run
 from data import Data, load_data
 from rr.exp_resrep import parse_arguments
 from rr.files import read_hdf5, save_hdf5
@@ -406,6 +406,32 @@ def test_bad_input_is_one_line(place: Path, more: list[str], words: str, capsys:
 def test_over_seeds() -> None:
     assert over_seeds([80.0, 82.0, 84.0]) == {"mean": 82.0, "spread": 2.0, "n": 3}
     assert over_seeds([80.0]) == {"mean": 80.0, "spread": None, "n": 1}
+
+
+def test_leads_are_of_the_best_rates_and_of_seeds_that_both_have() -> None:
+    def entry(arm: str, epochs: int, top1: dict[int, float]) -> dict[str, Any]:
+        runs = [{"seed": seed, "top1": value} for seed, value in top1.items()]
+        return {"arm": arm, "epochs": epochs, "top1": over_seeds(list(top1.values())), "runs": runs}
+
+    entries = [
+        entry("ours", 12, {0: 85.0, 1: 86.0, 2: 99.0}),
+        entry("theirs", 12, {0: 70.0, 1: 71.0}),
+        entry("theirs", 12, {0: 84.0, 1: 84.5}),
+        entry("ours", 25, {0: 85.0}),
+        entry("theirs", 25, {0: 86.0}),
+        entry("others", 25, {4: 80.0}),
+    ]
+    long, short = reversed(leads_of(entries, [("ours", "theirs"), ("ours", "others"), ("ours", "no one's")]))
+    assert (short["arm"], short["rival"], short["epochs"]) == ("ours", "theirs", 12)
+    assert short["points"] == {"mean": 1.25, "spread": pytest.approx(0.125**0.5), "n": 2}
+    assert short["spread"] == pytest.approx(0.5**0.5)
+    assert short["more_than_the_spread"]
+    assert (long["points"]["mean"], long["spread"], long["more_than_the_spread"]) == (-1.0, None, None)
+    words = [lead_in_words(lead) for lead in (short, long)]
+    assert words[0] == "12 epochs: ours over theirs +1.25 points, more than the spread of 0.71 (2 seeds)"
+    assert words[1] == "25 epochs: ours over theirs -1.00 points (one seed)"
+    (behind,) = leads_of(entries[:3], [("theirs", "ours")])
+    assert "-1.25 points, not more than" in lead_in_words(behind)
 
 
 def write_run(folder: Path, recipe: dict[str, Any], top1: list[float], result: dict[str, Any] | None) -> Path:

@@ -16,9 +16,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the 
 
 from benchmarks.studies import PRUNE, RIVALS, TARGET, Arm, Study, run_study
 
+BEFORE = ("--fast", "--tighten-steps", "0.25")  # what --fast was before this study
 LR, OTHER_LRS = 0.02, (0.01, 0.05)
 CHANGES = {
-    "fast": (),
+    "before": (),
     "norms": ("--score", "norm"),
     "not-per-mac": ("--no-per-mac",),
     "diagonal": ("--compactors", "diagonal"),
@@ -41,8 +42,8 @@ CHANGES = {
     "distill-most": ("--distill", "0.9"),
 }
 ARMS = {
-    **{name: Arm(PRUNE, LR, (*TARGET, "--fast", *change)) for name, change in CHANGES.items()},
-    **{f"lr-{lr:g}": Arm(PRUNE, lr, (*TARGET, "--fast")) for lr in OTHER_LRS},
+    **{name: Arm(PRUNE, LR, (*TARGET, *BEFORE, *change)) for name, change in CHANGES.items()},
+    **{f"lr-{lr:g}": Arm(PRUNE, lr, (*TARGET, *BEFORE)) for lr in OTHER_LRS},
     "l1": Arm(RIVALS, LR, ("--how", "l1", *TARGET)),
 }
 

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the 
 from benchmarks.studies import PRUNE, TARGET, Arm, Study, run_study
 
 LR = 0.02
-SHORT = (*TARGET, "--fast", "--no-per-mac", "--fold-share", "0.25")
+SHORT = (*TARGET, "--fast", "--no-per-mac", "--tighten-steps", "0.25", "--fold-share", "0.25")
 FOLD_SHARES = {"full-tenth": "0.1", "full-half": "0.5", "full-end": "1"}
 
 ARMS = {

@@ -2,7 +2,7 @@
 
     python -m examples.fast
 
-The target is met after a quarter of the run, masked rows go to exactly zero at once, and what is dead leaves the
+The target is met after a tenth of the run, masked rows go to exactly zero at once, and what is dead leaves the
 network, so that most of the run trains the narrow one.
 """
 

@@ -19,7 +19,7 @@ class ResRepConfig:
 
     Numbers of steps may be given as shares of a run, which `for_run` makes steps of; the pruner wants steps:
 
-        config = ResRepConfig(flops_target=0.5, mask_interval=0.01, tighten_steps=0.25, proximal=True, death_steps=0.03)
+        config = ResRepConfig(flops_target=0.5, mask_interval=0.01, tighten_steps=0.1, proximal=True, death_steps=0.03)
         pruner = ResRepPruner(model, example_inputs, config.for_run(epochs * len(loader), lr=0.02))
     """
 

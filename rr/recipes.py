@@ -13,7 +13,7 @@ FAST: dict[str, Any] = {
     "per_mac": True,
     "before_mask_iters": 0.02,
     "mask_interval": 0.01,
-    "tighten_steps": 0.25,
+    "tighten_steps": 0.1,
     "death_steps": 0.03,
     "proximal": True,
     "compactor_momentum": 0.9,
@@ -51,7 +51,7 @@ def fast_config(arch: str | None = None, **changes: Any) -> ResRepConfig:
         frees: where MACs are dear (large images, first stages) layers get narrow, elsewhere they stay wide
     before_mask_iters: that estimate (a mean over a hundred steps) settles first
     mask_interval, tighten_steps: many small cuts in place of one, most of them early, with the target met after a
-        quarter of the run; in all that is left the narrow network is trained
+        tenth of the run; in all that is left the narrow network is trained
     death_steps, proximal, compactor_momentum: a masked row goes to exactly 0 in so many steps, long before the learning
         rate has fallen, and the network can adapt to each cut; with a momentum of 0.99 it would drift on for longer
     narrow: what is dead leaves the network (`ResRepPruner.narrow`, to be called between steps), so most of the run has

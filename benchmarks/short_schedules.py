@@ -50,7 +50,7 @@ ARMS = {
     "fast": Arm(PRUNE, 0.02, (*TARGET, *FAST)),
     "fast-distill": Arm(PRUNE, 0.02, (*TARGET, *FAST, *DISTILL)),
     "l1": Arm(RIVALS, 0.05, ("--how", "l1", *TARGET)),
-    "l1-distill": Arm(RIVALS, 0.05, ("--how", "l1", *TARGET, *DISTILL)),
+    "l1-distill": Arm(RIVALS, 0.02, ("--how", "l1", *TARGET, *DISTILL)),
     "torch-pruning": Arm(
         RIVALS,
         0.05,

@@ -311,26 +311,30 @@ def cut_by_torch_pruning(model: nn.Module, data: Data, target: float) -> nn.Modu
 def write_result(
     recipe: Recipe, rival: Rival, networks: tuple[nn.Module, nn.Module, nn.Module], data: Data, world: World
 ) -> None:
-    """result.json, last of all: the given network, the one before the cut, the one right behind it, and the last epoch.
+    """result.json, last of all: the given network, the one before the cut, the one right behind it, the trained one.
 
-    networks: the given one, the one before the cut, and one of the widths behind it.
+    The latter in float32, as a converted network, the others as in training. networks: the given one, the one before
+    the cut, and one of the widths behind it.
     """
     folder = Path(recipe.output_dir)
     start, before_cut, narrow = networks
     image = torch.zeros(1, data.in_channels, data.image_size, data.image_size, device=world.device)
-    macs_before, macs_after = count_macs(start, image), count_macs(narrow.to(world.device), image)
+    narrow = narrow.to(world.device, memory_format=torch.contiguous_format)  # of a run done before and of one done now
+    macs_before, macs_after = count_macs(start, image), count_macs(narrow, image)
     lines = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
     evaluated = [line["val"] for line in lines if "val" in line]
-    settings = {"batch_size": recipe.batch_size, "amp": recipe.amp, "channels_last": recipe.channels_last}
+    settings = {"batch_size": recipe.batch_size, "channels_last": recipe.channels_last}
+    in_training = {**settings, "amp": recipe.amp}
+    load_strict(narrow, read_hdf5(folder / FINISH_WEIGHTS).arrays, str(folder / FINISH_WEIGHTS))
     trained = rival.how != "scratch"
     base, before = (
-        evaluate(network, data, world, **settings).to_dict() if trained else None for network in (start, before_cut)
+        evaluate(network, data, world, **in_training).to_dict() if trained else None for network in (start, before_cut)
     )
     found = {
         "base": base,
         "before_cut": before,
         "after_cut": evaluated[0] if trained else None,
-        "last_epoch": evaluated[-1],
+        "finished": evaluate(narrow, data, world, **settings).to_dict(),
         "widths": widths_of(narrow),
         "macs_before": macs_before,
         "macs_after": macs_after,

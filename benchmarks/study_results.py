@@ -34,7 +34,7 @@ def read_run(folder: Path) -> Figures | None:
     elif "conversion" in result:
         found = _of_pruning(result) if "before_conversion" in result else None
     else:
-        found = _of_rival(result)
+        found = _of_rival(result) if "finished" in result else None
     return None if found is None else {**found, **_last_losses(folder)}
 
 
@@ -63,8 +63,8 @@ def over_seeds(values: Sequence[float]) -> Figures:
 
 
 def leads_of(entries: Sequence[Figures], rivals: Sequence[tuple[str, str]]) -> list[Figures]:
-    """By how much an arm is above its rival after the same epochs, each at its best learning rate, over the seeds that
-    both have.
+    """By how much an arm is above its rival after the same epochs, over the seeds that both have, each at its learning
+    rate with most seeds, among these the best.
 
     rivals: pairs of arms. points: differences of the top-1, seed by seed; spread: the larger one of the two arms;
     more_than_the_spread: whether the mean difference is, None for one seed
@@ -73,8 +73,7 @@ def leads_of(entries: Sequence[Figures], rivals: Sequence[tuple[str, str]]) -> l
     for epochs in sorted({entry["epochs"] for entry in entries}):
         best: dict[str, Figures] = {}
         for entry in (entry for entry in entries if entry["epochs"] == epochs):
-            if entry["arm"] not in best or entry["top1"]["mean"] > best[entry["arm"]]["top1"]["mean"]:
-                best[entry["arm"]] = entry
+            best[entry["arm"]] = max(best.get(entry["arm"], entry), entry, key=_standing)
         for pair in (pair for pair in rivals if set(pair) <= set(best)):
             arm, rival = ({run["seed"]: run["top1"] for run in best[name]["runs"]} for name in pair)
             seeds = sorted(arm.keys() & rival.keys())
@@ -87,6 +86,10 @@ def leads_of(entries: Sequence[Figures], rivals: Sequence[tuple[str, str]]) -> l
             lead = {"epochs": epochs, "arm": pair[0], "rival": pair[1], "points": points}
             found.append({**lead, "spread": spread, "more_than_the_spread": more})
     return found
+
+
+def _standing(entry: Figures) -> tuple[int, float]:
+    return entry["top1"]["n"], entry["top1"]["mean"]
 
 
 def lead_in_words(lead: Figures) -> str:
@@ -209,7 +212,7 @@ def _of_pruning(result: Figures) -> Figures:
 def _of_rival(result: Figures) -> Figures:
     around = {name: result[name] and result[name]["top1"] for name in ("base", *AROUND)}
     return {
-        "top1": result["last_epoch"]["top1"],
+        "top1": result["finished"]["top1"],
         **around,
         **{name: result[name] for name in ("macs_ratio", "widths", "run")},
     }

@@ -125,7 +125,8 @@ def run(recipe: Recipe, rival: Rival, conti_or_fs: str | None = None) -> None:
         if rival.how == "torch-pruning":
             before, recipe_after = two_parts(recipe, rival)
             before_cut = copy.deepcopy(start)
-            learn_sparsity(before, rival, before_cut, data, world, teacher, conti_or_fs)
+            sparsity = [SparseLearning(rival, data)]
+            train_in_folder(before, rival, before_cut, data, world, teacher, conti_or_fs, sparsity)
         narrow = cut(rival, recipe.arch, before_cut, data)
         train_in_folder(recipe_after, rival, narrow, data, world, teacher, conti_or_fs)
         write_result(recipe_after, rival, (start, before_cut, narrow), data, world)
@@ -139,21 +140,6 @@ def two_parts(recipe: Recipe, rival: Rival) -> tuple[Recipe, Recipe]:
     folder = str(Path(recipe.output_dir) / SPARSE)
     before = replace(recipe, epochs=first, lr=rival.sparse_lr, weight_decay=0.0, output_dir=folder)
     return before, replace(recipe, epochs=recipe.epochs - first)
-
-
-def learn_sparsity(
-    recipe: Recipe,
-    rival: Rival,
-    model: nn.Module,
-    data: Data,
-    world: World,
-    teacher: nn.Module | None,
-    conti_or_fs: str | None,
-) -> None:
-    """Train the full network with Torch-Pruning's regularisation, or load what an earlier start of the run trained."""
-    if not train_in_folder(recipe, rival, model, data, world, teacher, conti_or_fs, [SparseLearning(rival, data)]):
-        finished = Path(recipe.output_dir) / FINISH_WEIGHTS
-        load_strict(model, read_hdf5(finished).arrays, str(finished))
 
 
 class SparseLearning(Callback):
@@ -176,12 +162,14 @@ def train_in_folder(
     teacher: nn.Module | None,
     conti_or_fs: str | None,
     callbacks: Sequence[Callback] = (),
-) -> bool:
-    """Train the model in the recipe's folder; False where that was finished before (the model stays as it is)."""
+) -> None:
+    """Train the model in the recipe's folder, or load what an earlier start of the run trained there."""
     everything = {**to_plain(recipe), **to_plain(rival)}
     todo = prepare(recipe.output_dir, everything, conti_or_fs)
     if todo is RunState.FINISHED:
-        return False
+        finished = Path(recipe.output_dir) / FINISH_WEIGHTS
+        load_strict(model, read_hdf5(finished).arrays, str(finished))
+        return
     with RunLog(recipe.output_dir, world, everything, resume=todo is RunState.RESUME) as log:
         train(
             recipe,
@@ -197,7 +185,6 @@ def train_in_folder(
             resume=todo is RunState.RESUME,
             teacher=teacher,
         )
-    return True
 
 
 # The cuts ---------------------------------------------------------------------------------------------------
@@ -314,7 +301,7 @@ def write_result(
     """result.json, last of all: the given network, the one before the cut, the one right behind it, the trained one.
 
     The latter in float32, as a converted network, the others as in training. networks: the given one, the one before
-    the cut, and one of the widths behind it.
+    the cut, and the trained one.
     """
     folder = Path(recipe.output_dir)
     start, before_cut, narrow = networks
@@ -325,7 +312,6 @@ def write_result(
     evaluated = [line["val"] for line in lines if "val" in line]
     settings = {"batch_size": recipe.batch_size, "channels_last": recipe.channels_last}
     in_training = {**settings, "amp": recipe.amp}
-    load_strict(narrow, read_hdf5(folder / FINISH_WEIGHTS).arrays, str(folder / FINISH_WEIGHTS))
     trained = rival.how != "scratch"
     base, before = (
         evaluate(network, data, world, **in_training).to_dict() if trained else None for network in (start, before_cut)

@@ -83,7 +83,7 @@ def run_study(study: Study, arguments: Sequence[str] | None = None) -> None:
         for run in runs:
             check_command(run)
         waiting = [run for run in runs if read_run(run.folder) is None]
-        complete = options.report or train_all(waiting, options.jobs, (("--compile",) if options.compile else ()))
+        complete = options.report or train_all(waiting, options.jobs, ["--compile"] * options.compile)
         write_results(study, runs, options)
     if not complete:
         sys.exit(1)
@@ -154,7 +154,7 @@ def check_command(run: Run) -> None:
 # Training them ----------------------------------------------------------------------------------------------
 
 
-def train_all(runs: Sequence[Run], jobs: int, extra: tuple[str, ...] = ()) -> bool:
+def train_all(runs: Sequence[Run], jobs: int, extra: Sequence[str]) -> bool:
     """Train the runs in processes of their own, `jobs` at a time; False where one failed or is another's.
 
     extra: options for each of them that don't make it another run.
@@ -195,7 +195,7 @@ def train_all(runs: Sequence[Run], jobs: int, extra: tuple[str, ...] = ()) -> bo
     return complete
 
 
-def start(run: Run, extra: tuple[str, ...]) -> subprocess.Popen | None:
+def start(run: Run, extra: Sequence[str]) -> subprocess.Popen | None:
     """Begin or go on with a run; None where another process holds it.
 
     The process inherits the locked file, so the lock lasts as long as it does, also if this one is killed.

@@ -1,4 +1,4 @@
-"""Other ways to a narrow network than compactors, each trained by this project's own loop on its own data.
+"""Other ways than compactors, to a narrow network or to none, each trained by this project's own loop on its own data.
 
     python benchmarks/short_schedules_rivals.py --how l1 -a src20 --dataset folder --data-dir DIR \\
         --weights src20_train/finish.hdf5 --epochs 12 --schedule cosine --milestones --lr 0.05 --output-dir l1
@@ -6,8 +6,9 @@
 l1: the first convolution of every block keeps the same share of its filters, those with the largest L1 norm (Li et al.,
 2017), and the narrow network is fine-tuned. scratch: a new network of those widths. torch-pruning: Torch-Pruning's
 group sparsity (Fang et al., 2023) for a part of the epochs, its own cut of the same layers to the same MACs, then
-fine-tuning for the rest; that part's run is in the folder sparse/ of the run's. With --distill the network of --weights
-teaches. A run that was stopped goes on with `-c continue`; the folder gets result.json when all is done.
+fine-tuning for the rest; that part's run is in the folder sparse/ of the run's. unpruned: the given network, trained
+on: what pruning is to lose nothing against. With --distill the network of --weights teaches. A run that was stopped
+goes on with `-c continue`; the folder gets result.json when all is done.
 """
 
 import argparse
@@ -66,7 +67,8 @@ class Rival:
     """Which way, from which network, to how many MACs. Raises ValueError, with the fix, on a value that can't be."""
 
     how: str = field(
-        default="l1", metadata={"help": "which way to a narrow network", "choices": ("l1", "scratch", "torch-pruning")}
+        default="l1",
+        metadata={"help": "which way to a network", "choices": ("l1", "scratch", "torch-pruning", "unpruned")},
     )
     base_weights: str | None = field(
         default=None, metadata={"flags": ("--weights",), "help": "weights of the trained network; scratch needs none"}
@@ -191,7 +193,9 @@ def train_in_folder(
 
 
 def cut(rival: Rival, arch: str, model: nn.Module, data: Data) -> nn.Module:
-    """The narrow network, from the model's own weights but for 'scratch'. The model stays as it is."""
+    """The narrow network, from the model's own weights but for 'scratch'; a copy for 'unpruned'. The model stays."""
+    if rival.how == "unpruned":
+        return copy.deepcopy(model)
     if rival.how == "torch-pruning":
         return cut_by_torch_pruning(copy.deepcopy(model), data, rival.flops_target)
     sizes = {"num_classes": data.num_classes, "in_channels": data.in_channels, "image_size": data.image_size}
@@ -312,14 +316,15 @@ def write_result(
     evaluated = [line["val"] for line in lines if "val" in line]
     settings = {"batch_size": recipe.batch_size, "channels_last": recipe.channels_last}
     in_training = {**settings, "amp": recipe.amp}
-    trained = rival.how != "scratch"
+    trained, has_cut = rival.how != "scratch", rival.how not in ("scratch", "unpruned")
     base, before = (
-        evaluate(network, data, world, **in_training).to_dict() if trained else None for network in (start, before_cut)
+        evaluate(network, data, world, **in_training).to_dict() if known else None
+        for network, known in ((start, trained), (before_cut, has_cut))
     )
     found = {
         "base": base,
         "before_cut": before,
-        "after_cut": evaluated[0] if trained else None,
+        "after_cut": evaluated[0] if has_cut else None,
         "finished": evaluate(narrow, data, world, **settings).to_dict(),
         "widths": widths_of(narrow),
         "macs_before": macs_before,

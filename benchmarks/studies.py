@@ -25,11 +25,11 @@ from training.log import write_whole
 from training.run_folder import FINISH_WEIGHTS
 
 ROOT = Path(__file__).resolve().parent.parent
-TRAIN, PRUNE = "train_base_model.py", "rr/exp_resrep.py"
-RIVALS = "benchmarks/short_schedules_rivals.py"
+PRUNE, RIVALS = "rr/exp_resrep.py", "benchmarks/short_schedules_rivals.py"
 TARGET = ("--flops-target", "0.47")
+NETWORKS = ("src20", "src56")
 COMMON = (
-    *("-a", "src20", "--dataset", "folder", "--batch-size", "128", "--schedule", "cosine", "--milestones"),
+    *("--dataset", "folder", "--batch-size", "128", "--schedule", "cosine", "--milestones"),
     *("--weight-decay", "5e-4", "--amp", "--channels-last"),
     *("--val-interval", "5", "--val-last", "1", "--save-interval", "0", "--checkpoint-interval", "100"),
 )
@@ -48,8 +48,8 @@ class Arm:
 
 @dataclass(frozen=True)
 class Study:
-    """description: the script's docstring; output: the file's name in results/, a plot goes beside it; rivals: pairs
-    of arms, the first of which is to be above the second."""
+    """description: the script's docstring; output: the file's name in results/, which gets the network's name unless it
+    is the first one, a plot goes beside it; rivals: pairs of arms, the first of which is to be above the second."""
 
     description: str
     arms: Mapping[str, Arm]
@@ -99,7 +99,12 @@ def parse_arguments(study: Study, arguments: Sequence[str] | None) -> argparse.N
     parser.add_argument("--data-name", default="CIFAR-10 (JPEG copies)", help="what the figures call the data")
     parser.add_argument("--bases", type=Path, required=True, help="folder with s{seed}/finish.hdf5")
     parser.add_argument("--runs", type=Path, required=True, help="folder of the runs' folders")
-    parser.add_argument("--output", type=Path, default=ROOT / "results" / study.output)
+    parser.add_argument(
+        "-a", "--arch", default=NETWORKS[0], choices=NETWORKS, help="the network; a folder of runs each"
+    )
+    parser.add_argument(
+        "--output", type=Path, help=f"default: results/{study.output}, with the network's name if not {NETWORKS[0]}"
+    )
     parser.add_argument("--arms", nargs="+", default=arms, choices=arms, metavar="ARM", help=", ".join(arms))
     parser.add_argument("--epochs", nargs="+", type=int, default=list(study.epochs))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
@@ -108,7 +113,11 @@ def parse_arguments(study: Study, arguments: Sequence[str] | None) -> argparse.N
     parser.add_argument("--compile", action="store_true", help="torch.compile the networks: faster from 10 epochs on")
     parser.add_argument("--report", action="store_true", help="train nothing: write what is finished of all that")
     parser.add_argument("--max-steps", type=int, default=0, help="for a trial: stop each run after so many steps")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.output is None:
+        name, of_network = Path(study.output), "" if options.arch == NETWORKS[0] else f"_{options.arch}"
+        options.output = ROOT / "results" / f"{name.stem}{of_network}{name.suffix}"
+    return options
 
 
 # Which runs -------------------------------------------------------------------------------------------------
@@ -130,7 +139,8 @@ def wanted_runs(arms: Mapping[str, Arm], options: argparse.Namespace) -> list[Ru
 def run_of(name: str, arm: Arm, epochs: int, lr: float, seed: int, options: argparse.Namespace) -> Run:
     """One run; ValueError where the network that it starts from is missing."""
     folder = options.runs / f"{name}-e{epochs}-lr{lr:g}-s{seed}"
-    command = [arm.script, *COMMON, *arm.options, *arm.of_epochs(epochs), "--lr", f"{lr:g}", "--epochs", str(epochs)]
+    command = [arm.script, "-a", options.arch, *COMMON, *arm.options, *arm.of_epochs(epochs)]
+    command += ["--lr", f"{lr:g}", "--epochs", str(epochs)]
     command += ["--seed", str(seed), "--max-steps", str(options.max_steps), "--data-dir", str(options.data_dir)]
     if arm.starts_from_base:
         base = options.bases / f"s{seed}" / FINISH_WEIGHTS
@@ -234,7 +244,7 @@ def write_results(study: Study, runs: Sequence[Run], options: argparse.Namespace
         return
     options.output.parent.mkdir(parents=True, exist_ok=True)
     leads = leads_of(entries, study.rivals)
-    results = {"network": "src20", "data": options.data_name, "target": float(TARGET[1])}
+    results = {"network": options.arch, "data": options.data_name, "target": float(TARGET[1])}
     results |= {"leads": leads, "entries": entries}
     write_whole(options.output, json.dumps(results, indent=1) + "\n")
     plot_arms(results, options.output.with_suffix(".png"))

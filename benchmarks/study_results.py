@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.run_folder import FINISH_WEIGHTS, METRICS, RUN
+from training.run_folder import METRICS
 
 RESULT = "result.json"
 AROUND = ("before_cut", "after_cut")
@@ -18,20 +18,18 @@ Figures = dict[str, Any]
 
 
 def read_run(folder: Path) -> Figures | None:
-    """The figures of a finished run, whichever script wrote it; None where it isn't finished.
+    """The figures of a finished run, whichever of the two scripts wrote it; None where it isn't finished.
 
     top1: of the narrow network with the last epoch's weights, in percent; base: of the network that the run started
     from; before_cut, after_cut: around the cut (or the conversion), None where there was none; val_loss, train_loss:
     of the last epoch, with augmentation (and the teacher's part) in the latter. They tell settings apart where so many
     images more or less are chance.
     """
-    if not (folder / FINISH_WEIGHTS).exists():
-        return None
     path = folder / RESULT
-    result = json.loads(path.read_text()) if path.exists() else None
-    if result is None:
-        found = None if _has_result(folder) else _of_base_training(folder)
-    elif "conversion" in result:
+    if not path.exists():
+        return None
+    result = json.loads(path.read_text())
+    if "conversion" in result:
         found = _of_pruning(result) if "before_conversion" in result else None
     else:
         found = _of_rival(result) if "finished" in result else None
@@ -168,33 +166,9 @@ def _cells(entry: Figures) -> dict[str, str]:
     }
 
 
-def _has_result(folder: Path) -> bool:
-    """Whether this run's script is one that writes result.json when all is done."""
-    recipe = json.loads((folder / RUN).read_text())["recipe"]
-    return "flops_target" in recipe
-
-
-def _epochs(folder: Path) -> list[Figures]:
-    return [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
-
-
 def _last_losses(folder: Path) -> Figures:
-    lines = _epochs(folder)
+    lines = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
     return {f"{name}_loss": [line[name]["loss"] for line in lines if name in line][-1] for name in ("val", "train")}
-
-
-def _of_base_training(folder: Path) -> Figures:
-    evaluated = [line["val"]["top1"] for line in _epochs(folder) if "val" in line]
-    run = json.loads((folder / RUN).read_text())
-    return {
-        "top1": evaluated[-1],
-        "base": evaluated[0],
-        "before_cut": None,
-        "after_cut": None,
-        "macs_ratio": 1.0,
-        "widths": None,
-        "run": run,
-    }
 
 
 def _of_pruning(result: Figures) -> Figures:

@@ -43,6 +43,7 @@ from training import Recipe, TrainState, count_macs, loop, to_plain
 
 SCRIPT = Path(short_schedules.__file__)
 IMAGE = torch.zeros(1, 1, 8, 8)
+NETWORK = ("-a", studies.NETWORKS[0])
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +214,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("how", "more", "stops"), [("l1", ["--distill", "0.5"], 1), ("scratch", [], 1), ("torch-pruning", [], 2)]
+    ("how", "more", "stops"),
+    [("l1", ["--distill", "0.5"], 1), ("scratch", [], 1), ("unpruned", [], 1), ("torch-pruning", [], 2)],
 )
 def test_a_rival_that_is_stopped_ends_with_the_same_weights(
     how: str, more: list[str], stops: int, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -248,8 +250,12 @@ def test_a_rival_that_is_stopped_ends_with_the_same_weights(
         del result["run"]
     assert results[0] == results[1]
     assert (results[0]["base"] is None) == (how == "scratch")
-    assert (results[0]["base"] == results[0]["before_cut"]) == (how != "torch-pruning")
-    assert 0.4 < results[0]["macs_ratio"] <= 0.47
+    assert (results[0]["base"] == results[0]["before_cut"]) == (how in ("l1", "scratch"))
+    assert (results[0]["after_cut"] is None) == (how in ("scratch", "unpruned"))
+    if how == "unpruned":
+        assert (results[0]["macs_ratio"], results[0]["widths"]) == (1.0, full_widths("src20"))
+    else:
+        assert 0.4 < results[0]["macs_ratio"] <= 0.47
     (stopped / "result.json").unlink()  # stopped before its last word
     short_schedules_rivals.main(again)
     assert json.loads((stopped / "result.json").read_text())["finished"] == results[0]["finished"]
@@ -299,7 +305,9 @@ def test_every_arm_runs_once_and_is_read_then(
         assert entry["recipe"]["batch_size"] == 128
         assert entry["recipe"]["distill"] == (0.5 if name.endswith("distill") else 0.0)
         assert entry["lr"] == ARMS[name].lr == entry["recipe"]["lr"]
-        assert (run["macs_ratio"] <= 0.47) == (ARMS[name].script == studies.RIVALS)  # two steps are too few
+        assert (run["macs_ratio"] <= 0.47) == (
+            ARMS[name].script == studies.RIVALS and name != "base"
+        )  # 2 steps: too few
         assert (run["base"] is None) == (name == "scratch")
         assert (run["after_cut"] is None) == (name in ("base", "scratch"))
     assert len({entry["runs"][0]["base"] for name, entry in entries.items() if name != "scratch"}) == 1
@@ -317,6 +325,17 @@ def test_every_arm_runs_once_and_is_read_then(
         short_schedules.main(words)
     assert stopped.value.code == 2
     assert "other options" in capsys.readouterr().err
+
+
+def test_another_network_has_a_file_of_its_own(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(studies, "ROOT", tmp_path)
+    study = studies.Study("", ARMS, "short.json", (1,))
+    words = ["--data-dir", "images", "--bases", str(place / "bases"), "--runs", "runs", "--seeds", "0", "--arms", "l1"]
+    for network, file in (("src20", "short.json"), ("src56", "short_src56.json")):
+        options = studies.parse_arguments(study, [*words, "-a", network])
+        assert options.output == tmp_path / "results" / file
+        (run,) = studies.wanted_runs(ARMS, options)
+        assert run.command[:3] == (studies.RIVALS, "-a", network)
 
 
 def test_killed_it_goes_on_and_no_run_is_trained_twice_at_once(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -370,12 +389,11 @@ def test_compiling_makes_it_no_other_run(place: Path, monkeypatch: pytest.Monkey
 
 def test_each_arm_of_the_settings_changes_one_of_them() -> None:
     lr = ("--lr", str(fast_settings.LR))
-    ours = [
-        to_plain(part) for part in parse_arguments([*studies.COMMON, *fast_settings.ARMS["before"].options, *lr])[:3]
-    ]
+    before = [*NETWORK, *studies.COMMON, *fast_settings.ARMS["before"].options, *lr]
+    ours = [to_plain(part) for part in parse_arguments(before)[:3]]
     for name, arm in fast_settings.ARMS.items():
         if arm.script == studies.PRUNE:
-            words = [*studies.COMMON, *arm.options, "--lr", str(arm.lr)]
+            words = [*NETWORK, *studies.COMMON, *arm.options, "--lr", str(arm.lr)]
             theirs = [to_plain(part) for part in parse_arguments(words)[:3]]
             changed = [key for a, b in zip(ours, theirs, strict=True) for key in a if a[key] != b[key]]
             assert len(changed) == (name != "before"), name
@@ -384,7 +402,7 @@ def test_each_arm_of_the_settings_changes_one_of_them() -> None:
 def test_the_arms_of_narrowing_differ_in_nothing_else() -> None:
     ours, found = fast_config("src20", flops_target=0.47, per_mac=False, tighten_steps=0.25), {}
     for name, arm in narrowing_accuracy.ARMS.items():
-        _, config, _, _ = parse_arguments([*studies.COMMON, *arm.options])
+        _, config, _, _ = parse_arguments([*NETWORK, *studies.COMMON, *arm.options])
         found[name] = (config.narrow, config.fold_share, config.proximal)
         assert replace(config, narrow=ours.narrow, fold_share=ours.fold_share, proximal=ours.proximal) == ours
     assert found["full-end"] == (ours.narrow, ours.fold_share, ours.proximal)
@@ -449,7 +467,6 @@ def write_run(folder: Path, recipe: dict[str, Any], top1: list[float], result: d
         for epoch, value in enumerate(top1)
     ]
     (folder / "metrics.jsonl").write_text("".join(lines))
-    (folder / "finish.hdf5").write_bytes(b"")
     if result is not None:
         (folder / "result.json").write_text(json.dumps({**result, "run": run}))
     return folder
@@ -459,14 +476,8 @@ def test_figures_of_each_kind_of_run(tmp_path: Path) -> None:
     def val(top1: float) -> dict[str, float]:
         return {"top1": top1}
 
-    plain = write_run(tmp_path / "plain", {"lr": 1}, [80.0, 85.0, 83.0], None)
-    found = read_run(plain)
-    assert (found["base"], found["top1"], found["macs_ratio"]) == (80.0, 83.0, 1.0)
-    assert (found["val_loss"], found["train_loss"]) == (1 / 3, 0.0)
-    (plain / "finish.hdf5").unlink()
-    assert read_run(plain) is None
-
     recipe = {"flops_target": 0.47}
+    assert read_run(tmp_path / "none") is None
     assert read_run(write_run(tmp_path / "unconverted", recipe, [80.0, 81.0], None)) is None
     pruned = {"base": val(80.0), "last_epoch": val(81.0), "conversion": {"macs_ratio": 0.5, "widths": [1]}}
     assert read_run(write_run(tmp_path / "untested", recipe, [80.0, 81.0], pruned)) is None
@@ -486,6 +497,6 @@ def test_figures_of_each_kind_of_run(tmp_path: Path) -> None:
     assert both["top1"] == {"mean": 83.5, "spread": pytest.approx(0.5**0.5), "n": 2}
     assert both["change"]["mean"] == 3.5
     assert both["val_loss"]["mean"] == 0.5
-    assert [run["seed"] for run in both["runs"]] == [0, 1]
+    assert (both["train_loss"]["mean"], [run["seed"] for run in both["runs"]]) == (1.0, [0, 1])
     assert both["recipe"] == recipe  # without what is of one seed or one machine
     assert entry_of({0: write_run(tmp_path / "new", recipe, [9.0, 83.0], scratch)})["change"] is None

@@ -5,6 +5,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ class Comparison:
             ("", "base", "pruned", "change"),
             _row("top-1 %", base.val.top1, pruned.val.top1, "{:.2f}", _difference),
             _row("top-5 %", base.val.top5, pruned.val.top5, "{:.2f}", _difference),
-            _row("loss", base.val.loss, pruned.val.loss, "{:.4f}", _difference),
+            _row("loss", base.val.loss, pruned.val.loss, "{:.4f}", partial(_difference, digits=4)),
             _row("MACs", base.macs, pruned.macs, "{:,}", _percent),
             _row("parameters", base.parameters, pruned.parameters, "{:,}", _percent),
             _row("bytes on disk", base.bytes_on_disk, pruned.bytes_on_disk, "{:,}", _percent),
@@ -65,8 +66,8 @@ def _row(name: str, base: float, pruned: float, form: str, change: Any) -> tuple
     return name, form.format(base), form.format(pruned), change(base, pruned)
 
 
-def _difference(base: float, pruned: float) -> str:
-    return f"{pruned - base:+.2f}"
+def _difference(base: float, pruned: float, digits: int = 2) -> str:
+    return f"{pruned - base:+.{digits}f}"
 
 
 def _percent(base: float, pruned: float) -> str:

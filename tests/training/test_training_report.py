@@ -35,7 +35,7 @@ def test_comparison(tmp_path: Path) -> None:
         pruned,
         (3, 8, 8),
         base_val=Evaluation(93.5, 99.0, 0.25, 100),
-        pruned_val=Evaluation(93.25, 99.0, 0.5, 100),
+        pruned_val=Evaluation(93.25, 99.0, 0.2538, 100),
         pruned_file=tmp_path / "pruned.hdf5",
         batch_sizes=(1, 4),
         rounds=3,
@@ -47,7 +47,12 @@ def test_comparison(tmp_path: Path) -> None:
     assert set(found.speed_up) == set(found.base.ms_per_image) == {1, 4}
     assert min(found.base.ms_per_image.values()) > 0
     table = found.table()
-    for words in (("top-1 %", "93.50", "93.25", "-0.25"), ("MACs", "8,928", "2,232", "-75.0%"), ("batch 4", "faster")):
+    for words in (
+        ("top-1 %", "93.50", "93.25", "-0.25"),
+        ("loss", "0.2500", "0.2538", "+0.0038"),
+        ("MACs", "8,928", "2,232", "-75.0%"),
+        ("batch 4", "faster"),
+    ):
         (line,) = [line for line in table.splitlines() if words[0] in line]
         assert all(word in line for word in words), line
     assert json.loads(json.dumps(found.to_dict()))["base"]["val"]["top1"] == 93.5

@@ -9,7 +9,8 @@ same batches: 128 images, a cosine, bfloat16 autocast. DIR holds train/ and test
 epoch of CIFAR-10 takes src20 one to two minutes on one core, so an arm of 12 epochs is done in about 20 minutes.
 
 base: the unpruned network, trained on; resrep: the paper's rule, scaled to the length; fast: this project's settings
-for short runs; l1, scratch, torch-pruning: see short_schedules_rivals.py; *-distill: the unpruned network teaches.
+for short runs; fast-diagonal: the same with diagonal compactors; l1, scratch, torch-pruning: see
+short_schedules_rivals.py; *-distill: the unpruned network teaches.
 
 Each run is a process with a folder of its own in RUNS. Killed ones go on where they were, finished ones are only read,
 one that another call of this script is at work on is left to that. Writes results/short_schedules.json and .png of all
@@ -50,6 +51,7 @@ ARMS = {
     "base": Arm(RIVALS, 0.02, ("--how", "unpruned")),
     "resrep": Arm(PRUNE, 0.02, TARGET, paper_options),
     "fast": Arm(PRUNE, 0.02, (*TARGET, *FAST)),
+    "fast-diagonal": Arm(PRUNE, 0.02, (*TARGET, *FAST, "--compactors", "diagonal")),
     "fast-distill": Arm(PRUNE, 0.02, (*TARGET, *FAST, *DISTILL)),
     "l1": Arm(RIVALS, 0.05, ("--how", "l1", *TARGET)),
     "l1-distill": Arm(RIVALS, 0.02, ("--how", "l1", *TARGET, *DISTILL)),
@@ -65,6 +67,7 @@ ARMS = {
 
 RIVALS_OF_OURS = (
     *(("fast", rival) for rival in ("l1", "resrep", "torch-pruning", "scratch", "base")),
+    ("fast-diagonal", "fast"),
     ("fast-distill", "l1-distill"),
 )
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from benchmarks.study_results import at_best_rates
+
 
 def plot_arms(results: dict[str, Any], path: Path) -> None:
     """Draw each number of epochs in a panel of its own: every seed a dot, the mean a bar, and the unpruned networks'
-    mean before any of it a line."""
+    mean before any of it a line. Each arm is shown at its best learning rate."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    entries = results["entries"]
+    entries = at_best_rates(results["entries"])
     lengths = sorted({entry["epochs"] for entry in entries})
     figure, grid = pyplot.subplots(
         1, len(lengths), figsize=(1.5 + 4.5 * len(lengths), 4.6), layout="constrained", squeeze=False, sharey=True
@@ -30,11 +32,7 @@ def plot_arms(results: dict[str, Any], path: Path) -> None:
             mean = sum(bases.values()) / len(bases)
             axes.axhline(mean, color="0.4", linestyle="--", linewidth=1, label="unpruned, before")
             axes.legend(fontsize=8)
-        rates = [entry["arm"] for entry in shown]
-        names = [
-            f"{entry['arm']}, lr {entry['lr']:g}" if rates.count(entry["arm"]) > 1 else entry["arm"] for entry in shown
-        ]
-        axes.set_xticks(range(len(shown)), names, rotation=35, ha="right", fontsize=9)
+        axes.set_xticks(range(len(shown)), [entry["arm"] for entry in shown], rotation=35, ha="right", fontsize=9)
         axes.set_title(f"{results['network']}, {epochs} epochs, {results['target']:.0%} of the MACs", fontsize=10)
         axes.grid(alpha=0.3, axis="y")
     grid[0, 0].set_ylabel(f"top-1 %, {results['data']}")

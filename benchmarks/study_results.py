@@ -60,18 +60,24 @@ def over_seeds(values: Sequence[float]) -> Figures:
     return {"mean": statistics.fmean(values), "spread": spread, "n": len(values)}
 
 
+def at_best_rates(entries: Sequence[Figures]) -> list[Figures]:
+    """Each arm, after each number of epochs, at its learning rate with most seeds, among these at the best."""
+    best: dict[tuple[int, str], Figures] = {}
+    for entry in entries:
+        key = entry["epochs"], entry["arm"]
+        best[key] = max(best.get(key, entry), entry, key=lambda one: (one["top1"]["n"], one["top1"]["mean"]))
+    return list(best.values())
+
+
 def leads_of(entries: Sequence[Figures], rivals: Sequence[tuple[str, str]]) -> list[Figures]:
-    """By how much an arm is above its rival after the same epochs, over the seeds that both have, each at its learning
-    rate with most seeds, among these the best.
+    """By how much an arm is above its rival after the same epochs, over the seeds that both have (`at_best_rates`).
 
     rivals: pairs of arms. points: differences of the top-1, seed by seed; spread: the larger one of the two arms;
     more_than_the_spread: whether the mean difference is, None for one seed
     """
     found = []
     for epochs in sorted({entry["epochs"] for entry in entries}):
-        best: dict[str, Figures] = {}
-        for entry in (entry for entry in entries if entry["epochs"] == epochs):
-            best[entry["arm"]] = max(best.get(entry["arm"], entry), entry, key=_standing)
+        best = {entry["arm"]: entry for entry in at_best_rates(entries) if entry["epochs"] == epochs}
         for pair in (pair for pair in rivals if set(pair) <= set(best)):
             arm, rival = ({run["seed"]: run["top1"] for run in best[name]["runs"]} for name in pair)
             seeds = sorted(arm.keys() & rival.keys())
@@ -84,10 +90,6 @@ def leads_of(entries: Sequence[Figures], rivals: Sequence[tuple[str, str]]) -> l
             lead = {"epochs": epochs, "arm": pair[0], "rival": pair[1], "points": points}
             found.append({**lead, "spread": spread, "more_than_the_spread": more})
     return found
-
-
-def _standing(entry: Figures) -> tuple[int, float]:
-    return entry["top1"]["n"], entry["top1"]["mean"]
 
 
 def lead_in_words(lead: Figures) -> str:
@@ -117,8 +119,8 @@ def in_short(entries: Sequence[Figures]) -> str:
     )
 
 
-def table(results: Figures, file: str) -> str:
-    """A study's entries as a Markdown table, with what measured them."""
+def table(results: Figures, file: str, entries: Sequence[Figures]) -> str:
+    """These of a study's entries as a Markdown table, with its leads and what measured them."""
     rows = [
         [
             *("arm", "epochs", "learning rate", "runs", "top-1", "spread", "over its start", "loss", "training loss"),
@@ -126,7 +128,7 @@ def table(results: Figures, file: str) -> str:
         ]
     ]
     rows.append(["---"] * len(rows[0]))
-    for entry in results["entries"]:
+    for entry in entries:
         cells = _cells(entry)
         rows.append(
             [

@@ -34,7 +34,7 @@ from benchmarks.short_schedules_rivals import (
     uniform_widths,
     widths_of,
 )
-from benchmarks.study_results import entry_of, lead_in_words, leads_of, over_seeds, read_run
+from benchmarks.study_results import at_best_rates, entry_of, lead_in_words, leads_of, over_seeds, read_run
 from data import Data, load_data
 from rr.exp_resrep import parse_arguments
 from rr.files import read_hdf5, save_hdf5
@@ -442,6 +442,7 @@ def test_leads_are_of_the_best_rates_and_of_seeds_that_both_have() -> None:
         entry("theirs", 25, {0: 86.0}),
         entry("others", 25, {4: 80.0}),
     ]
+    assert at_best_rates(entries) == [entries[0], entries[2], *entries[4:]]
     long, short = reversed(leads_of(entries, [("ours", "theirs"), ("ours", "others"), ("ours", "no one's")]))
     assert (short["arm"], short["rival"], short["epochs"]) == ("ours", "theirs", 12)
     assert short["points"] == {"mean": 1.25, "spread": pytest.approx(0.125**0.5), "n": 2}

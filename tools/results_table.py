@@ -16,14 +16,16 @@ sys.path.insert(0, str(ROOT))  # run from the checkout without PYTHONPATH
 
 from benchmarks.coverage_tables import PAGE, readme_part, summary
 from benchmarks.coverage_tables import page as coverage_page
+from benchmarks.study_results import at_best_rates
 from benchmarks.study_results import table as study_table
 from benchmarks.training_cost_figures import table as cost_table
 
 README, EXPERIMENTS = Path("README.md"), Path("docs") / "experiments.md"
-STUDIES = (  # the page, its part, and the file in results/
-    (README, "narrowing accuracy", "narrowing_accuracy.json"),
-    (README, "short schedules", "short_schedules.json"),
-    (EXPERIMENTS, "settings of fast", "fast_settings.json"),
+STUDIES = (  # the page, its part, the file in results/, and which of its entries
+    (README, "narrowing accuracy", "narrowing_accuracy.json", list),
+    (README, "short schedules", "short_schedules.json", at_best_rates),
+    (EXPERIMENTS, "short schedules, all rates", "short_schedules.json", list),
+    (EXPERIMENTS, "settings of fast", "fast_settings.json", list),
 )
 HEAD = ["network, data", "epochs", "top-1 before", "top-1 after", "MACs kept", "parameters kept", "faster at batch 64"]
 
@@ -49,10 +51,11 @@ def written(root: Path) -> dict[Path, str]:
     cost = root / "results" / "training_cost.json"
     if cost.is_file():
         texts[README] = replaced(texts[README], "training cost", cost_table(json.loads(cost.read_text())["entries"]))
-    for page, part, file in STUDIES:
+    for page, part, file, choose in STUDIES:
         study = root / "results" / file
         if study.is_file():
-            texts[page] = replaced(texts[page], part, study_table(json.loads(study.read_text()), file))
+            results = json.loads(study.read_text())
+            texts[page] = replaced(texts[page], part, study_table(results, file, choose(results["entries"])))
     coverage = root / "results" / "coverage.json"
     if coverage.is_file():
         results = json.loads(coverage.read_text())

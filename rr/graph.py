@@ -106,7 +106,7 @@ class ChannelGraph:
         self, trace: Trace, model: nn.Module, flow: ChannelFlow, *, silence: bool = False, diagonal: bool = False
     ) -> None:
         self.trace = trace
-        self._diagonal = diagonal
+        self.silence, self.diagonal = silence, diagonal
         self._places = Places(trace, model)
         order = {name: position for position, name in enumerate(self._places.order)}
         flows = sorted(flow.layers, key=lambda layer: (order[_owner(layer)], layer.name))
@@ -136,7 +136,7 @@ class ChannelGraph:
             )
         self.sites = self._sites_behind_producers()
         self._protect_units_without_compactors()
-        self._settle_constants(model, silence)
+        self._settle_constants(model)
         self.groups = self._find_groups()
         self.removed = np.zeros(self.num_units, dtype=bool)
         self.remaining: dict[str, dict[int, tuple[np.ndarray, int]]] = {}
@@ -309,13 +309,13 @@ class ChannelGraph:
         if layer.norm and host == layer.norm:
             host = self._places.container(layer, last.nodes) or host
         groups = 1
-        if layer.kind in ("depthwise", "norm") or (self._diagonal and layer.kind in PRODUCERS):
+        if layer.kind in ("depthwise", "norm") or (self.diagonal and layer.kind in PRODUCERS):
             groups = len(layer.out_units)
         elif layer.kind == "grouped":
             groups = self._places[layer.name].groups
         return Site(host, layer.name, last.nodes, layer.out_units, groups)
 
-    def _settle_constants(self, model: nn.Module, silence: bool) -> None:
+    def _settle_constants(self, model: nn.Module) -> None:
         """What dead channels leave must be nothing or a constant that a bias can hold.
 
         Where it isn't, a (block-)diagonal compactor behind the last layer that keeps channels apart silences them
@@ -334,7 +334,7 @@ class ChannelGraph:
             if not nearer:
                 for unit, inexact in found.items():
                     self.reasons.setdefault(unit, inexact.reason)
-        while silence and (nearer := self._sites_before(inexact_consumers(self, model, silent=True), candidates)):
+        while self.silence and (nearer := self._sites_before(inexact_consumers(self, model, silent=True), candidates)):
             self.sites.update(nearer)
         order = {name: position for position, name in enumerate(self.layers)}
         of_use = [site for site in self.sites.values() if site.layer not in candidates or self._any_prunable(site)]

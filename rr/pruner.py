@@ -77,11 +77,11 @@ class ResRepPruner:
     """Compactors in `model` (put there in place), the masks' schedule, and the gradients' reset and penalty.
 
     Raises ValueError, before any training, when the config has shares of a run, the model can't be traced, nothing is
-    prunable, its forward counts channels itself, or the target can't be reached (saying what can). What replaces
-    modules (SyncBatchNorm) comes before the pruner; what wraps the model (DistributedDataParallel, torch.compile,
-    AveragedModel) comes after it.
+    prunable, its forward counts channels itself, the given graph has other compactors than the config asks for, or the
+    target can't be reached (saying what can). What replaces modules (SyncBatchNorm) comes before the pruner; what wraps
+    the model (DistributedDataParallel, torch.compile, AveragedModel) comes after it.
 
-    graph: what was traced; given, it takes the trace's place, and says what compactors there are (rr.tables.TableGraph)
+    graph: what was traced; given, it takes the trace's place (rr.tables.TableGraph)
     steps: optimiser steps so far; target_met: the masked widths reach the target (each of them, where there are two)
     targets: what is to be reached, `flops_target` first
     """
@@ -100,12 +100,11 @@ class ResRepPruner:
         self.example_inputs = example_inputs
         self.config = config or ResRepConfig()
         self.config.check_is_for_a_run()
-        self.graph = graph or ChannelGraph(
-            model,
-            example_inputs,
-            silence=self.config.narrow != "no",
-            diagonal=self.config.compactors == "diagonal",
-        )
+        wanted = {"silence": self.config.narrow != "no", "diagonal": self.config.compactors == "diagonal"}
+        if graph is not None and not all(getattr(graph, name) for name, on in wanted.items() if on):
+            options = ", ".join(f"{name}=True" for name, on in wanted.items() if on)
+            raise ValueError(f"the graph has other compactors than the config asks for: build it with {options}")
+        self.graph = graph or ChannelGraph(model, example_inputs, **wanted)
         rehearse(model, self.graph, example_inputs, self._select(), max(self.config.num_at_least, 1))
         self.selected = self._select()  # without what that found
         self._least = np.full(len(self.graph.groups), max(self.config.num_at_least, 1))

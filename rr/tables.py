@@ -34,6 +34,8 @@ class TableGraph(ChannelGraph):
     """A channel graph whose units come from hand-written tables; the trace gives only the layers' order and sizes.
 
     A wrong table is caught at conversion, by its proof. Raises ValueError for tables that don't fit the network.
+
+    silence, diagonal: as for the graph that is traced
     """
 
     def __init__(
@@ -44,6 +46,9 @@ class TableGraph(ChannelGraph):
         succeeding_strategy: Mapping[int, int | Sequence[int]],
         follow_dict: Mapping[int, int] | None = None,
         macs_of_deps: MacsOfDeps | None = None,
+        *,
+        silence: bool = False,
+        diagonal: bool = False,
     ) -> None:
         trace = trace_model(model, example_inputs)
         traced = channel_flow(trace, model)
@@ -52,7 +57,7 @@ class TableGraph(ChannelGraph):
         order = {name: position for position, (name, _) in enumerate(model.named_modules())}
         successors = {a: (b,) if isinstance(b, int) else tuple(b) for a, b in succeeding_strategy.items()}
         flow = _flow_from_tables(traced, norm_of, order, deps, successors, follow_dict or {})
-        self._build(trace, model, flow)
+        self._build(trace, model, flow, silence=silence, diagonal=diagonal)
         if macs_of_deps is not None:
             self.macs = MacsFromDeps(self, macs_of_deps)
 

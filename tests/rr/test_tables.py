@@ -13,6 +13,7 @@ from networks import insert_generic_compactors, random_alive
 
 from base_model import build_model, full_widths
 from rr import ConversionError, ResRepConfig, ResRepPruner
+from rr.compactor import find_compactors
 from rr.files import read_hdf5
 from rr.tables import TableGraph, compactor_convert, compactor_convert_mi1
 
@@ -96,6 +97,28 @@ def test_the_users_own_macs_decide(traced: Networks) -> None:
     full = sum(full_widths("src20"))
     assert 0.8 * full - 1 < sum(table_graph.widths(pruner.masked_alive())) <= 0.8 * full
     assert all(len(deps) == len(full_widths("src20")) for deps in calls)
+
+
+def test_tables_have_the_compactors_that_the_config_asks_for(traced: Networks) -> None:
+    plain, images, graph = traced["src20"]
+    tables = full_widths("src20"), as_documented(graph.succeeding_strategy()), graph.follow_dict()
+    config = ResRepConfig(flops_target=0.8, compactors="diagonal", narrow="rows")
+    for given, words in (({}, "silence=True, diagonal=True"), ({"silence": True}, "diagonal=True")):
+        with pytest.raises(ValueError, match=words):
+            ResRepPruner(plain, images, config, graph=TableGraph(plain, images, *tables, **given))
+    assert not find_compactors(plain)
+
+    model = copy.deepcopy(plain)
+    table_graph = TableGraph(model, images, *tables, silence=True, diagonal=True)
+    pruner = ResRepPruner(model, images, config, graph=table_graph)
+    assert all(compactor.pwc.weight[0].numel() == 1 for compactor in pruner.compactors.values())
+    with torch.no_grad():
+        for compactor in pruner.compactors.values():
+            compactor.pwc.weight[::2] = 0
+    slim, report = compactor_convert(model, tables[0], 1e-5, *tables[1:], example_inputs=images)
+    assert report.macs_ratio < 0.6
+    with torch.no_grad():
+        assert torch.allclose(slim.eval()(images), model.eval()(images), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -75,9 +75,9 @@ def leads_of(entries: Sequence[Figures], rivals: Sequence[tuple[str, str]]) -> l
     rivals: pairs of arms. points: differences of the top-1, seed by seed; spread: the larger one of the two arms;
     more_than_the_spread: whether the mean difference is, None for one seed
     """
-    found = []
-    for epochs in sorted({entry["epochs"] for entry in entries}):
-        best = {entry["arm"]: entry for entry in at_best_rates(entries) if entry["epochs"] == epochs}
+    found, at_best = [], at_best_rates(entries)
+    for epochs in sorted({entry["epochs"] for entry in at_best}):
+        best = {entry["arm"]: entry for entry in at_best if entry["epochs"] == epochs}
         for pair in (pair for pair in rivals if set(pair) <= set(best)):
             arm, rival = ({run["seed"]: run["top1"] for run in best[name]["runs"]} for name in pair)
             seeds = sorted(arm.keys() & rival.keys())

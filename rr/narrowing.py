@@ -88,17 +88,19 @@ class Narrowing:
         gone, measured = int(going.sum()), bool(self._meters)
         if self._fold_share is not None and not self.retired:
             is_over = self._is_over(masked, target_met)
-            gone += self._fold(is_over, models, optimizers)
-            self._measure(is_over)
+            retires = is_over and self._may_retire(masked)
+            gone += self._fold(retires, models, optimizers)
+            self._measure(is_over, retires)
         if gone or measured or self._meters:
             torch.compiler.reset()  # compiled code knows nothing of new shapes, nor of hooks that came after it
         return gone
 
     def is_settled(self, masked: np.ndarray, target_met: bool) -> bool:
         """Whether nothing more will go; arguments as for `narrow`."""
-        if self._fold_share is not None and self._retires:
-            return self.retired
-        return self._is_over(masked, target_met)
+        if self.retired:
+            return True
+        is_over = self._is_over(masked, target_met)
+        return is_over and not self._meters and not (self._fold_share is not None and self._may_retire(masked))
 
     def _is_over(self, masked: np.ndarray, target_met: bool) -> bool:
         return target_met and not self._in_multiples(self._dying(masked)).any()
@@ -119,20 +121,23 @@ class Narrowing:
             going[group.units[dying[group.units]][: max(now - width, 0)]] = True
         return going
 
-    def _fold(self, is_over: bool, models: Sequence[nn.Module], optimizers: Sequence[torch.optim.Optimizer]) -> int:
+    def _fold(self, retires: bool, models: Sequence[nn.Module], optimizers: Sequence[torch.optim.Optimizer]) -> int:
         """Fold what is measured, and retire the compactors when that is all of them; returns how many channels went."""
         variances = {name: self._variance(name, meter) for name, meter in self._meters.items() if meter.passes}
         sizes = [outputs_of_layer(self._graph, self._model, name) for name in variances]
         gone = sum(outputs - alive for alive, outputs in sizes)
         if variances:
+            norms = unit_norms(self._graph, find_compactors(self._model))
+            for follower in models[1:]:  # an average still has something of rows that are zero and yet stay
+                zero_dead_rows(follower, self._graph, norms > 0)
             refold(models, self._graph, variances, self._example_inputs, optimizers)
-        if is_over and self._retires and set(variances) == set(refoldable(self._graph, self._model)):
+        if retires and set(variances) == set(refoldable(self._graph, self._model)):
             retire(models, self._graph, self._example_inputs, optimizers)
             self.retired = True
             gone += sum(len(compactor.mask) for compactor in find_compactors(self._model).values())
         return gone
 
-    def _measure(self, is_over: bool) -> None:
+    def _measure(self, is_over: bool, retires: bool) -> None:
         """What is due to be folded: layers with enough dead outputs; in the end those with any, to retire all."""
         for meter in self._meters.values():
             meter.remove()
@@ -141,15 +146,15 @@ class Narrowing:
             return
         least_share = self._fold_share
         if is_over:
-            least_share = 0.0 if self._retires else np.finfo(float).tiny
+            least_share = 0.0 if retires else np.finfo(float).tiny
         for name in refoldable(self._graph, self._model):
             alive, outputs = outputs_of_layer(self._graph, self._model, name)
             if 1 - alive / outputs >= least_share:
                 self._meters[name] = self._meter(name)
 
-    @property
-    def _retires(self) -> bool:
-        return can_retire(self._graph, self._model)
+    def _may_retire(self, masked: np.ndarray) -> bool:
+        """Whether the compactors can do without being run: no masked unit is left, which only its row keeps at zero."""
+        return can_retire(self._graph, self._model) and not (masked & ~self._graph.removed).any()
 
     def _meter(self, name: str, state: Mapping[str, Any] | None = None) -> VarianceMeter:
         site = self._graph.sites[name]

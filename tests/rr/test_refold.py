@@ -281,6 +281,43 @@ def test_compactors_that_cannot_go_into_what_is_before_them_stay() -> None:
     assert pruner.convert() is not None
 
 
+def test_compactors_stay_while_a_masked_unit_does_that_only_they_keep_at_zero() -> None:
+    """A sigmoid's constant keeps its channel, and so does the last one of a block that is to vanish."""
+
+    def forward(net: Net, x: torch.Tensor) -> torch.Tensor:
+        x = F.relu(net.a(net.stem(x).sigmoid()))
+        x = x + net.c(F.relu(net.b(x)))
+        return head(net, x)
+
+    torch.manual_seed(0)
+    layers = {"stem": conv(3, 8), "a": conv(8, 8, 1), "b": conv(8, 8), "c": conv(8, 8), "fc": nn.Linear(8, 2)}
+    model = generic(Net(forward, **layers)).double()
+    config = ResRepConfig(flops_target=0.5, narrow="full", num_at_least=0, begin_granularity=100)
+    pruner = ResRepPruner(model, torch.randn(2, 3, 8, 8), config)
+    alive = pruner.masked_alive()
+    alive[pruner.graph.sites["b"].units] = False
+    alive[pruner.graph.sites["stem"].units[:2]] = False
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
+    pruner._set_masks(alive)
+    with torch.no_grad():
+        for site in pruner.sites:
+            pruner.compactors[site.host].pwc.weight[torch.from_numpy(~alive[site.units])] = 0.0
+    assert pruner.target_met
+    assert not pruner.settled
+    images = torch.randn(4, 3, 8, 8, dtype=torch.float64)
+    for _ in range(4):
+        pruner.narrow(also=[average.module])
+        model.train()(images)
+    assert pruner.settled
+    assert not pruner.retired
+    slim = pruner.convert()
+    assert pruner.report.macs_ratio == pytest.approx(pruner.masked_macs_ratio)
+    assert slim.stem.out_channels == 6
+    torch.testing.assert_close(slim(images), model.eval()(images), rtol=1e-9, atol=1e-10)
+    _, report = convert(average.module, pruner.graph, pruner.example_inputs, min_width=0)
+    assert report.widths == pruner.report.widths
+
+
 def test_constants_of_dead_channels_go_into_the_bias_of_a_folded_layer() -> None:
     """A sigmoid makes 0.5 of a dead channel, which can't leave in mid-run; the layer that reads it has been folded."""
 

@@ -23,9 +23,10 @@ from torch.nn.modules.conv import _ConvNd
 from base_model import build_any
 from benchmarks.coverage_figures import HALF, bars
 from rr import ChannelGraph, ConversionReport, convert, find_compactors, zero_dead_rows
-from rr.convert import exact_copy, fold
+from rr.convert import fold
 from rr.costs import Target
 from rr.masks import select_forgotten
+from rr.proof import exact_copy
 from rr.rehearsal import rehearse
 from rr.trace import named_tensors, operation
 from training import count_macs

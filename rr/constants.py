@@ -16,6 +16,7 @@ import torch
 from torch import fx, nn
 
 from rr.flow import CASTS, PER_GROUP, PRODUCERS, has_rule, is_assertion, is_in_place, shape_of
+from rr.proof import in_float64
 from rr.trace import argument, named_tensors, operation
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def dead_constants(graph: ChannelGraph, model: nn.Module, alive: np.ndarray) -> 
     values = named_tensors(model)
 
     def value_of(name: str) -> torch.Tensor:
-        return graph.at_full_width(name, values[name].detach().to("cpu", torch.float64))
+        return graph.at_full_width(name, in_float64(values[name]))
 
     findings = _run(graph, alive, value_of)
     assert not findings.inexact, findings.inexact  # such units are unprunable

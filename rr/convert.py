@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -20,15 +19,19 @@ from rr.flow import PRODUCERS
 from rr.graph import ChannelGraph, Layer
 from rr.masks import rounded_up
 from rr.narrow_build import left_of_norm
-from rr.trace import Inputs, as_inputs, eval_mode, named_tensors
+from rr.proof import (
+    FLOAT64_TOLERANCE,
+    ConversionError,
+    difference_of,
+    exact_copy,
+    in_float64,
+    inputs_and_outputs,
+    outputs_of,
+)
+from rr.trace import Inputs, named_tensors
 
-FLOAT64_TOLERANCE = 1e-10
 FLOAT32_TOLERANCE = 1e-6  # or 4 times the unconverted model's own float32 error, where that is more
 CUT_TOLERANCE = 1e-3
-
-
-class ConversionError(RuntimeError):
-    """The converted model doesn't compute what the model in training computes."""
 
 
 @dataclass(frozen=True)
@@ -142,8 +145,8 @@ def convert(
     min_width: units that each group ([groups]) or any keeps all the same, those with the largest norms; 0 only where a
         group may vanish (rr.blocks)
     width_multiple: what the channels of a group's layers are to be a multiple of, by keeping more units
-    prove: compare both models on random inputs shaped like `example_inputs`, in float64 and float32; a model in half
-        precision too, whose copy is then rounded as it was itself
+    prove: compare both models on inputs shaped like `example_inputs` (`rr.proof.inputs_and_outputs`), in float64 and
+        float32; a model in half precision too, whose copy is then rounded as it was itself
 
     Raises ConversionError when they differ by more than the tolerances above.
     """
@@ -171,16 +174,6 @@ def convert(
     if prove:
         _check(report)
     return slim, report
-
-
-def exact_copy(model: nn.Module) -> nn.Module:
-    """A copy in float64 on the CPU, made tensor by tensor: nowhere is there another copy in the model's own type."""
-    copies = {}
-    for tensor in (*model.parameters(), *model.buffers()):
-        value = tensor.detach().to("cpu", torch.float64 if tensor.is_floating_point() else None, copy=True)
-        is_parameter = isinstance(tensor, nn.Parameter)
-        copies[id(tensor)] = nn.Parameter(value, tensor.requires_grad) if is_parameter else value
-    return copy.deepcopy(model, copies)
 
 
 def zero_dead_rows(model: nn.Module, graph: ChannelGraph, alive: np.ndarray) -> None:
@@ -229,7 +222,7 @@ def fold(model: nn.Module, graph: ChannelGraph, alive: np.ndarray) -> nn.Module:
     remove_compactors(folded)
     for name in vectors:
         count_channels(folded.get_submodule(name.rpartition(".")[0]))
-    return folded.to("cpu", torch.float64).eval()
+    return folded.cpu().double().eval()  # in that order: not all devices have float64
 
 
 def _fold_layer(
@@ -296,7 +289,7 @@ def _norm_as_affine(norm: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _exact(tensor: torch.Tensor | None) -> torch.Tensor | None:
-    return None if tensor is None else tensor.detach().to("cpu", torch.float64)
+    return None if tensor is None else in_float64(tensor)
 
 
 def _narrow_norm(norm: nn.Module, compactor: Compactor | None, kept: torch.Tensor) -> nn.Module:
@@ -331,7 +324,7 @@ def _kept(graph: ChannelGraph, alive: np.ndarray, units: np.ndarray) -> torch.Te
 
 @dataclass(frozen=True)
 class _Expected:
-    """Random inputs and what the unconverted model makes of them.
+    """Inputs and what the unconverted model makes of them.
 
     trained, zeroed: outputs in float64, as trained and with the dead rows at zero; float32: the latter, in float32
     """
@@ -344,9 +337,8 @@ class _Expected:
 
 def _expected(model: nn.Module, graph: ChannelGraph, alive: np.ndarray, example_inputs: Inputs) -> _Expected:
     """For this a copy of the model is in float64: the only one, gone before there is a folded one."""
-    inputs = random_inputs(example_inputs)
     exact = exact_copy(model)
-    trained = outputs_of(exact, inputs, torch.float64)
+    inputs, trained = inputs_and_outputs(exact, example_inputs)
     zero_dead_rows(exact, graph, alive)
     zeroed = outputs_of(exact, inputs, torch.float64)
     return _Expected(inputs, trained, zeroed, float32=outputs_of(exact, inputs, torch.float32))
@@ -357,10 +349,10 @@ def _differences(expected: _Expected, folded: nn.Module) -> dict[str, float]:
     exact = outputs_of(folded, expected.inputs, torch.float64)
     rounded = outputs_of(copy.deepcopy(folded), expected.inputs, torch.float32)
     return {
-        "cut_difference": difference_of(expected.trained, expected.zeroed),
+        "cut_difference": difference_of(expected.trained, expected.zeroed, rounded=True),
         "float64_difference": difference_of(expected.zeroed, exact),
-        "float32_difference": difference_of(expected.zeroed, rounded),
-        "float32_own_error": difference_of(expected.zeroed, expected.float32),
+        "float32_difference": difference_of(expected.zeroed, rounded, rounded=True),
+        "float32_own_error": difference_of(expected.zeroed, expected.float32, rounded=True),
     }
 
 
@@ -377,32 +369,3 @@ def _check(report: ConversionReport) -> None:
                 f"the converted model is not equal to the trained one: {name} is {difference:.2e}, at most "
                 f"{limit:.2e} is allowed. Nothing was written; please report the model."
             )
-
-
-def random_inputs(example_inputs: Inputs) -> list[torch.Tensor]:
-    """Random numbers in float64 in the examples' shapes, always the same; integers as they are. On the CPU."""
-    generator = torch.Generator().manual_seed(0)
-    return [
-        torch.randn(item.shape, generator=generator, dtype=torch.float64) if item.is_floating_point() else item.cpu()
-        for item in as_inputs(example_inputs)
-    ]
-
-
-def outputs_of(model: nn.Module, inputs: Sequence[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
-    """The outputs in eval mode; `model` and its floating-point inputs are cast to `dtype`, the model in place."""
-    cast = [item.to(dtype) if item.is_floating_point() else item for item in inputs]
-    with torch.no_grad(), eval_mode(model):
-        return _tensors(model.to(dtype)(*cast))
-
-
-def _tensors(output: object) -> list[torch.Tensor]:
-    if isinstance(output, torch.Tensor):
-        return [output]
-    values = output.values() if isinstance(output, dict) else output
-    return [tensor for value in values if value is not None for tensor in _tensors(value)]
-
-
-def difference_of(reference: list[torch.Tensor], others: list[torch.Tensor]) -> float:
-    largest = max(float(a.abs().max()) for a in reference)
-    gap = max(float((a - b.to(a.dtype)).abs().max()) for a, b in zip(reference, others, strict=True))
-    return gap / largest if largest > 0 else gap

@@ -146,8 +146,8 @@ def put_tensor(model: nn.Module, name: str, values: torch.Tensor) -> None:
         setattr(owner, leaf, values)
         return
     # Another type in between makes autograd forget the node that adds up the parameter's gradient, which knows the old
-    # shape and stays while something (DistributedDataParallel) holds it.
-    tensor.data = values.new_empty(0, dtype=torch.float32 if values.dtype == torch.float64 else torch.float64)
+    # shape and stays while something (DistributedDataParallel) holds it. Not all devices have float64.
+    tensor.data = values.new_empty(0, dtype=torch.float32 if values.dtype == torch.float16 else torch.float16)
     tensor.data = values
     tensor.grad = None
 

@@ -26,18 +26,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rr.compactor import CHILD, WEIGHT_SUFFIX, Compactor, find_compactors
-from rr.convert import (
-    FLOAT64_TOLERANCE,
-    ConversionError,
-    difference_of,
-    exact_copy,
-    outputs_of,
-    random_inputs,
-)
 from rr.counts import count_channels
 from rr.flow import PRODUCERS
 from rr.graph import ChannelGraph, Layer, Site
 from rr.narrow import format_of, keep_positions, output_dimensions, put_tensor
+from rr.proof import FLOAT64_TOLERANCE, ConversionError, difference_of, exact_copy, inputs_and_outputs, outputs_of
 from rr.trace import Inputs
 
 _ZERO = 1e-12  # a row with a smaller norm can have no direction: it comes out as exactly zero
@@ -288,8 +281,8 @@ def _filters(module: nn.Module, layer: Layer) -> Tensor:
 
 def _proven(model: nn.Module, example_inputs: Inputs, change: Callable[[nn.Module], None]) -> nn.Module:
     """A float64 copy of the model on the CPU, changed, whose outputs in eval mode are those that it had before."""
-    exact, inputs = exact_copy(model), random_inputs(example_inputs)
-    before = outputs_of(exact, inputs, torch.float64)
+    exact = exact_copy(model)
+    inputs, before = inputs_and_outputs(exact, example_inputs)
     change(exact)
     difference = difference_of(before, outputs_of(exact, inputs, torch.float64))
     if not difference <= FLOAT64_TOLERANCE:

@@ -15,9 +15,10 @@ from torch import nn
 
 from rr.blocks import may_vanish, without_unread
 from rr.compactor import insert_compactors, remove_compactors
-from rr.convert import FLOAT64_TOLERANCE, difference_of, exact_copy, fold, outputs_of, zero_dead_rows
+from rr.convert import fold, zero_dead_rows
 from rr.graph import ChannelGraph, Group
-from rr.trace import Inputs, first_line, inputs_like
+from rr.proof import FLOAT64_TOLERANCE, difference_of, exact_copy, inputs_and_outputs, outputs_of
+from rr.trace import Inputs, first_line
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ def _failure(
     """A function that converts a copy of `model` for some groups, and says what goes wrong."""
     full = exact_copy(model)
     remove_compactors(full)
-    inputs = inputs_like(full, example_inputs)
+    inputs, _ = inputs_and_outputs(full, example_inputs)
     channels = {site.host: len(site.units) for site in graph.sites_of(selected)}
     compactors = insert_compactors(full, channels, groups=channels)  # diagonal: in float64, dense ones may be too large
 

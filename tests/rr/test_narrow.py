@@ -274,6 +274,23 @@ def test_a_parameter_whose_gradient_node_is_held_is_narrowed_too() -> None:
     assert held
 
 
+def test_devices_without_float64_get_no_tensor_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As MPS, whose refusal `new_empty` has here."""
+    pruner = pruner_of(*FAMILIES["dense"])
+    pruner.model.float()
+    pruner.attach(OPTIMIZERS["SGD"](pruner))
+    new_empty = torch.Tensor.new_empty
+
+    def as_on_mps(tensor: torch.Tensor, *size: object, dtype: torch.dtype | None = None) -> torch.Tensor:
+        if dtype == torch.float64:
+            raise TypeError("the MPS framework doesn't support float64")
+        return new_empty(tensor, *size, dtype=dtype)
+
+    monkeypatch.setattr(torch.Tensor, "new_empty", as_on_mps)
+    kill(pruner, 0.5)
+    assert pruner.narrow() > 0
+
+
 def test_a_compiled_network_and_an_average_follow() -> None:
     """The same steps as without the compiler, and an average of the weights that stays one, and converts."""
     curves = []

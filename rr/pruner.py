@@ -229,16 +229,22 @@ class ResRepPruner:
     def shrink_masked(self, optimizer: torch.optim.Optimizer) -> None:
         """q_i <- q_i max(0, 1 - t / |q_i|) for masked rows: the proximal step of the penalty (`proximal=True`).
 
-        t = lr lambda / (1 - m), what the penalty's gradient moves a row by at each step under momentum m; lambda is
-        `masked_penalty`, or `penalty` where that isn't given. The gradient overshoots and leaves rows swinging around
-        zero by as much; this ends at zero and stays there.
+        t = lr lambda / (1 - m), what the penalty's gradient moves a row by at each step of SGD under momentum m, with
+        the learning rate that `optimizer` has for the compactor at present and the config's `compactor_momentum`,
+        whatever the optimiser; lambda is `masked_penalty`, or `penalty` where that isn't given. The gradient overshoots
+        and leaves rows swinging around zero by as much; this ends at zero and stays there.
         """
         weights = self._weights
-        group = next(g for g in optimizer.param_groups if any(p is weights[0] for p in g["params"]))
         config = self.config
         penalty = config.penalty if config.masked_penalty is None else config.masked_penalty
-        travel = group["lr"] * penalty / (1 - group.get("momentum", 0.0))
+        rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
         norms = self._scaled_norms(torch._foreach_mul(weights, _NORM_SCALE)) / _NORM_SCALE
+        of_weights = [rates.get(id(weight), 0.0) for weight in weights]
+        rate = of_weights[0]
+        if any(other is not rate and other != rate for other in of_weights):
+            sizes = zip(of_weights, self._sizes, strict=True)
+            rate = torch.cat([norms.new_full((size,), float(value)) for value, size in sizes])
+        travel = rate * penalty / (1 - config.compactor_momentum)
         masks = torch.cat([self.compactors[site.host].mask for site in self.sites])
         kept = torch.where(masks == 0, (1 - travel / norms).clamp_min(0.0), 1.0).split(self._sizes)
         torch._foreach_mul_(weights, [part.view(-1, 1, 1, 1) for part in kept])
@@ -400,6 +406,17 @@ class ResRepPruner:
             width_multiple=self.config.width_multiple,
             prove=prove,
         )
+        widths = self.graph.macs.group_widths(self.remaining_alive())
+        missed = [target for target in self.targets if not target.met(widths)]
+        if missed:
+            masked = ~self.masked_alive() & self.selected & ~self.graph.removed
+            left = int((masked & (unit_norms(self.graph, self.compactors) >= self.config.threshold)).sum())
+            logger.warning(
+                "%s not reached, %s remain: %s. Train for longer, or with a larger masked_penalty",
+                " and ".join(f"{target.name} {target.value:g}" for target in missed),
+                " and ".join(target.describe(widths) for target in self.targets),
+                f"{left} masked rows aren't dead yet" if left else "too few rows are masked yet",
+            )
         return slim
 
     def state_dict(self) -> dict[str, Any]:

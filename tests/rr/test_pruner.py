@@ -20,7 +20,15 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from base_model import build_model
-from rr import ChannelGraph, ConversionReport, ResRepConfig, ResRepPruner, find_compactors, param_groups
+from rr import (
+    ChannelGraph,
+    ConversionReport,
+    ResRepConfig,
+    ResRepPruner,
+    find_compactors,
+    param_groups,
+    zero_dead_rows,
+)
 
 IMAGES = torch.zeros(1, 1, 8, 8)
 LENIENT = {"flops_target": 0.5, "penalty": 0.01}
@@ -552,6 +560,41 @@ def test_a_proximal_step_is_soft_thresholding() -> None:
             norm = old.norm()
             expected = old if kept else old * max(0.0, 1 - travel / norm)
             torch.testing.assert_close(row, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer_class", [torch.optim.SGD, torch.optim.AdamW])
+def test_each_row_shrinks_at_its_own_rate_whatever_the_optimiser(optimizer_class: type) -> None:
+    """Groups of one's own, one for each layer, without momentum."""
+    config = {"penalty": 0.0, "masked_penalty": 0.4, "proximal": True, "compactor_momentum": 0.8}
+    pruner = tiny_pruner(before_mask_iters=10**6, **config)
+    rates = dict(zip(pruner.compactors, (0.05, 0.1, 0.025), strict=False))
+    groups = [{"params": [pruner.compactors[host].pwc.weight], "lr": rate} for host, rate in rates.items()]
+    optimizer = optimizer_class(groups, weight_decay=0.0)
+    pruner.attach(optimizer)
+    for compactor in pruner.compactors.values():
+        compactor.mask[0] = 0
+    assert len(rates) > 1
+    optimizer.zero_grad()
+    optimizer.step()
+    for host, rate in rates.items():
+        norm = float(pruner.compactors[host].matrix[0].detach().norm())
+        assert norm == pytest.approx(1 - rate * 0.4 / 0.2, abs=1e-5)
+
+
+def test_a_conversion_short_of_its_target_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    pruner = tiny_pruner(flops_target=0.3, begin_granularity=100)
+    pruner.convert()
+    assert "flops_target 0.3 not reached, 1.0000 of the MACs" in caplog.text
+    assert "too few rows are masked yet" in caplog.text
+    caplog.clear()
+    pruner.update_masks()
+    pruner.convert()
+    masked = int((~pruner.masked_alive()).sum())
+    assert f"{masked} masked rows aren't dead yet" in caplog.text
+    caplog.clear()
+    zero_dead_rows(pruner.model, pruner.graph, pruner.masked_alive())
+    pruner.convert()
+    assert "not reached" not in caplog.text
 
 
 def test_masked_rows_die_in_norm_over_travel_steps_and_the_others_are_not_penalised() -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rr.graph import ChannelGraph, Layer
 
 UNKNOWN = float("nan")
+OF_SIZE = frozenset(["sum", "softmax", "log_softmax"])  # of a constant they make another for each size of images
 
 
 @dataclass
@@ -147,7 +148,7 @@ def _read(
     differs = (constant != 0) & shared
     for place in torch.nonzero(varies | cut | differs).flatten().tolist():
         if varies[place]:
-            reason = f"when dead, what it gives to {layer.name} still varies with the input"
+            reason = f"when dead, what it gives to {layer.name} still varies with the input or its size"
         elif cut[place]:
             reason = f"when dead, a constant that padding cuts at the border reaches {layer.name}"
         else:
@@ -191,6 +192,8 @@ def _execute(node: fx.Node, value_of: Callable[[fx.Node], object]) -> object:
     if is_in_place(node):
         args = (args[0].clone(), *args[1:])
     result = node.target(*args, **kwargs)
+    if operation(node) in OF_SIZE:
+        result = torch.where(result == 0, result, UNKNOWN)
     if operation(node) == "mul":  # whatever the other is: a gate that varies lets nothing of a dead channel through
         zero = torch.zeros((), dtype=torch.float64)
         result = torch.where((torch.as_tensor(args[0]) == 0) | (torch.as_tensor(args[1]) == 0), zero, result)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from networks import Net, conv, generic, head, insert_generic_compactors, random_alive
 from torch import Tensor, nn
 
-from rr import ChannelGraph, ConversionError, convert
+from rr import ChannelGraph, ConversionError, ResRepConfig, ResRepPruner, convert, zero_dead_rows
 from rr.constants import dead_constants
 
 
@@ -204,6 +204,37 @@ def test_a_depthwise_layer_with_several_outputs_per_channel() -> None:
     slim, report = convert(model, graph, IMAGES)
     assert report.float64_difference <= 1e-12
     assert (slim.depthwise.groups, slim.depthwise.out_channels, slim.conv2.in_channels) == (4, 12, 12)
+
+
+@pytest.mark.parametrize(
+    ("over_pixels", "is_pruned"),
+    [
+        (lambda x: x.mean(2), True),
+        (lambda x: x.amax(2), True),
+        (lambda x: x.sum(2), True),  # with a compactor of the depthwise layer's own, which silences it
+        (lambda x: x.softmax(2).amax(2), False),
+        (lambda x: x.log_softmax(2).amax(2), False),
+    ],
+)
+def test_a_constant_that_hangs_on_the_image_size_is_none(over_pixels: Callable, is_pruned: bool) -> None:
+    """Converted on images of one size, the network is equal on those of another."""
+
+    def forward(net: Net, x: Tensor) -> Tensor:
+        x = F.relu(net.n(net.d(F.relu(net.a(x)))))
+        return net.fc(F.relu(net.b(over_pixels(x.flatten(2)))))
+
+    torch.manual_seed(0)
+    layers = {"a": conv(3, 8), "d": nn.Conv2d(8, 8, 3, groups=8), "n": nn.BatchNorm2d(8)}
+    model = generic(Net(forward, **layers, b=nn.Linear(8, 8), fc=nn.Linear(8, 3)))
+    pruner = ResRepPruner(model, torch.randn(2, 3, 12, 12), ResRepConfig(flops_target=0.999))
+    alive = random_alive(pruner.graph, pruner.selected, 0.5)
+    zero_dead_rows(model, pruner.graph, alive)
+    slim = pruner.convert()
+    assert (slim.a.out_channels < 8 or slim.d.in_channels < 8) == is_pruned
+    assert slim.b.out_features < 8
+    for size in (12, 20):
+        images = torch.randn(2, 3, size, size)
+        torch.testing.assert_close(slim(images), model.eval()(images), rtol=1e-4, atol=1e-5)
 
 
 def test_numbers_added_to_dead_channels() -> None:

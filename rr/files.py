@@ -78,7 +78,7 @@ def save_hdf5(
     # track_order: the arrays are read back in the order of the model, not of the alphabet.
     with _replacing(path) as temporary, h5py.File(temporary, "w", track_order=True) as file:
         for name, value in _without_counters(state).items():
-            file[name] = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
+            file[name] = _to_array(value) if isinstance(value, Tensor) else value
         if deps is not None:
             file[DEPS] = np.asarray(deps, dtype=np.int64)
         for name, value in attributes.items():
@@ -336,11 +336,13 @@ def _read_safetensors(path: str | Path) -> dict[str, Tensor]:
 
 
 def _to_arrays(state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    return {name: _to_array(tensor) for name, tensor in state.items()}
+
+
+def _to_array(tensor: Tensor) -> np.ndarray:
     """On the CPU; NumPy has no bfloat16, which float32 holds exactly."""
-    return {
-        name: (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().numpy()
-        for name, tensor in state.items()
-    }
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
 def _load_narrow(model: nn.Module, arrays: Mapping[str, np.ndarray], what: str) -> None:

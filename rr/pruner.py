@@ -476,14 +476,20 @@ class ResRepPruner:
     def _check_loop(self, optimizer: torch.optim.Optimizer) -> None:
         """Raise ValueError where the first step shows that the loop doesn't train the compactors as it should.
 
-        That is when their modules have been replaced, the loss reaches none of them, or the processes of a distributed
-        run have different gradients.
+        That is when their modules have been replaced, they are in half precision, the loss reaches none of them, or the
+        processes of a distributed run have different gradients.
         """
         replaced = [host for host, module in self._hosts.items() if self.model.get_submodule(host) is not module]
         if replaced:
             raise ValueError(
                 f"{replaced[0]!r} is another module than when the pruner was built, and its compactor isn't called any "
                 "more: replace modules (SyncBatchNorm.convert_sync_batchnorm) before the pruner is built"
+            )
+        dtype = self._weights[0].dtype
+        if dtype in (torch.float16, torch.bfloat16):  # steps as small as a row's way to zero has are rounded away
+            raise ValueError(
+                f"the compactors are in {str(dtype).removeprefix('torch.')}, in which rows can't shrink to zero: keep "
+                "the model in float32 and run it under torch.autocast"
             )
         others = (parameter for group in optimizer.param_groups for parameter in group["params"])
         if all(weight.grad is None for weight in self._weights) and any(other.grad is not None for other in others):

@@ -236,17 +236,18 @@ def test_a_converted_network_comes_back_without_this_projects_scripts(traced: Ne
 def written(path: Path, state: dict[str, torch.Tensor]) -> Path:
     """A state dict in the format and the wrapping that the file's name asks for."""
     wrapped = {f"module._orig_mod.{name}": tensor for name, tensor in state.items()}
+    rounded = {name: tensor.bfloat16() for name, tensor in state.items()}
     if path.suffix == ".safetensors":
         pytest.importorskip("safetensors.torch").save_file(state, path)
     elif path.suffix == ".hdf5":
-        save_hdf5(path, wrapped if path.stem == "wrapped" else state, {})
+        save_hdf5(path, {"wrapped": wrapped, "bfloat16": rounded}.get(path.stem, state), {})
     else:
         payloads = {
             "plain": state,
             "state_dict": {"state_dict": state, "epoch": 3},
             "model": {"model": state, "args": argparse.Namespace(lr=0.1, name="resnet")},
             "wrapped": {"state_dict": wrapped},
-            "bfloat16": {name: tensor.bfloat16() for name, tensor in state.items()},
+            "bfloat16": rounded,
         }
         torch.save(payloads[path.stem], path)
     return path
@@ -256,7 +257,7 @@ def written(path: Path, state: dict[str, torch.Tensor]) -> Path:
     "name",
     [
         *("plain.pth", "plain.pt", "state_dict.pth", "model.pth", "wrapped.pth", "bfloat16.pth"),
-        *("plain.safetensors", "plain.hdf5", "wrapped.hdf5"),
+        *("plain.safetensors", "plain.hdf5", "wrapped.hdf5", "bfloat16.hdf5"),
     ],
 )
 def test_checkpoints_of_others_are_read(name: str, tmp_path: Path) -> None:
@@ -265,7 +266,7 @@ def test_checkpoints_of_others_are_read(name: str, tmp_path: Path) -> None:
     assert load_start(target, arrays, name, num_classes=2) == []
     for key, tensor in source.state_dict().items():
         if not key.endswith("num_batches_tracked"):
-            expected = tensor.bfloat16().float() if name == "bfloat16.pth" else tensor
+            expected = tensor.bfloat16().float() if name.startswith("bfloat16") else tensor
             assert torch.equal(target.state_dict()[key], expected), key
 
 

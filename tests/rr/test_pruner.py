@@ -581,6 +581,18 @@ def test_each_row_shrinks_at_its_own_rate_whatever_the_optimiser(optimizer_class
         assert norm == pytest.approx(1 - rate * 0.4 / 0.2, abs=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_training_in_half_precision_is_refused(dtype: torch.dtype) -> None:
+    pruner = tiny_pruner()
+    pruner.model.to(dtype)
+    optimizer = torch.optim.SGD(pruner.param_groups(lr=0.1))
+    pruner.attach(optimizer)
+    for parameter in pruner.model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    with pytest.raises(ValueError, match=r"float16, in which .* torch\.autocast"):
+        optimizer.step()
+
+
 def test_a_conversion_short_of_its_target_says_so(caplog: pytest.LogCaptureFixture) -> None:
     pruner = tiny_pruner(flops_target=0.3, begin_granularity=100)
     pruner.convert()

@@ -8,7 +8,7 @@ compactor is diagonal, what the unit's own layers have for it goes as well.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 
 import numpy as np
 import torch
@@ -130,10 +130,22 @@ def _cut(model: nn.Module, name: str, dim: int, kept: torch.Tensor, states: Sequ
         return full.index_select(dim, kept.to(full.device)).clone(memory_format=format_of(full))
 
     for state in states:
-        for key, value in state.get(tensor, {}).items():
-            if isinstance(value, torch.Tensor) and value.shape == tensor.shape:
-                state[tensor][key] = cut(value)
+        for key, value in numbers_of(state, tensor):
+            state[tensor][key] = cut(value)
     put_tensor(model, name, cut(tensor.detach()))
+
+
+def numbers_of(state: MutableMapping[nn.Parameter, dict], parameter: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
+    """What an optimiser keeps for each number of a parameter, by name.
+
+    Where it keeps sums over rows and columns instead (Adafactor), which nothing can be taken out of, all that it has
+    for the parameter is dropped, so that it begins anew with that.
+    """
+    tensors = {key: value for key, value in state.get(parameter, {}).items() if isinstance(value, torch.Tensor)}
+    if any(value.shape != parameter.shape and value.numel() > 1 for value in tensors.values()):
+        del state[parameter]
+        return []
+    return [(key, value) for key, value in tensors.items() if value.shape == parameter.shape]
 
 
 def put_tensor(model: nn.Module, name: str, values: torch.Tensor) -> None:

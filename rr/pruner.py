@@ -121,7 +121,7 @@ class ResRepPruner:
         self.compactors: dict[str, Compactor] = present or self.graph.insert_compactors(model, self.selected)
         torch.compiler.reset()  # what was compiled before would go on without the compactors
         self._hosts = {host: model.get_submodule(host) for host in self.compactors}
-        self._optimizer: torch.optim.Optimizer | None = None
+        self._optimizers: list[torch.optim.Optimizer] = []
         self._hooks: list[RemovableHandle] = []
         self._loop_is_checked = False
         self._weights = [self.compactors[site.host].pwc.weight for site in self.sites]
@@ -147,11 +147,13 @@ class ResRepPruner:
         )
         return [*plain, compactors]
 
-    def attach(self, optimizer: torch.optim.Optimizer) -> None:
+    def attach(self, optimizer: torch.optim.Optimizer, *others: torch.optim.Optimizer) -> None:
         """Hook `optimizer.step`: reset and penalise gradients before it, count and update masks after it.
 
         Where `step` is handed a closure, that makes the gradients, so they are adjusted each time it returns. A second
         call moves the hooks to another optimiser: no step is ever penalised twice.
+        others: optimisers of other parameters of the model, which `narrow` cuts as well; only the first has all
+        compactors
 
         Raises ValueError when the optimiser doesn't hold the compactors' parameters, or they are frozen; and in the
         first step when the loop can't work: see `_check_loop`.
@@ -171,7 +173,7 @@ class ResRepPruner:
         for hook in self._hooks:
             hook.remove()
         self._loop_is_checked = False
-        self._optimizer = optimizer
+        self._optimizers = [optimizer, *others]
         self._hooks = [
             optimizer.register_step_pre_hook(self._before_step),
             optimizer.register_step_post_hook(self._after_step),
@@ -314,8 +316,7 @@ class ResRepPruner:
         """
         if self._narrowing is None:
             raise ValueError("channels can be taken out only with ResRepConfig(narrow='rows') or 'full'")
-        optimizers = [self._optimizer] if self._optimizer else []
-        gone = self._narrowing.narrow(~self.masked_alive(), self.target_met, optimizers, also)
+        gone = self._narrowing.narrow(~self.masked_alive(), self.target_met, self._optimizers, also)
         if gone:
             self._sites_changed()
         return gone
@@ -436,7 +437,7 @@ class ResRepPruner:
         if self._taylor is not None and "taylor" in state:
             self._taylor.load_state_dict(state["taylor"])
         if self._narrowing is not None:
-            self._narrowing.load_state_dict(state, [self._optimizer] if self._optimizer else [])
+            self._narrowing.load_state_dict(state, self._optimizers)
             self._sites_changed()
 
     # The hooks ------------------------------------------------------------------------------------------------

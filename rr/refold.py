@@ -15,7 +15,7 @@ that were mixed; only there the function changes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -29,13 +29,13 @@ from rr.compactor import CHILD, WEIGHT_SUFFIX, Compactor, find_compactors
 from rr.counts import count_channels
 from rr.flow import PRODUCERS
 from rr.graph import ChannelGraph, Layer, Site
-from rr.narrow import format_of, keep_positions, output_dimensions, put_tensor
+from rr.narrow import format_of, keep_positions, numbers_of, output_dimensions, put_tensor
 from rr.proof import FLOAT64_TOLERANCE, ConversionError, difference_of, exact_copy, inputs_and_outputs, outputs_of
 from rr.trace import Inputs
 
 _ZERO = 1e-12  # a row with a smaller norm can have no direction: it comes out as exactly zero
 # What optimisers of torch keep of squared gradients: positive, so that it is averaged and not mixed with signs.
-_SECOND_MOMENTS = frozenset(["exp_avg_sq", "max_exp_avg_sq", "square_avg", "acc_delta", "sum"])
+_SECOND_MOMENTS = frozenset(["exp_avg_sq", "max_exp_avg_sq", "square_avg", "acc_delta", "sum", "variance"])
 
 
 class VarianceMeter:
@@ -185,7 +185,7 @@ def put_out_of_use(model: nn.Module) -> None:
 
 
 @torch.no_grad()
-def _absorb(model: nn.Module, graph: ChannelGraph, states: Sequence[Mapping[nn.Parameter, dict]] = ()) -> None:
+def _absorb(model: nn.Module, graph: ChannelGraph, states: Sequence[MutableMapping[nn.Parameter, dict]] = ()) -> None:
     """Multiply what diagonal compactors multiply by into the BN or the layer before them."""
     compactors, modules = find_compactors(model), dict(model.named_modules())
     for name, site in graph.sites.items():
@@ -200,12 +200,11 @@ def _absorb(model: nn.Module, graph: ChannelGraph, states: Sequence[Mapping[nn.P
         nn.init.dirac_(compactor.pwc.weight, compactor.pwc.groups)
 
 
-def _scale(parameter: nn.Parameter, factors: Tensor, states: Sequence[Mapping[nn.Parameter, dict]]) -> None:
+def _scale(parameter: nn.Parameter, factors: Tensor, states: Sequence[MutableMapping[nn.Parameter, dict]]) -> None:
     parameter.mul_(factors)
     for state in states:
-        for key, value in state.get(parameter, {}).items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape:
-                value.mul_(factors.square() if key in _SECOND_MOMENTS else factors)
+        for key, value in numbers_of(state, parameter):
+            value.mul_(factors.square() if key in _SECOND_MOMENTS else factors)
 
 
 def folded_outputs(graph: ChannelGraph) -> dict[str, list[int]]:
@@ -328,7 +327,10 @@ def _fold_norm(norm: _BatchNorm, fold: _Fold, matrix: Tensor, norms: Tensor, mix
 
 
 def _carry_over(
-    fold: _Fold, modules: Mapping[str, nn.Module], folded: Mapping[str, nn.Module], state: Mapping[nn.Parameter, dict]
+    fold: _Fold,
+    modules: Mapping[str, nn.Module],
+    folded: Mapping[str, nn.Module],
+    state: MutableMapping[nn.Parameter, dict],
 ) -> None:
     """The optimiser's numbers of what is folded: where a step would have led, the same step leads afterwards.
 
@@ -370,13 +372,12 @@ def _carry_over(
 
 
 def _map(
-    state: Mapping[nn.Parameter, dict],
+    state: MutableMapping[nn.Parameter, dict],
     parameter: nn.Parameter,
     first: Callable[[Tensor], Tensor],
     second: Callable[[Tensor], Tensor],
 ) -> None:
     """What an optimiser keeps for a parameter through `first`, but what it keeps of squares through `second`."""
-    for key, value in state.get(parameter, {}).items():
-        if isinstance(value, Tensor) and value.shape == parameter.shape:
-            mapped = (second if key in _SECOND_MOMENTS else first)(value.detach().cpu().double())
-            state[parameter][key] = mapped.contiguous().to(value, memory_format=format_of(value))
+    for key, value in numbers_of(state, parameter):
+        mapped = (second if key in _SECOND_MOMENTS else first)(value.detach().cpu().double())
+        state[parameter][key] = mapped.contiguous().to(value, memory_format=format_of(value))

@@ -281,6 +281,35 @@ def test_compactors_that_cannot_go_into_what_is_before_them_stay() -> None:
     assert pruner.convert() is not None
 
 
+@pytest.mark.parametrize("compactors", ["dense", "diagonal"])
+def test_other_optimisers_and_those_with_states_of_other_shapes_go_on(compactors: str) -> None:
+    """The classifier has an optimiser of its own; Adafactor keeps sums over rows and columns of a matrix."""
+    pruner = pruner_of("residual, inner layers", flops_target=0.6, compactors=compactors)
+    head_parameters = [p for name, p in pruner.model.named_parameters() if name.startswith("stage3")]
+    first = {id(p) for p in head_parameters} - {id(c.pwc.weight) for c in pruner.compactors.values()}
+    others = torch.optim.Adam([p for p in head_parameters if id(p) in first], lr=1e-3)
+    optimizer = torch.optim.Adafactor([p for p in pruner.model.parameters() if id(p) not in first], lr=1e-3)
+    pruner.attach(optimizer, others)
+    kill(pruner, 0.5)
+    went = []
+    for seed in range(4):
+        loss = F.cross_entropy(
+            pruner.model.train()(images_of("residual, inner layers", seed)), torch.tensor([0, 1, 0, 1])
+        )
+        for each in (optimizer, others):
+            each.zero_grad()
+        loss.backward()
+        for each in (optimizer, others):
+            each.step()
+        went.append(pruner.narrow())
+    assert sum(went) > 0
+    assert pruner.retired
+    assert all(parameter.isfinite().all() for parameter in pruner.model.parameters())
+    for parameter in others.state:
+        assert others.state[parameter]["exp_avg"].shape == parameter.shape
+    pruner.convert()
+
+
 def test_compactors_stay_while_a_masked_unit_does_that_only_they_keep_at_zero() -> None:
     """A sigmoid's constant keeps its channel, and so does the last one of a block that is to vanish."""
 

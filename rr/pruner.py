@@ -391,8 +391,7 @@ class ResRepPruner:
     @property
     def target_met(self) -> bool:
         """Whether the masked widths reach every target."""
-        widths = self.graph.macs.group_widths(self.masked_alive())
-        return all(target.met(widths) for target in self.targets)
+        return not self._missed(self.graph.macs.group_widths(self.masked_alive()))
 
     # The end, and across a restart ----------------------------------------------------------------------------
 
@@ -408,14 +407,13 @@ class ResRepPruner:
             prove=prove,
         )
         widths = self.graph.macs.group_widths(self.remaining_alive())
-        missed = [target for target in self.targets if not target.met(widths)]
-        if missed:
-            masked = ~self.masked_alive() & self.selected & ~self.graph.removed
+        if goals := self._missed(widths):
+            masked = ~self.masked_alive() & ~self.graph.removed
             left = int((masked & (unit_norms(self.graph, self.compactors) >= self.config.threshold)).sum())
             logger.warning(
                 "%s not reached, %s remain: %s. Train for longer, or with a larger masked_penalty",
-                " and ".join(f"{target.name} {target.value:g}" for target in missed),
-                " and ".join(target.describe(widths) for target in self.targets),
+                goals,
+                self._costs(widths),
                 f"{left} masked rows aren't dead yet" if left else "too few rows are masked yet",
             )
         return slim
@@ -542,17 +540,22 @@ class ResRepPruner:
             min_width=self._least,
             multiples=self._multiples,
         )
-        missed = [target for target in self.targets if not target.met(least)]
-        if missed:
-            goals = " and ".join(f"{target.name} {target.value:g}" for target in missed)
+        if goals := self._missed(least):
             floor = f"num_at_least = {self.config.num_at_least}"
             if self.config.width_multiple > 1:
                 floor += f" (in multiples of {self.config.width_multiple})"
-            reachable = " and ".join(target.describe(least) for target in self.targets)
             raise ValueError(
-                f"{goals} can't be reached: with every chosen layer at {floor}, {reachable} remain. "
+                f"{goals} can't be reached: with every chosen layer at {floor}, {self._costs(least)} remain. "
                 "Raise the target, or let more layers be pruned (layers='all')."
             )
+
+    def _missed(self, widths: np.ndarray) -> str:
+        """The settings that these widths ([groups]) don't reach, with their values; "" if there is none."""
+        return " and ".join(f"{target.name} {target.value:g}" for target in self.targets if not target.met(widths))
+
+    def _costs(self, widths: np.ndarray) -> str:
+        """What is left of all that has a target."""
+        return " and ".join(target.describe(widths) for target in self.targets)
 
     def _prepare_rows(self) -> None:
         """Where each compactor row's unit is, on the compactors' device."""

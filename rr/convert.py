@@ -91,7 +91,7 @@ def unit_norms(graph: ChannelGraph, compactors: dict[str, Compactor]) -> np.ndar
     rows = np.zeros(graph.num_units)
     for site in graph.sites.values():
         if site.host in compactors:
-            matrix = compactors[site.host].matrix.detach().cpu().double().numpy()
+            matrix = in_float64(compactors[site.host].matrix).numpy()
             np.add.at(squares, graph.present(site.units), (matrix**2).sum(axis=1))
             np.add.at(rows, graph.present(site.units), 1)
         else:

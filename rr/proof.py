@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -109,11 +110,8 @@ def outputs_of(model: nn.Module, inputs: Sequence[Tensor], dtype: torch.dtype) -
     """
     cast = [item.to(dtype) if item.is_floating_point() else item for item in inputs]
     model.to(dtype)
-    with torch.no_grad(), eval_mode(model):
-        if dtype != torch.float64:
-            return _tensors(model(*cast))
-        with _InFloat64():
-            return _tensors(model(*cast))
+    with torch.no_grad(), eval_mode(model), _InFloat64() if dtype == torch.float64 else nullcontext():
+        return _tensors(model(*cast))
 
 
 def _tensors(output: object) -> list[Tensor]:

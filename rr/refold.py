@@ -30,7 +30,15 @@ from rr.counts import count_channels
 from rr.flow import PRODUCERS
 from rr.graph import ChannelGraph, Layer, Site
 from rr.narrow import format_of, keep_positions, numbers_of, output_dimensions, put_tensor
-from rr.proof import FLOAT64_TOLERANCE, ConversionError, difference_of, exact_copy, inputs_and_outputs, outputs_of
+from rr.proof import (
+    FLOAT64_TOLERANCE,
+    ConversionError,
+    difference_of,
+    exact_copy,
+    in_float64,
+    inputs_and_outputs,
+    outputs_of,
+)
 from rr.trace import Inputs
 
 _ZERO = 1e-12  # a row with a smaller norm can have no direction: it comes out as exactly zero
@@ -235,10 +243,10 @@ def _plan(graph: ChannelGraph, model: nn.Module, name: str, variance: Tensor) ->
     modules = dict(model.named_modules())
     own = np.searchsorted(graph.outputs_left(layer), np.flatnonzero(~graph.removed[layer.out_units]))
     columns = torch.from_numpy(own)
-    matrix = getattr(modules[host], CHILD).matrix.detach().cpu().double()
+    matrix = in_float64(getattr(modules[host], CHILD).matrix)
     norms = matrix.norm(dim=1)
     norms = torch.where(norms < _ZERO, 0.0, norms)
-    unscaled = _Fold(layer, host, columns, norms, torch.ones_like(norms), variance.cpu().double())
+    unscaled = _Fold(layer, host, columns, norms, torch.ones_like(norms), in_float64(variance))
     mixed = _mixing(unscaled, modules) @ _filters(modules[name], layer)
     length = _filters(modules[name], layer).square().sum(1).mean().sqrt()
     lengths = mixed.norm(dim=1)
@@ -248,7 +256,7 @@ def _plan(graph: ChannelGraph, model: nn.Module, name: str, variance: Tensor) ->
 
 def _rows(fold: _Fold, modules: Mapping[str, nn.Module]) -> tuple[Tensor, Tensor]:
     """Q, [R, D], and n, [R], with rows that are zero as those of the identity: something must lie before them."""
-    matrix = getattr(modules[fold.host], CHILD).matrix.detach().cpu().double()
+    matrix = in_float64(getattr(modules[fold.host], CHILD).matrix)
     identity = nn.functional.one_hot(fold.columns, matrix.shape[1]).double()
     zero = fold.norms == 0
     return torch.where(zero[:, None], identity, matrix), torch.where(zero, 1.0, fold.norms)
@@ -264,7 +272,7 @@ def _mixing(fold: _Fold, modules: Mapping[str, nn.Module]) -> Tensor:
 
 def _bn_scale(norm: nn.Module) -> Tensor:
     """gamma / sigma, [D]."""
-    return norm.weight.detach().cpu().double() * torch.rsqrt(norm.running_var.cpu().double() + norm.eps)
+    return in_float64(norm.weight) * torch.rsqrt(in_float64(norm.running_var) + norm.eps)
 
 
 def _mixed(mixing: Tensor, value: Tensor, dim: int) -> Tensor:
@@ -274,7 +282,7 @@ def _mixed(mixing: Tensor, value: Tensor, dim: int) -> Tensor:
 
 def _filters(module: nn.Module, layer: Layer) -> Tensor:
     """[D, in x kernel]"""
-    weight = module.weight.detach().cpu().double()
+    weight = in_float64(module.weight)
     return weight.movedim(layer.output_dim, 0).flatten(1)
 
 
@@ -353,7 +361,7 @@ def _carry_over(
         new_gamma = folded[layer.norm].weight.detach()
 
         def of_gamma(value: Tensor) -> Tensor:
-            inverse = torch.rsqrt(norm.running_var.cpu().double() + norm.eps)
+            inverse = torch.rsqrt(in_float64(norm.running_var) + norm.eps)
             change = (fold.scale[:, None] * matrix * (inverse * value)) @ filters
             return new_gamma * (change * mixed).sum(1) / mixed.square().sum(1).clamp_min(1e-300)
 
@@ -379,5 +387,5 @@ def _map(
 ) -> None:
     """What an optimiser keeps for a parameter through `first`, but what it keeps of squares through `second`."""
     for key, value in numbers_of(state, parameter):
-        mapped = (second if key in _SECOND_MOMENTS else first)(value.detach().cpu().double())
+        mapped = (second if key in _SECOND_MOMENTS else first)(in_float64(value))
         state[parameter][key] = mapped.contiguous().to(value, memory_format=format_of(value))

@@ -83,7 +83,7 @@ def run_study(study: Study, arguments: Sequence[str] | None = None) -> None:
         for run in runs:
             check_command(run)
         waiting = [run for run in runs if read_run(run.folder) is None]
-        complete = options.report or train_all(waiting, options.jobs, ["--compile"] * options.compile)
+        complete = options.report or train_all(waiting, options.jobs, options.threads, ["--compile"] * options.compile)
         write_results(study, runs, options)
     if not complete:
         sys.exit(1)
@@ -109,7 +109,8 @@ def parse_arguments(study: Study, arguments: Sequence[str] | None) -> argparse.N
     parser.add_argument("--epochs", nargs="+", type=int, default=list(study.epochs))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--lr", nargs="+", type=float, help="these learning rates in place of each arm's own")
-    parser.add_argument("--jobs", type=int, default=1, help="processes side by side, of one thread each")
+    parser.add_argument("--jobs", type=int, default=1, help="processes side by side")
+    parser.add_argument("--threads", type=int, default=1, help="threads of each process")
     parser.add_argument("--compile", action="store_true", help="torch.compile the networks: faster from 10 epochs on")
     parser.add_argument("--report", action="store_true", help="train nothing: write what is finished of all that")
     parser.add_argument("--max-steps", type=int, default=0, help="for a trial: stop each run after so many steps")
@@ -125,8 +126,10 @@ def parse_arguments(study: Study, arguments: Sequence[str] | None) -> argparse.N
 
 def wanted_runs(arms: Mapping[str, Arm], options: argparse.Namespace) -> list[Run]:
     """Every run that is asked for, seed by seed, so that all arms of one seed are done early."""
-    if min(options.jobs, *options.epochs) < 1:
-        raise ValueError(f"--jobs is {options.jobs} and --epochs {options.epochs}: give at least 1")
+    if min(options.jobs, options.threads, *options.epochs) < 1:
+        raise ValueError(
+            f"--jobs is {options.jobs}, --threads {options.threads} and --epochs {options.epochs}: give at least 1"
+        )
     return [
         run_of(name, arms[name], epochs, lr, seed, options)
         for epochs in options.epochs
@@ -164,8 +167,8 @@ def check_command(run: Run) -> None:
 # Training them ----------------------------------------------------------------------------------------------
 
 
-def train_all(runs: Sequence[Run], jobs: int, extra: Sequence[str]) -> bool:
-    """Train the runs in processes of their own, `jobs` at a time; False where one failed or is another's.
+def train_all(runs: Sequence[Run], jobs: int, threads: int, extra: Sequence[str]) -> bool:
+    """Train the runs in processes of so many threads, `jobs` at a time; False where one failed or is another's.
 
     extra: options for each of them that don't make it another run.
 
@@ -178,7 +181,7 @@ def train_all(runs: Sequence[Run], jobs: int, extra: Sequence[str]) -> bool:
         while waiting or running:
             while waiting and len(running) < jobs:
                 run = waiting.pop()
-                process = start(run, extra)
+                process = start(run, threads, extra)
                 if process is None:
                     print(f"{run.folder.name}: another process is at work on it", flush=True)
                     complete = False
@@ -205,7 +208,7 @@ def train_all(runs: Sequence[Run], jobs: int, extra: Sequence[str]) -> bool:
     return complete
 
 
-def start(run: Run, extra: Sequence[str]) -> subprocess.Popen | None:
+def start(run: Run, threads: int, extra: Sequence[str]) -> subprocess.Popen | None:
     """Begin or go on with a run; None where another process holds it.
 
     The process inherits the locked file, so the lock lasts as long as it does, also if this one is killed.
@@ -221,7 +224,7 @@ def start(run: Run, extra: Sequence[str]) -> subprocess.Popen | None:
             stdout=output,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
         )
 
 

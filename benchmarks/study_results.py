@@ -142,11 +142,11 @@ def table(results: Figures, file: str, entries: Sequence[Figures]) -> str:
         )
     lines = [f"| {' | '.join(cells)} |" for cells in rows]
     lines += ["", *(f"- {lead_in_words(lead)}" for lead in results["leads"])] if results.get("leads") else []
-    run = results["entries"][0]["runs"][0]
+    all_runs = [one for entry in results["entries"] for one in entry["runs"]]
     lines += [
         "",
         f"{results['network']}, {results['data']}; means over the runs' seeds and sample standard deviations. "
-        f"`results/{file}`: {run['hardware']['cpu']}, one core a run, torch {run['versions']['torch']}.",
+        f"`results/{file}`: {_machines(all_runs)}.",
     ]
     return "\n".join(lines)
 
@@ -166,6 +166,15 @@ def _cells(entry: Figures) -> dict[str, str]:
         **{name: f"{entry[name]['mean']:.4f}" for name in ("val_loss", "train_loss")},
         **{name: f"{statistics.fmean(values):.2f}" if values else "" for name, values in around.items()},
     }
+
+
+def _machines(runs: Sequence[Figures]) -> str:
+    """What trained these runs, each kind once."""
+    kinds = {}
+    for run in runs:
+        cores = "one core" if run["threads"] == 1 else f"{run['threads']} cores"
+        kinds[f"{run['hardware']['cpu']}, {cores} a run, torch {run['versions']['torch']}"] = None
+    return "; ".join(kinds)
 
 
 def _last_losses(folder: Path) -> Figures:

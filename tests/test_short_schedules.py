@@ -34,7 +34,7 @@ from benchmarks.short_schedules_rivals import (
     uniform_widths,
     widths_of,
 )
-from benchmarks.study_results import at_best_rates, entry_of, lead_in_words, leads_of, over_seeds, read_run
+from benchmarks.study_results import at_best_rates, entry_of, lead_in_words, leads_of, over_seeds, read_run, table
 from data import Data, load_data
 from rr.exp_resrep import parse_arguments
 from rr.files import read_hdf5, save_hdf5
@@ -371,19 +371,22 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(
     assert [entry["arm"] for entry in json.loads((place / "some.json").read_text())["entries"]] == ["base"]
 
 
-def test_compiling_makes_it_no_other_run(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    commands, popen = [], subprocess.Popen
+def test_compiling_or_more_threads_make_it_no_other_run(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands, threads, popen = [], [], subprocess.Popen
 
-    def instead(command: list[str], **options: Any) -> subprocess.Popen:
+    def instead(command: list[str], env: dict[str, str], **options: Any) -> subprocess.Popen:
         commands.append(command)
-        return popen(["true"], **options)
+        threads.append(env["OMP_NUM_THREADS"])
+        return popen(["true"], env=env, **options)
 
     monkeypatch.setattr(studies.subprocess, "Popen", instead)
-    for more in ([], ["--compile"]):  # the second would raise if it were another run's folder
+    for more in ([], ["--compile"], ["--threads", "2"]):  # those after the first would raise if they were other runs
         with pytest.raises(SystemExit):
             short_schedules.main(call(place, "--arms", "l1", "--epochs", "3", "--seeds", "0", *more))
-    plain, compiled = commands
+    plain, compiled, of_two = commands
     assert sorted(compiled) == sorted([*plain, "--compile"])
+    assert of_two == plain
+    assert threads == ["1", "1", "2"]
 
 
 def test_each_arm_of_the_settings_changes_one_of_them() -> None:
@@ -410,7 +413,13 @@ def test_the_arms_of_narrowing_differ_in_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(
-    ("more", "words"), [(["--seeds", "5"], "s5"), (["--jobs", "0"], "--jobs is 0"), (["--epochs", "0"], "at least 1")]
+    ("more", "words"),
+    [
+        (["--seeds", "5"], "s5"),
+        (["--jobs", "0"], "--jobs is 0"),
+        (["--threads", "0"], "--threads 0"),
+        (["--epochs", "0"], "at least 1"),
+    ],
 )
 def test_bad_input_is_one_line(place: Path, more: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
@@ -500,3 +509,14 @@ def test_figures_of_each_kind_of_run(tmp_path: Path) -> None:
     assert (both["train_loss"]["mean"], [run["seed"] for run in both["runs"]]) == (1.0, [0, 1])
     assert both["recipe"] == recipe  # without what is of one seed or one machine
     assert entry_of({0: write_run(tmp_path / "new", recipe, [9.0, 83.0], scratch)})["change"] is None
+
+
+def test_a_table_says_what_trained_its_runs(tmp_path: Path) -> None:
+    entry = {"base": {"top1": 80.0}, "before_cut": None, "after_cut": None, "macs_ratio": 1.0, "widths": [1]}
+    folder = write_run(tmp_path / "run", {}, [80.0, 81.0], {**entry, "finished": {"top1": 81.0}})
+    found = {"arm": "base", "epochs": 1, "lr": 0.1, **entry_of({0: folder})}
+    found["runs"] = [dict(found["runs"][0]) for _ in range(3)]
+    for number, run in enumerate(found["runs"]):
+        run |= {"threads": 1 + number // 2, "hardware": {"cpu": "a CPU"}, "versions": {"torch": "2"}}
+    text = table({"network": "src20", "data": "images", "entries": [found]}, "some.json", [found])
+    assert "a CPU, one core a run, torch 2; a CPU, 2 cores a run, torch 2." in text

@@ -78,7 +78,7 @@ class Recipe:
     log_interval: int = field(default=100, metadata=_option("steps between two looks at loss and speed"))
     save_interval: int = field(default=0, metadata=_option("epochs between weight files epoch-{e}.hdf5; 0: none"))
     checkpoint_interval: int = field(
-        default=0, metadata=_option("steps between checkpoints inside an epoch; 0: only after each epoch")
+        default=1000, metadata=_option("steps between checkpoints inside an epoch; 0: only after each epoch")
     )
 
     def __post_init__(self) -> None:

@@ -4,9 +4,14 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from base_model import folder_name, model_info, model_names
 from data import Data
 from training.options import check_choices
+
+FAST_EPOCHS = 12
+FAST_LR = ((12, 0.02), (25, 0.05))  # (epochs, learning rate), as measured: results/short_schedules.json
 
 
 def _option(help: str, **metadata: Any) -> dict[str, Any]:
@@ -185,19 +190,20 @@ def resrep_recipe(arch: str, dataset: str | None = None) -> Recipe:
     )
 
 
-def fast_recipe(arch: str, dataset: str | None = None) -> Recipe:
+def fast_recipe(arch: str, dataset: str | None = None, epochs: int = FAST_EPOCHS) -> Recipe:
     """How the network is pruned in a short run (`rr.recipes.fast_config`), for any network.
 
-    12 epochs, lr 0.02, cosine to 0; batch 128, ImageNet 256; weight decay 5e-4 for our CIFAR networks, 1e-4 for all
-    others. The rest is as in `resrep_recipe`, and so is `dataset`.
+    Cosine to 0 from 0.02 for 12 epochs or fewer, from 0.05 for 25 or more, from between for a length between: a longer
+    run at the lower rate overfits (docs/experiments.md). Batch 128, ImageNet 256; weight decay 5e-4 for our CIFAR
+    networks, 1e-4 for all others. The rest is as in `resrep_recipe`, and so is `dataset`.
     """
     recipe = resrep_recipe(arch, dataset)
     usual = model_info(arch).dataset if arch in model_names() else recipe.dataset
     return replace(
         recipe,
-        lr=0.02,
+        lr=round(float(np.interp(epochs, *zip(*FAST_LR, strict=True))), 4),
         schedule="cosine",
-        epochs=12,
+        epochs=epochs,
         batch_size=256 if usual == "imagenet" else 128,
         weight_decay=5e-4 if usual == "cifar10" else 1e-4,
     )

@@ -44,6 +44,12 @@ def test_a_short_run_is_resreps_but_for_its_length_and_rates(arch: str) -> None:
     assert fast == dataclasses.replace(resrep_recipe(arch), **changed)
 
 
+@pytest.mark.parametrize(("epochs", "lr"), [(1, 0.02), (12, 0.02), (18, 0.0338), (25, 0.05), (60, 0.05)])
+def test_a_longer_fast_run_has_the_higher_rate(epochs: int, lr: float) -> None:
+    fast = fast_recipe("src20", epochs=epochs)
+    assert fast == dataclasses.replace(fast_recipe("src20"), epochs=epochs, lr=lr)
+
+
 def test_recipes_hold_the_papers_settings() -> None:
     base = base_recipe("src56")
     assert (base.dataset, base.lr, base.epochs, base.batch_size) == ("cifar10", 0.1, 240, 64)

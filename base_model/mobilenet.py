@@ -85,5 +85,5 @@ class MobileNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.conv1(x), inplace=True)
         for name in self.block_names:
-            x = self.get_submodule(name)(x)
-        return self.get_submodule(self.classifier_name)(F.adaptive_avg_pool2d(x, 1).flatten(1))
+            x = getattr(self, name)(x)
+        return getattr(self, self.classifier_name)(F.adaptive_avg_pool2d(x, 1).flatten(1))

@@ -38,7 +38,7 @@ class ResidualStage(nn.Module):
             x = F.relu(self.conv1(x), inplace=True)
         shortcut = x if self.projection is None else self.projection(x)
         for name in self.block_names:
-            x = shortcut = F.relu(self.get_submodule(name)(x) + shortcut, inplace=True)
+            x = shortcut = F.relu(getattr(self, name)(x) + shortcut, inplace=True)
         return x
 
 

@@ -126,8 +126,8 @@ def trace_model(model: nn.Module, example_inputs: Inputs) -> Trace:
 
 
 def _export(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.export.ExportedProgram:
-    try:
-        return torch.export.export(model, inputs)
+    try:  # strict, torch 2.6's default, can't trace every forward that non-strict, the default since, can
+        return torch.export.export(model, inputs, strict=False)
     except Exception as error:  # torch.export raises many kinds; each means the same to the user
         raise ValueError(
             f"the model can't be traced by torch.export ({first_line(error)}): check that the example inputs fit it, "

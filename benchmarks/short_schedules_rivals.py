@@ -308,9 +308,11 @@ def write_result(
     the cut, and the trained one.
     """
     folder = Path(recipe.output_dir)
-    start, before_cut, narrow = networks
+    # One memory format, whether a run was done before (and its weights are from a file) or now: sums are in its order.
+    start, before_cut, narrow = (
+        network.to(world.device, memory_format=torch.contiguous_format) for network in networks
+    )
     image = torch.zeros(1, data.in_channels, data.image_size, data.image_size, device=world.device)
-    narrow = narrow.to(world.device, memory_format=torch.contiguous_format)  # of a run done before and of one done now
     macs_before, macs_after = count_macs(start, image), count_macs(narrow, image)
     lines = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
     evaluated = [line["val"] for line in lines if "val" in line]

@@ -78,7 +78,6 @@ from training import (
     train,
 )
 from training.log import write_whole
-from training.recipe import FAST_EPOCHS
 from training.run_folder import FINISH_WEIGHTS, INIT_WEIGHTS, METRICS, RUN
 
 CONVERTED, RESULT, BEFORE_FIRST_MASK = "finish_converted.hdf5", "result.json", "before_first_mask.hdf5"
@@ -122,7 +121,7 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[Recipe, ResRepConfig, Sta
     fast = read_ahead(arguments, "--fast", action=argparse.BooleanOptionalAction)
     fast = arch not in PAPER_NETWORKS if fast is None else fast
     if fast:
-        epochs = read_ahead(arguments, "--epochs", type=int, default=FAST_EPOCHS)
+        epochs = read_ahead(arguments, "--epochs", type=int)
         defaults = fast_recipe(arch, dataset, epochs), fast_config(arch), Start(before_mask_epochs=None)
     else:
         defaults = resrep_recipe(arch, dataset), resrep_config(arch), Start()

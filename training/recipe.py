@@ -10,7 +10,6 @@ from base_model import folder_name, model_info, model_names
 from data import Data
 from training.options import check_choices
 
-FAST_EPOCHS = 12
 FAST_LR = ((12, 0.02), (25, 0.05))  # (epochs, learning rate), as measured: results/short_schedules.json
 
 
@@ -190,8 +189,8 @@ def resrep_recipe(arch: str, dataset: str | None = None) -> Recipe:
     )
 
 
-def fast_recipe(arch: str, dataset: str | None = None, epochs: int = FAST_EPOCHS) -> Recipe:
-    """How the network is pruned in a short run (`rr.recipes.fast_config`), for any network.
+def fast_recipe(arch: str, dataset: str | None = None, epochs: int | None = None) -> Recipe:
+    """How the network is pruned in a short run (`rr.recipes.fast_config`) of so many epochs (12), for any network.
 
     Cosine to 0 from 0.02 for 12 epochs or fewer, from 0.05 for 25 or more, from between for a length between: a longer
     run at the lower rate overfits (docs/experiments.md). Batch 128, ImageNet 256; weight decay 5e-4 for our CIFAR
@@ -199,6 +198,7 @@ def fast_recipe(arch: str, dataset: str | None = None, epochs: int = FAST_EPOCHS
     """
     recipe = resrep_recipe(arch, dataset)
     usual = model_info(arch).dataset if arch in model_names() else recipe.dataset
+    epochs = 12 if epochs is None else epochs
     return replace(
         recipe,
         lr=round(float(np.interp(epochs, *zip(*FAST_LR, strict=True))), 4),

@@ -14,7 +14,8 @@ short_schedules_rivals.py; *-distill: the unpruned network teaches.
 
 Each run is a process with a folder of its own in RUNS. Killed ones go on where they were, finished ones are only read,
 one that another call of this script is at work on is left to that. Writes results/short_schedules.json and .png of all
-finished runs that were asked for. --lr tries other learning rates than an arm's own; give it an --output of its own.
+finished runs that were asked for, with --keep beside those that the file has already. --lr tries other learning rates
+than an arm's own; give it an --output of its own.
 With `-a src56 --epochs 60 --seeds 0 --bases results/bases/src56` (a base trained as above, by two processes on JPEG
 copies of CIFAR-10) and runs in another folder: results/short_schedules_src56.json; on one core an epoch of src56 takes
 about four minutes.

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.study_plot import plot_arms
-from benchmarks.study_results import entry_of, in_short, lead_in_words, leads_of, read_run
+from benchmarks.study_results import Figures, entry_of, in_short, joined, lead_in_words, leads_of, read_run
 from training import exit_on_bad_input
 from training.log import write_whole
 from training.run_folder import FINISH_WEIGHTS
@@ -33,6 +33,8 @@ COMMON = (
     *("--weight-decay", "5e-4", "--amp", "--channels-last"),
     *("--val-interval", "5", "--val-last", "1", "--save-interval", "0", "--checkpoint-interval", "100"),
 )
+
+Which = tuple[int, str, float]  # epochs, arm, learning rate: an entry of the file
 
 
 @dataclass(frozen=True)
@@ -80,9 +82,10 @@ def run_study(study: Study, arguments: Sequence[str] | None = None) -> None:
     options = parse_arguments(study, arguments)
     with exit_on_bad_input():
         runs = wanted_runs(study.arms, options)
+        kept = {(*which(entry), one["seed"]) for entry in earlier_entries(options) for one in entry["runs"]}
         for run in runs:
             check_command(run)
-        waiting = [run for run in runs if read_run(run.folder) is None]
+        waiting = [run for run in runs if read_run(run.folder) is None and (*which_of(run), run.seed) not in kept]
         complete = options.report or train_all(waiting, options.jobs, options.threads, ["--compile"] * options.compile)
         write_results(study, runs, options)
     if not complete:
@@ -113,6 +116,9 @@ def parse_arguments(study: Study, arguments: Sequence[str] | None) -> argparse.N
     parser.add_argument("--threads", type=int, default=1, help="threads of each process")
     parser.add_argument("--compile", action="store_true", help="torch.compile the networks: faster from 10 epochs on")
     parser.add_argument("--report", action="store_true", help="train nothing: write what is finished of all that")
+    parser.add_argument(
+        "--keep", action="store_true", help="keep the runs that --output has and --runs hasn't, and don't train them"
+    )
     parser.add_argument("--max-steps", type=int, default=0, help="for a trial: stop each run after so many steps")
     options = parser.parse_args(arguments)
     if options.output is None:
@@ -232,23 +238,50 @@ def start(run: Run, threads: int, extra: Sequence[str]) -> subprocess.Popen | No
 
 
 def write_results(study: Study, runs: Sequence[Run], options: argparse.Namespace) -> None:
-    """The file, the plot beside it and a table, of the runs that are finished."""
-    groups: dict[tuple[int, str, float], dict[int, Path]] = {}
+    """The file, the plot beside it and a table, of the runs that are finished and the entries that are kept."""
+    groups: dict[Which, dict[int, Path]] = {}
     for run in runs:
         if read_run(run.folder) is not None:
-            groups.setdefault((run.epochs, run.arm, run.lr), {})[run.seed] = run.folder
-    entries = [
-        {"arm": arm, "epochs": epochs, "lr": lr, **entry_of(folders)}
-        for (epochs, arm, lr), folders in sorted(
-            groups.items(), key=lambda item: (item[0][0], options.arms.index(item[0][1]))
-        )
-    ]
-    if not entries:
+            groups.setdefault(which_of(run), {})[run.seed] = run.folder
+    found = {
+        (epochs, arm, lr): {"arm": arm, "epochs": epochs, "lr": lr, **entry_of(folders)}
+        for (epochs, arm, lr), folders in groups.items()
+    }
+    for entry in earlier_entries(options):
+        found[which(entry)] = joined(found[which(entry)], entry) if which(entry) in found else entry
+    if not found:
         return
+    place = {arm: index for index, arm in enumerate(study.arms)}
+    entries = [found[key] for key in sorted(found, key=lambda key: (key[0], place.get(key[1], len(place)), key[2]))]
     options.output.parent.mkdir(parents=True, exist_ok=True)
     leads = leads_of(entries, study.rivals)
-    results = {"network": options.arch, "data": options.data_name, "target": float(TARGET[1])}
-    results |= {"leads": leads, "entries": entries}
+    results = {**heading(options), "leads": leads, "entries": entries}
     write_whole(options.output, json.dumps(results, indent=1) + "\n")
     plot_arms(results, options.output.with_suffix(".png"))
     print("\n".join([in_short(entries), *map(lead_in_words, leads)]))
+
+
+def earlier_entries(options: argparse.Namespace) -> list[Figures]:
+    """With --keep, what the output file has; ValueError where that is of another network, data or target."""
+    if not (options.keep and options.output.is_file()):
+        return []
+    results = json.loads(options.output.read_text())
+    for name, ours in heading(options).items():
+        if results[name] != ours:
+            raise ValueError(f"{options.output} is of {name} {results[name]}, not {ours}: give --keep another --output")
+    return results["entries"]
+
+
+def heading(options: argparse.Namespace) -> Figures:
+    """What all entries of a file share."""
+    return {"network": options.arch, "data": options.data_name, "target": float(TARGET[1])}
+
+
+def which(entry: Figures) -> Which:
+    """What tells an entry of a file from the others."""
+    return entry["epochs"], entry["arm"], entry["lr"]
+
+
+def which_of(run: Run) -> Which:
+    """The entry of the file that the run is part of."""
+    return run.epochs, run.arm, run.lr

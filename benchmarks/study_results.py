@@ -44,14 +44,27 @@ def entry_of(folders: Mapping[int, Path]) -> Figures:
     for figures in runs:
         run = figures.pop("run")
         figures |= {name: run[name] for name in ("started", "commit", "versions", "hardware", "threads", "device")}
-    changes = [figures["top1"] - figures["base"] for figures in runs if figures["base"] is not None]
-    return {
-        "top1": over_seeds([figures["top1"] for figures in runs]),
-        "change": over_seeds(changes) if changes else None,
-        **{name: over_seeds([figures[name] for figures in runs]) for name in ("val_loss", "train_loss", "macs_ratio")},
-        "recipe": recipe,
-        "runs": runs,
-    }
+    return _over_all(recipe, runs)
+
+
+def joined(entry: Figures, earlier: Figures) -> Figures:
+    """The entry with those runs of an earlier one of the same arm whose seeds it lacks.
+
+    ValueError where the two were trained by different recipes (as far as both know an option).
+    """
+    seeds = {run["seed"] for run in entry["runs"]}
+    missing = [run for run in earlier["runs"] if run["seed"] not in seeds]
+    if not missing:
+        return entry
+    ours, theirs = entry["recipe"], earlier["recipe"]
+    other = sorted(name for name in ours.keys() & theirs.keys() - {"compile"} if ours[name] != theirs[name])
+    if other:
+        raise ValueError(
+            f"{entry['arm']} with {entry['epochs']} epochs was trained by another recipe before ({', '.join(other)}): "
+            "undo the change, or give another --output"
+        )
+    runs = sorted([*entry["runs"], *missing], key=lambda run: run["seed"])
+    return {**entry, **_over_all(ours, runs)}
 
 
 def over_seeds(values: Sequence[float]) -> Figures:
@@ -149,6 +162,18 @@ def table(results: Figures, file: str, entries: Sequence[Figures]) -> str:
         f"`results/{file}`: {_machines(all_runs)}.",
     ]
     return "\n".join(lines)
+
+
+def _over_all(recipe: Figures, runs: list[Figures]) -> Figures:
+    """An arm's runs, with what they come to together."""
+    changes = [figures["top1"] - figures["base"] for figures in runs if figures["base"] is not None]
+    return {
+        "top1": over_seeds([figures["top1"] for figures in runs]),
+        "change": over_seeds(changes) if changes else None,
+        **{name: over_seeds([figures[name] for figures in runs]) for name in ("val_loss", "train_loss", "macs_ratio")},
+        "recipe": recipe,
+        "runs": runs,
+    }
 
 
 def _cells(entry: Figures) -> dict[str, str]:

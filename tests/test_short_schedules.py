@@ -34,7 +34,16 @@ from benchmarks.short_schedules_rivals import (
     uniform_widths,
     widths_of,
 )
-from benchmarks.study_results import at_best_rates, entry_of, lead_in_words, leads_of, over_seeds, read_run, table
+from benchmarks.study_results import (
+    at_best_rates,
+    entry_of,
+    joined,
+    lead_in_words,
+    leads_of,
+    over_seeds,
+    read_run,
+    table,
+)
 from data import Data, load_data
 from rr.exp_resrep import parse_arguments
 from rr.files import read_hdf5, save_hdf5
@@ -326,6 +335,34 @@ def test_every_arm_runs_once_and_is_read_then(
     assert "other options" in capsys.readouterr().err
 
 
+def test_what_a_file_keeps_is_not_trained_again(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, runs = tmp_path / "kept.json", [str(tmp_path / name) for name in ("here", "there")]
+    words = [*call(place, "--epochs", "1", "--keep", "--output", str(output)), "--arms"]
+    short_schedules.main([*words, "l1", "--seeds", "0", "--runs", runs[0]])
+    (first,) = json.loads(output.read_text())["entries"]
+    short_schedules.main([*words, "l1", "scratch", "--seeds", "0", "1", "--runs", runs[1]])
+    assert sorted(path.name for path in Path(runs[1]).glob("*/")) == [  # seed 0 of l1 isn't among them
+        *("l1-e1-lr0.05-s1", "scratch-e1-lr0.1-s0", "scratch-e1-lr0.1-s1")
+    ]
+    l1, scratch = json.loads(output.read_text())["entries"]
+    assert [run["seed"] for run in l1["runs"]] == [run["seed"] for run in scratch["runs"]] == [0, 1]
+    assert l1["runs"][0] == first["runs"][0]
+    assert l1["top1"] == over_seeds([run["top1"] for run in l1["runs"]])
+
+    monkeypatch.setattr(studies, "start", lambda *_: pytest.fail("started again"))
+    whole = output.read_text()
+    short_schedules.main([*words, "scratch", "--seeds", "1", "--runs", runs[1]])
+    assert output.read_text() == whole
+    capsys.readouterr()
+    for more, wrong in ((["-a", "src56"], "network src20, not src56"), (["--data-name", "birds"], "not birds")):
+        with pytest.raises(SystemExit) as stopped:
+            short_schedules.main([*words, "l1", "--seeds", "0", *more, "--runs", runs[1]])
+        assert stopped.value.code == 2
+        assert wrong in capsys.readouterr().err
+
+
 def test_another_network_has_a_file_of_its_own(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(studies, "ROOT", tmp_path)
     study = studies.Study("", ARMS, "short.json", (1,))
@@ -509,6 +546,19 @@ def test_figures_of_each_kind_of_run(tmp_path: Path) -> None:
     assert (both["train_loss"]["mean"], [run["seed"] for run in both["runs"]]) == (1.0, [0, 1])
     assert both["recipe"] == recipe  # without what is of one seed or one machine
     assert entry_of({0: write_run(tmp_path / "new", recipe, [9.0, 83.0], scratch)})["change"] is None
+
+
+def test_runs_of_another_recipe_are_not_joined() -> None:
+    def entry(seeds: tuple[int, ...], top1: float, **recipe: Any) -> dict[str, Any]:
+        losses = dict.fromkeys(("val_loss", "train_loss", "macs_ratio"), 0.5)
+        runs = [{"seed": seed, "top1": top1, "base": 80.0, **losses} for seed in seeds]
+        return {"arm": "ours", "epochs": 12, "lr": 0.1, "recipe": {"lr": 0.1, **recipe}, "runs": runs}
+
+    both = joined(entry((1,), 81.0, compile=True, new=1), entry((0, 1), 84.0, compile=False))
+    assert [(run["seed"], run["top1"]) for run in both["runs"]] == [(0, 84.0), (1, 81.0)]
+    assert (both["top1"]["mean"], both["change"]["mean"], both["top1"]["n"]) == (82.5, 2.5, 2)
+    with pytest.raises(ValueError, match=r"ours with 12 epochs .*\(momentum\)"):
+        joined(entry((1,), 81.0, momentum=0.9), entry((0,), 84.0, momentum=0.8))
 
 
 def test_a_table_says_what_trained_its_runs(tmp_path: Path) -> None:

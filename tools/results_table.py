@@ -25,6 +25,7 @@ STUDIES = (  # the page, its part, the file in results/, and which of its entrie
     (README, "narrowing accuracy", "narrowing_accuracy.json", list),
     (README, "short schedules", "short_schedules.json", at_best_rates),
     (EXPERIMENTS, "short schedules, all rates", "short_schedules.json", list),
+    (EXPERIMENTS, "short schedules of src56", "short_schedules_src56.json", list),
     (EXPERIMENTS, "settings of fast", "fast_settings.json", list),
 )
 HEAD = ["network, data", "epochs", "top-1 before", "top-1 after", "MACs kept", "parameters kept", "faster at batch 64"]

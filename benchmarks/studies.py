@@ -34,7 +34,7 @@ COMMON = (
     *("--val-interval", "5", "--val-last", "1", "--save-interval", "0", "--checkpoint-interval", "100"),
 )
 
-Which = tuple[int, str, float]  # epochs, arm, learning rate: an entry of the file
+EntryKey = tuple[int, str, float]  # epochs, arm, learning rate: what tells an entry of the file from the others
 
 
 @dataclass(frozen=True)
@@ -76,16 +76,21 @@ class Run:
         """What its process writes; the file is locked while the process is at work."""
         return self.folder.with_suffix(f"{self.folder.suffix}.out")
 
+    @property
+    def entry(self) -> EntryKey:
+        """The entry of the file that it is part of."""
+        return self.epochs, self.arm, self.lr
+
 
 def run_study(study: Study, arguments: Sequence[str] | None = None) -> None:
     """Train what isn't trained yet, then write what all of it came to; exit code 1 where a run failed."""
     options = parse_arguments(study, arguments)
     with exit_on_bad_input():
         runs = wanted_runs(study.arms, options)
-        kept = {(*which(entry), one["seed"]) for entry in earlier_entries(options) for one in entry["runs"]}
+        kept = {(*key_of(entry), one["seed"]) for entry in earlier_entries(options) for one in entry["runs"]}
         for run in runs:
             check_command(run)
-        waiting = [run for run in runs if read_run(run.folder) is None and (*which_of(run), run.seed) not in kept]
+        waiting = [run for run in runs if read_run(run.folder) is None and (*run.entry, run.seed) not in kept]
         complete = options.report or train_all(waiting, options.jobs, options.threads, ["--compile"] * options.compile)
         write_results(study, runs, options)
     if not complete:
@@ -239,16 +244,16 @@ def start(run: Run, threads: int, extra: Sequence[str]) -> subprocess.Popen | No
 
 def write_results(study: Study, runs: Sequence[Run], options: argparse.Namespace) -> None:
     """The file, the plot beside it and a table, of the runs that are finished and the entries that are kept."""
-    groups: dict[Which, dict[int, Path]] = {}
+    groups: dict[EntryKey, dict[int, Path]] = {}
     for run in runs:
         if read_run(run.folder) is not None:
-            groups.setdefault(which_of(run), {})[run.seed] = run.folder
+            groups.setdefault(run.entry, {})[run.seed] = run.folder
     found = {
         (epochs, arm, lr): {"arm": arm, "epochs": epochs, "lr": lr, **entry_of(folders)}
         for (epochs, arm, lr), folders in groups.items()
     }
     for entry in earlier_entries(options):
-        found[which(entry)] = joined(found[which(entry)], entry) if which(entry) in found else entry
+        found[key_of(entry)] = joined(found[key_of(entry)], entry) if key_of(entry) in found else entry
     if not found:
         return
     place = {arm: index for index, arm in enumerate(study.arms)}
@@ -277,11 +282,6 @@ def heading(options: argparse.Namespace) -> Figures:
     return {"network": options.arch, "data": options.data_name, "target": float(TARGET[1])}
 
 
-def which(entry: Figures) -> Which:
-    """What tells an entry of a file from the others."""
+def key_of(entry: Figures) -> EntryKey:
+    """The key of an entry as it stands in a file."""
     return entry["epochs"], entry["arm"], entry["lr"]
-
-
-def which_of(run: Run) -> Which:
-    """The entry of the file that the run is part of."""
-    return run.epochs, run.arm, run.lr

@@ -7,6 +7,7 @@ float64 with NaN wherever a value depends on the network's input, so every opera
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -54,12 +55,14 @@ def inexact_consumers(graph: ChannelGraph, model: nn.Module, *, silent: bool = F
 
     silent: units that could leave anything at all, a constant for a bias too
 
-    Decided for all values of the parameters at once: a probe gives every constant a value that no ReLU hides.
+    Decided for all values of the parameters at once: a probe gives every constant a value that no ReLU hides, and each
+    its own: constants that can differ differ here, and none cancel each other by chance.
     """
     shapes = named_tensors(model)
 
     def probe(name: str) -> torch.Tensor:
-        value = torch.full(shapes[name].shape, 0.5, dtype=torch.float64)
+        generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))  # the same each time it is asked for
+        value = 0.5 + torch.rand(shapes[name].shape, generator=generator, dtype=torch.float64)
         return -value if name.endswith("running_mean") else value
 
     findings = _run(graph, ~graph.prunable, probe)

@@ -267,3 +267,31 @@ def test_constants_that_are_rounded_differently_from_place_to_place_are_one() ->
         bias = dead_constants(graph, model, alive)["conv2"]
         constants = F.mish(model.bn(torch.zeros(1, 8, 1, 1, dtype=torch.float64)))[0, 1:, 0, 0]
         torch.testing.assert_close(bias, model.conv2.weight[:, 1:, 0, 0] @ constants, rtol=1e-12, atol=1e-12)
+
+
+def test_constants_that_a_pixel_shuffle_sets_side_by_side_are_no_single_one() -> None:
+    """Each channel behind the grouped layer has a constant of its own; shuffled, four of them share one channel."""
+    net = Net(
+        lambda net, x: head(net, net.conv2(F.pixel_shuffle(net.bn2(net.wide(net.bn1(net.conv1(x)).relu())), 2))),
+        **{
+            **{"conv1": conv(3, 4), "bn1": nn.BatchNorm2d(4), "wide": nn.Conv2d(4, 16, 1, groups=4)},
+            **{"bn2": nn.BatchNorm2d(16), "conv2": conv(4, 6, 1), "fc": nn.Linear(6, 2)},
+        },
+    )
+    torch.manual_seed(0)
+    model = generic(net).eval()
+    check(model, ChannelGraph(model, IMAGES))
+
+
+def test_constants_that_are_equal_only_when_all_parameters_are() -> None:
+    """What two layers make of a dead channel cancels for some values of the parameters, not for all."""
+    net = Net(
+        lambda net, x: (lambda y: head(net, net.conv2(net.left(y) - net.right(y))))(net.conv1(x).relu()),
+        **{
+            **{"conv1": conv(3, 8), "left": nn.BatchNorm2d(8), "right": nn.BatchNorm2d(8)},
+            **{"conv2": conv(8, 4), "fc": nn.Linear(4, 2)},
+        },
+    )
+    torch.manual_seed(0)
+    model = generic(net).eval()
+    check(model, ChannelGraph(model, IMAGES))

@@ -46,7 +46,6 @@ from rr.narrow import full_state
 from rr.recipes import PAPER_NETWORKS, fast_config, resrep_config
 from training import (
     Callback,
-    Evaluation,
     Recipe,
     RunLog,
     RunState,
@@ -61,7 +60,7 @@ from training import (
     check_fits,
     data_for,
     default_values,
-    evaluate,
+    evaluate_pair,
     exit_on_bad_input,
     fast_recipe,
     file_attributes,
@@ -331,17 +330,28 @@ def test_converted(recipe: Recipe, data: Data, world: World, folder: Path, build
 
     In float32 whatever training was in, since bfloat16 rounds differently once BN is folded.
     """
-    found: dict[str, Evaluation] = {}
-    for name, path in (("before_conversion", folder / FINISH_WEIGHTS), ("converted", folder / CONVERTED)):
-        model, file = load_network(path, build)
-        found[name] = evaluate(
-            model.to(world.device), data, world, batch_size=recipe.batch_size, channels_last=recipe.channels_last
-        )
+    model, _ = load_network(folder / FINISH_WEIGHTS, build)
+    converted, file = load_network(folder / CONVERTED, build)
+    *evaluations, paired = evaluate_pair(
+        model.to(world.device),
+        converted.to(world.device),
+        data,
+        world,
+        batch_size=recipe.batch_size,
+        channels_last=recipe.channels_last,
+    )
+    found = dict(zip(("before_conversion", "converted"), evaluations, strict=True))
     if world.is_first:
         logger.info("deps of the converted model: %s", file.deps)
         for name, val in found.items():
             words = "converted model" if name == "converted" else "model before its conversion"
             logger.info("%s: top1=%.4f, top5=%.4f, loss=%.6f (float32)", words, val.top1, val.top5, val.loss)
+        logger.info(
+            "of %d images, %d are right before the conversion alone, %d after it alone",
+            paired.num,
+            paired.only_first,
+            paired.only_second,
+        )
         write_result(folder, {name: val.to_dict() for name, val in found.items()})
     barrier(world)
 

@@ -139,6 +139,9 @@ def test_every_file_can_be_evaluated_afresh(finished: Path, base_weights: Path, 
     written = json.loads(figures.read_text())
     assert written["val"]["top1"] == pytest.approx(result["converted"]["top1"])
     assert written["comparison"]["macs_ratio"] == pytest.approx(result["conversion"]["macs_ratio"])
+    change = written["comparison"]["pruned"]["val"]["top1"] - written["comparison"]["base"]["val"]["top1"]
+    assert written["comparison"]["paired"]["points"] == pytest.approx(change)
+    assert f"top-1 {change:+.2f} points, standard error" in run.stdout
     in_training = run_script(finished / "finish.hdf5", *COMMON[:6], script=tool)
     assert f"top1={result['converted']['top1']:.4f}" in in_training.stdout
     assert "with compactors" in in_training.stdout

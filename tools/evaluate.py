@@ -9,9 +9,10 @@ The network is the one that the file names, or -a; FILE.py:FUNCTION always needs
 what code runs here. A file of somebody else (.pth, .pt, .safetensors) needs -a, and --dataset but for our own networks.
 
 Prints what the file is, its accuracy on the validation data, its MACs and parameters; with --against the same of both
-files side by side, with milliseconds per image and bytes on disk. --output writes the figures as JSON, together with
-what the runs beside the files say of their recipes, and what this machine is. Seconds on CIFAR, a pass over the
-validation images on ImageNet.
+files side by side, with milliseconds per image and bytes on disk, and with how sure the difference between their
+accuracies is: validation images are a sample. --output writes the figures as JSON, together with what the runs beside
+the files say of their recipes, and what this machine is. Seconds on CIFAR, a pass over the validation images on
+ImageNet.
 """
 
 import argparse
@@ -32,12 +33,14 @@ from data import Data, dataset_names
 from rr.files import WeightFile, load_network, read_weights
 from training import (
     Evaluation,
+    Paired,
     World,
     check_fits,
     compare,
     count_macs,
     data_for,
     evaluate,
+    evaluate_pair,
     exit_on_bad_input,
     init_world,
     network_builder,
@@ -48,13 +51,12 @@ KINDS = {"base": "base network", "training": "network in training, with compacto
 
 
 @dataclass(frozen=True)
-class Tested:
-    """A weight file, loaded and evaluated."""
+class Loaded:
+    """A weight file and the network that it holds, on the device."""
 
     path: Path
     model: nn.Module
     file: WeightFile
-    val: Evaluation
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -93,12 +95,17 @@ def run(options: argparse.Namespace) -> None:
     options.arch = arch_of(options, attributes)
     data = data_of(options, attributes)
     with init_world(options.device) as world:
-        tested = test_file(options.weights, options, data, world)
-        figures: dict[str, Any] = {"deps": tested.file.deps, "val": tested.val.to_dict()}
+        loaded = load(options.weights, options, data, world)
+        how = {"batch_size": options.batch_size, "amp": options.amp, "channels_last": True}
+        figures: dict[str, Any] = {"deps": loaded.file.deps}
         if options.against is None:
-            describe(tested, options, data)
+            val = evaluate(loaded.model, data, world, **how)
+            describe(loaded, val, options, data)
         else:
-            figures["comparison"] = compare_files(test_file(options.against, options, data, world), tested, data)
+            base = load(options.against, options, data, world)
+            base_val, val, paired = evaluate_pair(base.model, loaded.model, data, world, **how)
+            figures["comparison"] = compare_files(base, base_val, loaded, val, paired, data)
+        figures["val"] = val.to_dict()
         if options.output is not None:
             runs = {"pruning": beside(options.weights, "result.json")}
             if options.against is not None:
@@ -130,44 +137,51 @@ def data_of(options: argparse.Namespace, attributes: dict[str, Any]) -> Data:
     return data_for(options.arch, dataset, options.data_dir, image_size, options.workers)
 
 
-def test_file(path: Path, options: argparse.Namespace, data: Data, world: World) -> Tested:
-    """Build the network that the file is of, load it strictly and evaluate it."""
+def load(path: Path, options: argparse.Namespace, data: Data, world: World) -> Loaded:
+    """Build the network that the file is of and load it strictly."""
     model, file = load_network(path, network_builder(options.arch, data))
     check_fits(model, data)
-    model.to(world.device)
-    val = evaluate(model, data, world, batch_size=options.batch_size, amp=options.amp, channels_last=True)
-    return Tested(path, model, file, val)
+    return Loaded(path, model.to(world.device), file)
 
 
-def describe(tested: Tested, options: argparse.Namespace, data: Data) -> None:
+def describe(loaded: Loaded, val: Evaluation, options: argparse.Namespace, data: Data) -> None:
     """Print what one file is and how good."""
-    anchor = next(tested.model.parameters())
+    anchor = next(loaded.model.parameters())
     image = torch.zeros(1, data.in_channels, data.image_size, data.image_size, device=anchor.device)
-    parameters = sum(parameter.numel() for parameter in tested.model.parameters())
-    val = tested.val
-    print(f"{tested.path}: {options.arch}, {KINDS[tested.file.kind]}")
-    if tested.file.deps is not None:
-        print(f"deps: {tested.file.deps}")
-    print(f"MACs: {count_macs(tested.model, image):,}  parameters: {parameters:,}")
+    parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
+    print(f"{loaded.path}: {options.arch}, {KINDS[loaded.file.kind]}")
+    if loaded.file.deps is not None:
+        print(f"deps: {loaded.file.deps}")
+    print(f"MACs: {count_macs(loaded.model, image):,}  parameters: {parameters:,}")
     print(f"{data.name}, {val.num:,} images: top1={val.top1:.4f}, top5={val.top5:.4f}, loss={val.loss:.6f}")
 
 
-def compare_files(base: Tested, pruned: Tested, data: Data) -> dict[str, Any]:
+def compare_files(
+    base: Loaded, base_val: Evaluation, pruned: Loaded, pruned_val: Evaluation, paired: Paired, data: Data
+) -> dict[str, Any]:
     """Print both side by side; the same for JSON."""
     comparison = compare(
         base.model,
         pruned.model,
         (data.in_channels, data.image_size, data.image_size),
-        base_val=base.val,
-        pruned_val=pruned.val,
+        base_val=base_val,
+        pruned_val=pruned_val,
         base_file=base.path,
         pruned_file=pruned.path,
     )
     ratio = comparison.pruned.macs / comparison.base.macs
-    print(f"{base.path} and {pruned.path} ({ratio:.1%} of the MACs) on {data.name}, {pruned.val.num:,} images:\n")
+    print(f"{base.path} and {pruned.path} ({ratio:.1%} of the MACs) on {data.name}, {pruned_val.num:,} images:\n")
     print(comparison.table())
-    print(f"\ndeps: {pruned.file.deps}")
-    return {**comparison.to_dict(), "macs_ratio": ratio}
+    print(f"\n{in_words(paired)}\ndeps: {pruned.file.deps}")
+    return {**comparison.to_dict(), "macs_ratio": ratio, "paired": paired.to_dict()}
+
+
+def in_words(paired: Paired) -> str:
+    """What the images on which only one of the two is right say of the difference."""
+    counts = f"base alone is right on {paired.only_first:,} images, pruned alone on {paired.only_second:,}"
+    where = "within" if abs(paired.points) <= 2 * paired.standard_error else "beyond"
+    change = f"top-1 {paired.points:+.2f} points, standard error {paired.standard_error:.2f}"
+    return f"{counts}: {change} ({where} two of them)"
 
 
 def beside(weights: Path, name: str) -> Any:

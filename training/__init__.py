@@ -8,14 +8,14 @@ Public:
     read_network, data_for, network_builder: a run's network and its data, each for the other.
     RunLog: log.txt, metrics.jsonl, run.json, TensorBoard; surroundings: versions, commit, hardware.
     train, TrainResult, NonFiniteLoss; Callback, TrainState: the loop, and where others come in.
-    evaluate, Evaluation, check_fits; compare, count_macs: how good, and how large and fast.
+    evaluate, Evaluation, evaluate_pair, Paired, check_fits: how good; compare, count_macs: how large and fast.
     exit_on_bad_input: one line and exit code 2 for a person's mistake.
 """
 
 from training.bad_input import exit_on_bad_input
 from training.callback import Callback, TrainState
 from training.distributed import World, add_local_rank, barrier, broadcast_object, first_rank_first, init_world
-from training.evaluation import Evaluation, check_fits, evaluate
+from training.evaluation import Evaluation, Paired, check_fits, evaluate, evaluate_pair
 from training.log import RunLog, surroundings
 from training.loop import TrainResult, train
 from training.network import data_for, network_builder, read_network
@@ -31,6 +31,7 @@ __all__ = [
     "Evaluation",
     "Figures",
     "NonFiniteLoss",
+    "Paired",
     "Recipe",
     "RunLog",
     "RunState",
@@ -49,6 +50,7 @@ __all__ = [
     "data_for",
     "default_values",
     "evaluate",
+    "evaluate_pair",
     "exit_on_bad_input",
     "fast_recipe",
     "file_attributes",

@@ -1,7 +1,9 @@
 """How good a network is on the validation data."""
 
 import copy
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 import torch
 import torch.nn.functional as F
@@ -26,20 +28,50 @@ class Evaluation:
         return {"top1": self.top1, "top5": self.top5, "loss": self.loss, "num": self.num}
 
 
+@dataclass(frozen=True)
+class Paired:
+    """Two networks on the same examples: how many of the `num` only the first has right, how many only the second."""
+
+    only_first: int
+    only_second: int
+    num: int
+
+    @property
+    def points(self) -> float:
+        """By how many percentage points the second one's top-1 is higher."""
+        return 100 * (self.only_second - self.only_first) / self.num
+
+    @property
+    def standard_error(self) -> float:
+        """Of `points`, as an estimate of what it would be on all images of which these are a sample.
+
+        Of paired proportions (McNemar, Psychometrika 12, 1947); other seeds of the training are no part of it.
+        """
+        differ = self.only_first + self.only_second
+        return 100 * math.sqrt(differ - (self.only_second - self.only_first) ** 2 / self.num) / self.num
+
+    def to_dict(self) -> dict[str, float]:
+        """For JSON."""
+        return {**asdict(self), "points": self.points, "standard_error": self.standard_error}
+
+
 def sum_dtype(device: torch.device) -> torch.dtype:
     """float64 for sums over many examples; float32 on MPS, which has no float64."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-def batch_sums(logits: torch.Tensor, labels: torch.Tensor, loss_sum: torch.Tensor) -> torch.Tensor:
-    """[summed loss, hits in the first, hits among the first 5 (or all, if fewer classes), examples], on the device.
+def hits_of(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Which of the first 5 (or all, if fewer classes) is the label: [n, classes] and [n] to [n, 5] of bool."""
+    return logits.topk(min(5, logits.shape[1]), dim=1).indices == labels.unsqueeze(1)
 
-    logits [n, classes], labels [n], loss_sum scalar. No synchronisation with the device.
+
+def batch_sums(hits: torch.Tensor, loss_sum: torch.Tensor) -> torch.Tensor:
+    """[summed loss, hits in the first, hits among the first 5, examples], on the device.
+
+    hits: as `hits_of` gives them; loss_sum scalar. No synchronisation with the device.
     """
-    ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices  # [n, 5]
-    hits = ranked == labels.unsqueeze(1)
-    sums = [loss_sum, hits[:, 0].sum(), hits.sum(), torch.full((), len(labels), device=logits.device)]
-    return torch.stack([value.to(sum_dtype(logits.device)) for value in sums])
+    sums = [loss_sum, hits[:, 0].sum(), hits.sum(), torch.full((), len(hits), device=hits.device)]
+    return torch.stack([value.to(sum_dtype(hits.device)) for value in sums])
 
 
 def to_evaluation(sums: list[float]) -> Evaluation:
@@ -76,7 +108,6 @@ def check_fits(model: nn.Module, data: Data, *, for_training: bool = False) -> N
         raise ValueError(f"the network gives {shape} for one image, not (1, {data.num_classes}) ({sizes})")
 
 
-@torch.no_grad()
 def evaluate(
     model: nn.Module,
     data: Data,
@@ -90,18 +121,54 @@ def evaluate(
 
     All processes use rank 0's buffers and get the same result. The model's training mode is as before afterwards.
     """
-    broadcast_buffers(world, model)
+    (evaluation,), _ = _evaluate_all((model,), data, world, batch_size, amp, channels_last)
+    return evaluation
+
+
+def evaluate_pair(
+    first: nn.Module,
+    second: nn.Module,
+    data: Data,
+    world: World,
+    *,
+    batch_size: int,
+    amp: bool = False,
+    channels_last: bool = False,
+) -> tuple[Evaluation, Evaluation, Paired]:
+    """Evaluate two networks as `evaluate` does, in one pass over the data; count where only one of them is right."""
+    models = (first, second)
+    evaluations, right_alone = _evaluate_all(models, data, world, batch_size, amp, channels_last)
+    only_first, only_second = (round(count) for count in right_alone)
+    return *evaluations, Paired(only_first, only_second, data.num_val)
+
+
+@torch.no_grad()
+def _evaluate_all(
+    models: Sequence[nn.Module], data: Data, world: World, batch_size: int, amp: bool, channels_last: bool
+) -> tuple[list[Evaluation], list[float]]:
+    """What each of the networks has come to, and how many examples it has right that no other has."""
+    for model in models:
+        broadcast_buffers(world, model)
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    was_training = model.training
-    model.eval()
-    sums = torch.zeros(4, dtype=sum_dtype(world.device), device=world.device)
+    were_training = [model.training for model in models]
+    for model in models:
+        model.eval()
+    sums = torch.zeros(len(models), 5, dtype=sum_dtype(world.device), device=world.device)
     batches = data.val_batches(batch_size=batch_size, device=world.device, rank=world.rank, world_size=world.size)
     for batch in batches:
-        with torch.autocast(world.device.type, torch.bfloat16, enabled=amp):
-            logits = model(batch.images.contiguous(memory_format=memory_format)).float()
-        loss_sum = F.cross_entropy(logits, batch.labels, reduction="sum")
-        sums += batch_sums(logits, batch.labels, loss_sum)
-    model.train(was_training)
-    evaluation = to_evaluation(all_reduce_sum(world, sums).tolist())
-    assert evaluation.num == data.num_val, f"{evaluation.num} examples evaluated, {data.num_val} in the data"
-    return evaluation
+        images, all_hits = batch.images.contiguous(memory_format=memory_format), []
+        for place, model in enumerate(models):
+            with torch.autocast(world.device.type, torch.bfloat16, enabled=amp):
+                logits = model(images).float()
+            all_hits.append(hits_of(logits, batch.labels))  # [n, 5]
+            loss_sum = F.cross_entropy(logits, batch.labels, reduction="sum")
+            sums[place, :4] += batch_sums(all_hits[-1], loss_sum)
+        right = torch.stack([hits[:, 0] for hits in all_hits])  # [models, n]
+        sums[:, 4] += (right & (right.sum(0) == 1)).sum(1)
+    for model, was_training in zip(models, were_training, strict=True):
+        model.train(was_training)
+    totals = all_reduce_sum(world, sums).tolist()
+    evaluations = [to_evaluation(total[:4]) for total in totals]
+    for evaluation in evaluations:
+        assert evaluation.num == data.num_val, f"{evaluation.num} examples evaluated, {data.num_val} in the data"
+    return evaluations, [total[4] for total in totals]

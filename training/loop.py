@@ -17,7 +17,7 @@ from training.allocator import keep_freed_memory
 from training.callback import Callback, TrainState
 from training.checkpoint import load_run, save_run
 from training.distributed import World, barrier
-from training.evaluation import Evaluation, batch_sums, sum_dtype
+from training.evaluation import Evaluation, batch_sums, hits_of, sum_dtype
 from training.log import RunLog
 from training.loss import distilled, logits_and_loss
 from training.meter import Meter
@@ -195,7 +195,7 @@ def _forward_backward(state: TrainState, batch: Batch) -> torch.Tensor:
             if state.teacher is not None:
                 loss = distilled(loss, logits, _taught(state, images), recipe.distill, recipe.temperature)
             (loss * (len(labels) * world.size / batch.global_size)).backward()
-        total += batch_sums(logits.detach(), labels, loss.detach() * len(labels))
+        total += batch_sums(hits_of(logits.detach(), labels), loss.detach() * len(labels))
     return total
 
 

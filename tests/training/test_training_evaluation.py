@@ -1,5 +1,7 @@
 """Evaluation against the figures computed at once over all images."""
 
+import math
+import statistics
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from tiny_run import DropoutNet, PlainNet, tiny_data
 from torch import nn
 
 from data import SyntheticSize, load_data
-from training import World, check_fits, evaluate
+from training import Paired, World, check_fits, evaluate, evaluate_pair
 
 ALONE = World(0, 0, 1, torch.device("cpu"))
 
@@ -46,6 +48,31 @@ class Three(nn.Module):
 def test_fewer_than_five_classes() -> None:
     data = load_data("synthetic", image_size=8, synthetic_size=SyntheticSize(train=4, val=7, classes=3))
     assert evaluate(Three(), data, ALONE, batch_size=4).top5 == 100
+
+
+@pytest.mark.parametrize("batch_size", [4, 64])
+def test_two_networks_on_the_same_images(batch_size: int) -> None:
+    torch.manual_seed(0)
+    first, second = Three(), Three().eval()
+    data = load_data("synthetic", image_size=8, synthetic_size=SyntheticSize(train=4, val=50, classes=3))
+    (batch,) = data.val_batches(batch_size=50, device="cpu")
+    right = []
+    for model in (first, second):
+        predictions = model(batch.images).argmax(1)
+        right.append([bool(hit) for hit in predictions == batch.labels])
+    pairs = list(zip(*right, strict=True))
+    assert len(set(pairs)) == 4  # both, one, the other, none
+
+    *found, paired = evaluate_pair(first, second, data, ALONE, batch_size=batch_size)
+
+    alone = [evaluate(model, data, ALONE, batch_size=batch_size) for model in (first, second)]
+    assert found == alone
+    assert first.training
+    assert not second.training
+    assert paired == Paired(pairs.count((True, False)), pairs.count((False, True)), 50)
+    assert paired.points == pytest.approx(alone[1].top1 - alone[0].top1)
+    changes = [after - before for before, after in pairs]  # per image: 1, 0 or -1
+    assert paired.standard_error == pytest.approx(100 * statistics.pstdev(changes) / math.sqrt(50))
 
 
 def test_a_model_that_does_not_fit_is_refused(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ ARMS = {
 RIVALS_OF_OURS = (
     *(("fast", rival) for rival in ("l1", "resrep", "torch-pruning", "scratch", "base")),
     ("fast-diagonal", "fast"),
-    ("fast-distill", "l1-distill"),
+    *(("fast-distill", rival) for rival in ("l1-distill", "base")),
 )
 
 

@@ -25,8 +25,9 @@ class TrainState:
     """Where a run stands. `step` and `epoch` count what is done.
 
     model is the plain network, `network` what a step calls (wrapped for several processes, compiled). The teacher,
-    where there is one, is neither trained nor wrapped nor saved. A callback that changes the model's shapes says with
-    `settled` whether it is done with that: a network is compiled only then, since each change would compile it anew.
+    where there is one, is neither trained nor wrapped nor saved; `teaching` is what a step calls (compiled). A callback
+    that changes the model's shapes says with `settled` whether it is done with that: networks are compiled only then,
+    since each change would compile them anew.
     """
 
     recipe: Recipe
@@ -44,9 +45,10 @@ class TrainState:
     epoch: int = 0
     step: int = 0
     network: nn.Module = field(init=False)
+    teaching: nn.Module | None = field(init=False)
 
     def __post_init__(self) -> None:
-        self.network = self.model
+        self.network, self.teaching = self.model, self.teacher
 
     def rewrap(self) -> None:
         """Make `network` from `model`, on all processes. A callback that changes the model's parameters calls this."""
@@ -54,7 +56,10 @@ class TrainState:
         if self.world.size > 1:
             ids = [self.world.device.index] if self.world.device.type == "cuda" else None
             network = DistributedDataParallel(network, device_ids=ids, **_NO_BUFFER_SYNC)
-        self.network = torch.compile(network) if self.recipe.compile and self.settled() else network
+        self.network, self.teaching = network, self.teacher
+        if self.recipe.compile and self.settled():
+            self.network = torch.compile(network)
+            self.teaching = torch.compile(self.teacher) if self.teacher is not None else None
 
     def save_weights(self, name: str) -> None:
         """Write the model's weights to `name` in the run's folder, on rank 0."""

@@ -203,7 +203,7 @@ def _forward_backward(state: TrainState, batch: Batch) -> torch.Tensor:
 def _taught(state: TrainState, images: torch.Tensor) -> torch.Tensor:
     """The teacher's logits [n, classes] for the very images that the student sees."""
     with torch.autocast(state.world.device.type, torch.bfloat16, enabled=state.recipe.amp):
-        return state.teacher(images)
+        return state.teaching(images)
 
 
 def _no_sync(network: nn.Module) -> Any:

@@ -196,6 +196,9 @@ def test_a_network_is_compiled_once_it_keeps_its_shapes(
     model, _ = run(tiny_recipe(tmp_path / "shrinks", compile=compiles), callbacks=[shrinks])
     assert compiled[1:] == [model] * compiles
     assert set(shrinks.networks.values()) == {model}
+    taught = KeepTeacher()
+    model, _ = run(tiny_recipe(tmp_path / "taught", compile=compiles, distill=0.5), callbacks=[taught])
+    assert compiled[2:] == [model, taught.teacher] * compiles
 
 
 class Break(Callback):

@@ -24,6 +24,7 @@ README, EXPERIMENTS = Path("README.md"), Path("docs") / "experiments.md"
 STUDIES = (  # the page, its part, the file in results/, and which of its entries
     (README, "narrowing accuracy", "narrowing_accuracy.json", list),
     (README, "short schedules", "short_schedules.json", at_best_rates),
+    (README, "short schedules of src56", "short_schedules_src56.json", at_best_rates),
     (EXPERIMENTS, "short schedules, all rates", "short_schedules.json", list),
     (EXPERIMENTS, "short schedules of src56", "short_schedules_src56.json", list),
     (EXPERIMENTS, "settings of fast", "fast_settings.json", list),

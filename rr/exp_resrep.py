@@ -347,7 +347,7 @@ def test_converted(recipe: Recipe, data: Data, world: World, folder: Path, build
             words = "converted model" if name == "converted" else "model before its conversion"
             logger.info("%s: top1=%.4f, top5=%.4f, loss=%.6f (float32)", words, val.top1, val.top5, val.loss)
         logger.info(
-            "of %d images, %d are right before the conversion alone, %d after it alone",
+            "of %d images, %d are right only before the conversion, %d only after it",
             paired.num,
             paired.only_first,
             paired.only_second,

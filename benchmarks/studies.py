@@ -18,8 +18,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.study_pairs import paired_runs
 from benchmarks.study_plot import plot_arms
-from benchmarks.study_results import Figures, entry_of, in_short, joined, lead_in_words, leads_of, read_run
+from benchmarks.study_results import SIDES, Figures, entry_of, in_short, joined, lead_in_words, leads_of, read_run
 from training import exit_on_bad_input
 from training.log import write_whole
 from training.run_folder import FINISH_WEIGHTS
@@ -28,8 +29,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PRUNE, RIVALS = "rr/exp_resrep.py", "benchmarks/short_schedules_rivals.py"
 TARGET = ("--flops-target", "0.47")
 NETWORKS = ("src20", "src56")
+DATASET = "folder"
 COMMON = (
-    *("--dataset", "folder", "--batch-size", "128", "--schedule", "cosine", "--milestones"),
+    *("--dataset", DATASET, "--batch-size", "128", "--schedule", "cosine", "--milestones"),
     *("--weight-decay", "5e-4", "--amp", "--channels-last"),
     *("--val-interval", "5", "--val-last", "1", "--save-interval", "0", "--checkpoint-interval", "100"),
 )
@@ -87,7 +89,7 @@ def run_study(study: Study, arguments: Sequence[str] | None = None) -> None:
     options = parse_arguments(study, arguments)
     with exit_on_bad_input():
         runs = wanted_runs(study.arms, options)
-        kept = {(*key_of(entry), one["seed"]) for entry in earlier_entries(options) for one in entry["runs"]}
+        kept = {(*key_of(entry), one["seed"]) for entry in earlier_results(options)["entries"] for one in entry["runs"]}
         for run in runs:
             check_command(run)
         waiting = [run for run in runs if read_run(run.folder) is None and (*run.entry, run.seed) not in kept]
@@ -252,29 +254,57 @@ def write_results(study: Study, runs: Sequence[Run], options: argparse.Namespace
         (epochs, arm, lr): {"arm": arm, "epochs": epochs, "lr": lr, **entry_of(folders)}
         for (epochs, arm, lr), folders in groups.items()
     }
-    for entry in earlier_entries(options):
+    earlier = earlier_results(options)
+    for entry in earlier["entries"]:
         found[key_of(entry)] = joined(found[key_of(entry)], entry) if key_of(entry) in found else entry
     if not found:
         return
     place = {arm: index for index, arm in enumerate(study.arms)}
     entries = [found[key] for key in sorted(found, key=lambda key: (key[0], place.get(key[1], len(place)), key[2]))]
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    leads = leads_of(entries, study.rivals)
+    leads = with_pairs(leads_of(entries, study.rivals), groups, earlier.get("leads", []), options)
     results = {**heading(options), "leads": leads, "entries": entries}
     write_whole(options.output, json.dumps(results, indent=1) + "\n")
     plot_arms(results, options.output.with_suffix(".png"))
     print("\n".join([in_short(entries), *map(lead_in_words, leads)]))
 
 
-def earlier_entries(options: argparse.Namespace) -> list[Figures]:
+def with_pairs(
+    leads: Sequence[Figures],
+    groups: Mapping[EntryKey, Mapping[int, Path]],
+    earlier: Sequence[Figures],
+    options: argparse.Namespace,
+) -> list[Figures]:
+    """The leads, those of one seed compared image by image (`paired`): now, or before where a folder is gone."""
+    known = {identity(lead): lead["paired"] for lead in earlier if "paired" in lead}
+    pairs: dict[int, tuple[Path, Path]] = {}
+    for place, lead in enumerate(leads):
+        if lead["spread"] is None:
+            keys = [(lead["epochs"], lead[side], lead[f"{side}_lr"]) for side in reversed(SIDES)]
+            rival, arm = (groups.get(key, {}).get(lead["seeds"][0]) for key in keys)
+            if rival is not None and arm is not None:
+                pairs[place] = rival, arm
+    measured = paired_runs(options.arch, DATASET, options.data_dir, list(pairs.values()))
+    found = {place: paired.to_dict() for place, paired in zip(pairs, measured, strict=True)}
+    found = {**{place: known[identity(lead)] for place, lead in enumerate(leads) if identity(lead) in known}, **found}
+    return [{**lead, "paired": found[place]} if place in found else lead for place, lead in enumerate(leads)]
+
+
+def identity(lead: Figures) -> tuple[object, ...]:
+    """What tells that two files' leads are of the same runs."""
+    names = ("epochs", "arm", "rival", "arm_lr", "rival_lr")
+    return *(lead.get(name) for name in names), tuple(lead.get("seeds", ())), lead["points"]["mean"]
+
+
+def earlier_results(options: argparse.Namespace) -> Figures:
     """With --keep, what the output file has; ValueError where that is of another network, data or target."""
     if not (options.keep and options.output.is_file()):
-        return []
+        return {"leads": [], "entries": []}
     results = json.loads(options.output.read_text())
     for name, ours in heading(options).items():
         if results[name] != ours:
             raise ValueError(f"{options.output} is of {name} {results[name]}, not {ours}: give --keep another --output")
-    return results["entries"]
+    return results
 
 
 def heading(options: argparse.Namespace) -> Figures:

@@ -12,6 +12,7 @@ from training.run_folder import METRICS
 
 RESULT = "result.json"
 AROUND = ("before_cut", "after_cut")
+SIDES = ("arm", "rival")
 WHERE = ("output_dir", "data_dir", "base_weights", "weights", "device", "workers", "log_interval", "seed")  # not how
 
 Figures = dict[str, Any]
@@ -23,7 +24,7 @@ def read_run(folder: Path) -> Figures | None:
     top1: of the narrow network with the last epoch's weights, in percent; base: of the network that the run started
     from; before_cut, after_cut: around the cut (or the conversion), None where there was none; val_loss, train_loss:
     of the last epoch, with augmentation (and the teacher's part) in the latter. They tell settings apart where so many
-    images more or less are chance.
+    images more or less are chance. evaluations: the top-1 on the way, by the number of epochs.
     """
     path = folder / RESULT
     if not path.exists():
@@ -33,7 +34,7 @@ def read_run(folder: Path) -> Figures | None:
         found = _of_pruning(result) if "before_conversion" in result else None
     else:
         found = _of_rival(result) if "finished" in result else None
-    return None if found is None else {**found, **_last_losses(folder)}
+    return None if found is None else {**found, **_of_metrics(folder)}
 
 
 def entry_of(folders: Mapping[int, Path]) -> Figures:
@@ -86,7 +87,7 @@ def leads_of(entries: Sequence[Figures], rivals: Sequence[tuple[str, str]]) -> l
     """By how much an arm is above its rival after the same epochs, over the seeds that both have (`at_best_rates`).
 
     rivals: pairs of arms. points: differences of the top-1, seed by seed; spread: the larger one of the two arms;
-    more_than_the_spread: whether the mean difference is, None for one seed
+    more_than_the_spread: whether the mean difference is, None for one seed; seeds, arm_lr, rival_lr: of which runs
     """
     found, at_best = [], at_best_rates(entries)
     for epochs in sorted({entry["epochs"] for entry in at_best}):
@@ -101,6 +102,7 @@ def leads_of(entries: Sequence[Figures], rivals: Sequence[tuple[str, str]]) -> l
             spread = max(both) if len(seeds) > 1 else None
             more = None if spread is None else points["mean"] > spread
             lead = {"epochs": epochs, "arm": pair[0], "rival": pair[1], "points": points}
+            lead |= {"seeds": seeds, **{f"{side}_lr": best[lead[side]]["lr"] for side in SIDES}}
             found.append({**lead, "spread": spread, "more_than_the_spread": more})
     return found
 
@@ -110,9 +112,18 @@ def lead_in_words(lead: Figures) -> str:
     points, spread = lead["points"], lead["spread"]
     line = f"{lead['epochs']} epochs: {lead['arm']} over {lead['rival']} {points['mean']:+.2f} points"
     if spread is None:
-        return f"{line} (one seed)"
+        return f"{line} (one seed{_image_by_image(lead)})"
     how = "more" if lead["more_than_the_spread"] else "not more"
     return f"{line}, {how} than the spread of {spread:.2f} ({points['n']} seeds)"
+
+
+def _image_by_image(lead: Figures) -> str:
+    """How sure the lead of one seed is, where its networks were compared on each image."""
+    paired = lead.get("paired")
+    if paired is None:
+        return ""
+    counts = f"alone right: {lead['arm']} on {paired['only_second']:,} images, {lead['rival']} on"
+    return f"; {counts} {paired['only_first']:,}; standard error {paired['standard_error']:.2f}"
 
 
 def in_short(entries: Sequence[Figures]) -> str:
@@ -164,6 +175,21 @@ def table(results: Figures, file: str, entries: Sequence[Figures]) -> str:
     return "\n".join(lines)
 
 
+def evaluations_table(entries: Sequence[Figures]) -> str:
+    """The top-1 on the way of each run that has it, as a Markdown table: a line per evaluation, a column per run."""
+    names, columns = ["after epoch"], []
+    for entry in entries:
+        for run in entry["runs"]:
+            if "evaluations" in run:
+                names.append(f"`{entry['arm']}`, {entry['lr']:g}, seed {run['seed']}")
+                columns.append(run["evaluations"])
+    epochs = sorted({int(epoch) for column in columns for epoch in column})
+    rows = [names, ["---"] * len(names)]
+    for epoch in map(str, epochs):
+        rows.append([epoch, *(f"{column[epoch]:.2f}%" if epoch in column else "" for column in columns)])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+
+
 def _over_all(recipe: Figures, runs: list[Figures]) -> Figures:
     """An arm's runs, with what they come to together."""
     changes = [figures["top1"] - figures["base"] for figures in runs if figures["base"] is not None]
@@ -202,9 +228,10 @@ def _machines(runs: Sequence[Figures]) -> str:
     return "; ".join(kinds)
 
 
-def _last_losses(folder: Path) -> Figures:
+def _of_metrics(folder: Path) -> Figures:
     lines = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
-    return {f"{name}_loss": [line[name]["loss"] for line in lines if name in line][-1] for name in ("val", "train")}
+    losses = {f"{name}_loss": [line[name]["loss"] for line in lines if name in line][-1] for name in ("val", "train")}
+    return {**losses, "evaluations": {str(line["epoch"]): line["val"]["top1"] for line in lines if "val" in line}}
 
 
 def _of_pruning(result: Figures) -> Figures:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,9 +35,11 @@ from benchmarks.short_schedules_rivals import (
     uniform_widths,
     widths_of,
 )
+from benchmarks.study_pairs import paired_runs
 from benchmarks.study_results import (
     at_best_rates,
     entry_of,
+    evaluations_table,
     joined,
     lead_in_words,
     leads_of,
@@ -48,7 +51,7 @@ from data import Data, load_data
 from rr.exp_resrep import parse_arguments
 from rr.files import read_hdf5, save_hdf5
 from rr.recipes import fast_config
-from training import Recipe, TrainState, count_macs, loop, to_plain
+from training import Paired, Recipe, TrainState, count_macs, loop, to_plain
 
 SCRIPT = Path(short_schedules.__file__)
 IMAGE = torch.zeros(1, 1, 8, 8)
@@ -320,6 +323,10 @@ def test_every_arm_runs_once_and_is_read_then(
         assert (run["after_cut"] is None) == (name in ("base", "scratch"))
     assert len({entry["runs"][0]["base"] for name, entry in entries.items() if name != "scratch"}) == 1
 
+    for lead in results["leads"]:  # image by image, of the networks that the runs ended with
+        paired = lead["paired"]
+        assert paired["points"] == pytest.approx(lead["points"]["mean"], abs=100.01 / paired["num"])  # bfloat16
+
     first = (place / "results" / "short.json").read_text()
     monkeypatch.setattr(studies, "start", lambda *_: pytest.fail("started again"))
     short_schedules.main(words)
@@ -465,6 +472,53 @@ def test_bad_input_is_one_line(place: Path, more: list[str], words: str, capsys:
     assert words in capsys.readouterr().err
 
 
+# Two runs image by image ------------------------------------------------------------------------------------
+
+
+def says(label: int) -> dict[str, torch.Tensor]:
+    """The weights of a network that takes everything for this class of two."""
+    weights = build_model("src20", num_classes=2).state_dict()
+    weights["linear.bias"] = 1000 * torch.eye(2)[label]
+    return weights
+
+
+def test_pairs_are_of_the_networks_that_the_runs_end_with(place: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    for split in ("train", "test"):
+        shutil.copytree(place / "images" / split, images / split)
+    for image in sorted((images / "test" / "dog").iterdir())[2:]:
+        image.unlink()  # 6 cats and 2 dogs
+    folders = {name: tmp_path / name for name in ("cat", "dog")}
+    save_hdf5(folders["cat"] / "finish.hdf5", says(0), {})
+    save_hdf5(folders["dog"] / "finish.hdf5", says(0), {})
+    save_hdf5(folders["dog"] / "finish_converted.hdf5", says(1), {})
+    both = folders["cat"], folders["dog"]
+    assert paired_runs("src20", "folder", images, [both, both[::-1]]) == [Paired(6, 2, 8), Paired(2, 6, 8)]
+    assert paired_runs("src20", "folder", tmp_path / "no images", []) == []
+
+
+def test_leads_of_one_seed_are_compared_where_the_runs_are_and_else_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lead(arm: str, points: float, seeds: int = 1) -> dict[str, Any]:
+        found = {"epochs": 12, "arm": arm, "arm_lr": 0.1, "rival": "theirs", "rival_lr": 0.2, "seeds": [*range(seeds)]}
+        return {**found, "points": {"mean": points}, "spread": None if seeds == 1 else 0.1}
+
+    asked = []
+
+    def measure(arch: str, dataset: str, data_dir: Path, pairs: list[tuple[Path, Path]]) -> list[Paired]:
+        asked.extend(pairs)
+        return [Paired(1, 2, 10) for _ in pairs]
+
+    monkeypatch.setattr(studies, "paired_runs", measure)
+    groups = {(12, name, lr): {0: Path(name)} for name, lr in (("ours", 0.1), ("many", 0.1), ("theirs", 0.2))}
+    leads = [lead("ours", 1.0), lead("many", 2.0, seeds=2), lead("gone", 3.0), lead("trained anew", 4.0)]
+    before = [{**lead(*of), "paired": of} for of in (("ours", 1.0), ("gone", 3.0), ("trained anew", 5.0))]
+    options = SimpleNamespace(arch="src20", data_dir=Path("images"))
+    found = studies.with_pairs(leads, groups, before, options)
+    assert asked == [(Path("theirs"), Path("ours"))]
+    assert [one.get("paired") for one in found] == [Paired(1, 2, 10).to_dict(), None, ("gone", 3.0), None]
+    assert [{**one, "paired": None} for one in found] == [{**one, "paired": None} for one in leads]
+
+
 # What is read from runs -------------------------------------------------------------------------------------
 
 
@@ -474,14 +528,14 @@ def test_over_seeds() -> None:
 
 
 def test_leads_are_of_the_best_rates_and_of_seeds_that_both_have() -> None:
-    def entry(arm: str, epochs: int, top1: dict[int, float]) -> dict[str, Any]:
+    def entry(arm: str, epochs: int, top1: dict[int, float], lr: float = 0.1) -> dict[str, Any]:
         runs = [{"seed": seed, "top1": value} for seed, value in top1.items()]
-        return {"arm": arm, "epochs": epochs, "top1": over_seeds(list(top1.values())), "runs": runs}
+        return {"arm": arm, "epochs": epochs, "lr": lr, "top1": over_seeds(list(top1.values())), "runs": runs}
 
     entries = [
         entry("ours", 12, {0: 85.0, 1: 86.0, 2: 99.0}),
         entry("theirs", 12, {0: 70.0, 1: 71.0}),
-        entry("theirs", 12, {0: 84.0, 1: 84.5}),
+        entry("theirs", 12, {0: 84.0, 1: 84.5}, 0.2),
         entry("theirs", 12, {0: 99.0}),  # a search on one seed decides nothing
         entry("ours", 25, {0: 85.0}),
         entry("theirs", 25, {0: 86.0}),
@@ -490,6 +544,7 @@ def test_leads_are_of_the_best_rates_and_of_seeds_that_both_have() -> None:
     assert at_best_rates(entries) == [entries[0], entries[2], *entries[4:]]
     long, short = reversed(leads_of(entries, [("ours", "theirs"), ("ours", "others"), ("ours", "no one's")]))
     assert (short["arm"], short["rival"], short["epochs"]) == ("ours", "theirs", 12)
+    assert (short["seeds"], short["arm_lr"], short["rival_lr"]) == ([0, 1], 0.1, 0.2)
     assert short["points"] == {"mean": 1.25, "spread": pytest.approx(0.125**0.5), "n": 2}
     assert short["spread"] == pytest.approx(0.5**0.5)
     assert short["more_than_the_spread"]
@@ -497,6 +552,11 @@ def test_leads_are_of_the_best_rates_and_of_seeds_that_both_have() -> None:
     words = [lead_in_words(lead) for lead in (short, long)]
     assert words[0] == "12 epochs: ours over theirs +1.25 points, more than the spread of 0.71 (2 seeds)"
     assert words[1] == "25 epochs: ours over theirs -1.00 points (one seed)"
+    on_images = {"only_first": 1300, "only_second": 1200, "num": 10_000, "points": -1.0, "standard_error": 0.5}
+    assert lead_in_words({**long, "paired": on_images}) == (
+        "25 epochs: ours over theirs -1.00 points "
+        "(one seed; alone right: ours on 1,200 images, theirs on 1,300; standard error 0.50)"
+    )
     (behind,) = leads_of(entries[:4], [("theirs", "ours")])
     assert "-1.25 points, not more than" in lead_in_words(behind)
 
@@ -544,8 +604,24 @@ def test_figures_of_each_kind_of_run(tmp_path: Path) -> None:
     assert both["change"]["mean"] == 3.5
     assert both["val_loss"]["mean"] == 0.5
     assert (both["train_loss"]["mean"], [run["seed"] for run in both["runs"]]) == (1.0, [0, 1])
+    assert [run["evaluations"] for run in both["runs"]] == [{"0": 20.0, "1": 83.0}, {"0": 20.0, "1": 84.0}]
     assert both["recipe"] == recipe  # without what is of one seed or one machine
     assert entry_of({0: write_run(tmp_path / "new", recipe, [9.0, 83.0], scratch)})["change"] is None
+
+
+def test_the_way_of_each_run_that_has_it_is_a_column() -> None:
+    runs = [{"seed": 0}, {"seed": 1, "evaluations": {"0": 10.0, "12": 80.123}}]
+    entries = [
+        {"arm": "ours", "lr": 0.02, "runs": runs},
+        {"arm": "theirs", "lr": 0.1, "runs": [{"seed": 0, "evaluations": {"5": 70.0, "12": 79.0}}]},
+    ]
+    assert evaluations_table(entries).splitlines() == [
+        "| after epoch | `ours`, 0.02, seed 1 | `theirs`, 0.1, seed 0 |",
+        "| --- | --- | --- |",
+        "| 0 | 10.00% |  |",
+        "| 5 |  | 70.00% |",
+        "| 12 | 80.12% | 79.00% |",
+    ]
 
 
 def test_runs_of_another_recipe_are_not_joined() -> None:

@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT))  # run from the checkout without PYTHONPATH
 
 from benchmarks.coverage_tables import PAGE, readme_part, summary
 from benchmarks.coverage_tables import page as coverage_page
-from benchmarks.study_results import at_best_rates
+from benchmarks.study_results import at_best_rates, evaluations_table
 from benchmarks.study_results import table as study_table
 from benchmarks.training_cost_figures import table as cost_table
 
@@ -29,6 +29,7 @@ STUDIES = (  # the page, its part, the file in results/, and which of its entrie
     (EXPERIMENTS, "short schedules of src56", "short_schedules_src56.json", list),
     (EXPERIMENTS, "settings of fast", "fast_settings.json", list),
 )
+ON_THE_WAY = (EXPERIMENTS, "evaluations of src56", "short_schedules_src56.json")
 HEAD = ["network, data", "epochs", "top-1 before", "top-1 after", "MACs kept", "parameters kept", "faster at batch 64"]
 
 
@@ -58,6 +59,10 @@ def written(root: Path) -> dict[Path, str]:
         if study.is_file():
             results = json.loads(study.read_text())
             texts[page] = replaced(texts[page], part, study_table(results, file, choose(results["entries"])))
+    page, part, file = ON_THE_WAY
+    if (root / "results" / file).is_file():
+        entries = json.loads((root / "results" / file).read_text())["entries"]
+        texts[page] = replaced(texts[page], part, evaluations_table(entries))
     coverage = root / "results" / "coverage.json"
     if coverage.is_file():
         results = json.loads(coverage.read_text())

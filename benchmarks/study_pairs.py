@@ -1,0 +1,34 @@
+"""Two runs of a study image by image: how sure the lead of one over the other is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rr.exp_resrep import CONVERTED
+from rr.files import load_network
+from training import Paired, data_for, evaluate_pair, init_world, network_builder
+from training.run_folder import FINISH_WEIGHTS
+
+
+def paired_runs(arch: str, dataset: str, data_dir: Path, pairs: Sequence[tuple[Path, Path]]) -> list[Paired]:
+    """For each pair of finished runs' folders, on how many validation images only one of them is right.
+
+    As the runs are tested: bfloat16 autocast, channels last.
+    """
+    if not pairs:
+        return []
+    data = data_for(arch, dataset, str(data_dir))
+    build, found = network_builder(arch, data), []
+    with init_world("auto") as world:
+        for pair in pairs:
+            first, second = (load_network(last_weights(folder), build)[0].to(world.device) for folder in pair)
+            *_, paired = evaluate_pair(first, second, data, world, batch_size=128, amp=True, channels_last=True)
+            found.append(paired)
+    return found
+
+
+def last_weights(folder: Path) -> Path:
+    """What a finished run ends with: the converted network where it has one."""
+    converted = folder / CONVERTED
+    return converted if converted.exists() else folder / FINISH_WEIGHTS

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rr.exp_resrep import CONVERTED
-from rr.files import load_network
+from rr.files import CONVERTED_WEIGHTS, load_network
 from training import Paired, data_for, evaluate_pair, init_world, network_builder
 from training.run_folder import FINISH_WEIGHTS
 
@@ -30,5 +29,5 @@ def paired_runs(arch: str, dataset: str, data_dir: Path, pairs: Sequence[tuple[P
 
 def last_weights(folder: Path) -> Path:
     """What a finished run ends with: the converted network where it has one."""
-    converted = folder / CONVERTED
+    converted = folder / CONVERTED_WEIGHTS
     return converted if converted.exists() else folder / FINISH_WEIGHTS

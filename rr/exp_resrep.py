@@ -41,7 +41,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the 
 from base_model import model_names, pretrained_weights
 from data import Data
 from rr import ConversionReport, ResRepConfig, ResRepPruner, remove_compactors
-from rr.files import load_network, load_start, load_strict, read_hdf5, read_weights, save_converted, save_hdf5
+from rr.files import (
+    CONVERTED_WEIGHTS,
+    load_network,
+    load_start,
+    load_strict,
+    read_hdf5,
+    read_weights,
+    save_converted,
+    save_hdf5,
+)
 from rr.narrow import full_state
 from rr.recipes import PAPER_NETWORKS, fast_config, resrep_config
 from training import (
@@ -79,7 +88,7 @@ from training import (
 from training.log import write_whole
 from training.run_folder import FINISH_WEIGHTS, INIT_WEIGHTS, METRICS, RUN
 
-CONVERTED, RESULT, BEFORE_FIRST_MASK = "finish_converted.hdf5", "result.json", "before_first_mask.hdf5"
+RESULT, BEFORE_FIRST_MASK = "result.json", "before_first_mask.hdf5"
 REMAIN_INTERVAL = 1000  # steps between log lines on what a conversion would leave
 
 logger = logging.getLogger(__name__)
@@ -198,10 +207,10 @@ def run(
                     resume=todo is RunState.RESUME,
                     teacher=teacher,
                 )
-            elif not (folder / CONVERTED).exists():
+            elif not (folder / CONVERTED_WEIGHTS).exists():
                 logger.info("%s holds a finished run: converting and testing it", folder)
                 load_strict(model, read_hdf5(folder / FINISH_WEIGHTS).arrays, str(folder / FINISH_WEIGHTS))
-            if not (folder / CONVERTED).exists() and world.is_first:
+            if not (folder / CONVERTED_WEIGHTS).exists() and world.is_first:
                 write_converted(pruner, folder, file_attributes(recipe, data))
             barrier(world)
             test_converted(recipe, data, world, folder, build)
@@ -322,7 +331,7 @@ def write_converted(pruner: ResRepPruner, folder: Path, attributes: dict[str, st
         logger.info("%d rows that could be dropped stay, for the widths that were asked for", report.kept_for_width)
     ratios = {"masked_macs_ratio": masked, "masked_params_ratio": pruner.masked_params_ratio}
     write_result(folder, {"conversion": {**report.as_dict(), **ratios}})
-    save_converted(folder / CONVERTED, slim, report.widths, attributes)  # last: the file says that all is done
+    save_converted(folder / CONVERTED_WEIGHTS, slim, report.widths, attributes)  # last: the file says that all is done
 
 
 def test_converted(recipe: Recipe, data: Data, world: World, folder: Path, build: Callable[[], nn.Module]) -> None:
@@ -331,7 +340,7 @@ def test_converted(recipe: Recipe, data: Data, world: World, folder: Path, build
     In float32 whatever training was in, since bfloat16 rounds differently once BN is folded.
     """
     model, _ = load_network(folder / FINISH_WEIGHTS, build)
-    converted, file = load_network(folder / CONVERTED, build)
+    converted, file = load_network(folder / CONVERTED_WEIGHTS, build)
     *evaluations, paired = evaluate_pair(
         model.to(world.device),
         converted.to(world.device),

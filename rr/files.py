@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from rr.compactor import WEIGHT_SUFFIX, insert_compactors, remove_compactors
 from rr.narrow_build import fit_shapes
 
+CONVERTED_WEIGHTS = "finish_converted.hdf5"  # what a ResRep run ends with, in its folder
 DEPS = "deps"
 _COUNTER_SUFFIX = "num_batches_tracked"
 _MAX_LISTED = 5

@@ -13,7 +13,7 @@ from training.run_folder import FINISH_WEIGHTS
 def paired_runs(arch: str, dataset: str, data_dir: Path, pairs: Sequence[tuple[Path, Path]]) -> list[Paired]:
     """For each pair of finished runs' folders, on how many validation images only one of them is right.
 
-    As the runs are tested: bfloat16 autocast, channels last.
+    In float32, as the runs are tested when they are finished.
     """
     if not pairs:
         return []
@@ -22,7 +22,7 @@ def paired_runs(arch: str, dataset: str, data_dir: Path, pairs: Sequence[tuple[P
     with init_world("auto") as world:
         for pair in pairs:
             first, second = (load_network(last_weights(folder), build)[0].to(world.device) for folder in pair)
-            *_, paired = evaluate_pair(first, second, data, world, batch_size=128, amp=True, channels_last=True)
+            *_, paired = evaluate_pair(first, second, data, world, batch_size=256, channels_last=True)
             found.append(paired)
     return found
 

@@ -325,7 +325,7 @@ def test_every_arm_runs_once_and_is_read_then(
 
     for lead in results["leads"]:  # image by image, of the networks that the runs ended with
         paired = lead["paired"]
-        assert paired["points"] == pytest.approx(lead["points"]["mean"], abs=100.01 / paired["num"])  # bfloat16
+        assert paired["points"] == pytest.approx(lead["points"]["mean"])
 
     first = (place / "results" / "short.json").read_text()
     monkeypatch.setattr(studies, "start", lambda *_: pytest.fail("started again"))

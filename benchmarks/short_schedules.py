@@ -10,7 +10,7 @@ epoch of CIFAR-10 takes src20 one to two minutes on one core, so an arm of 12 ep
 
 base: the unpruned network, trained on; resrep: the paper's rule, scaled to the length; fast: this project's settings
 for short runs; fast-diagonal: the same with diagonal compactors; l1, scratch, torch-pruning: see
-short_schedules_rivals.py; *-distill: the unpruned network teaches.
+short_schedules_rivals.py; *-distill: the unpruned network teaches; *-distill-part: it does so for 65% of the run.
 
 Each run is a process with a folder of its own in RUNS. Killed ones go on where they were, finished ones are only read,
 one that another call of this script is at work on is left to that. Writes results/short_schedules.json and .png of all
@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the 
 from benchmarks.studies import PRUNE, RIVALS, TARGET, Arm, Study, run_study
 
 DISTILL = ("--distill", "0.5", "--temperature", "4")
+LEAVES = ("--distill-until", "0.65")
 FAST = ("--fast",)
 
 
@@ -55,6 +56,7 @@ ARMS = {
     "fast": Arm(PRUNE, 0.02, (*TARGET, *FAST)),
     "fast-diagonal": Arm(PRUNE, 0.02, (*TARGET, *FAST, "--compactors", "diagonal")),
     "fast-distill": Arm(PRUNE, 0.02, (*TARGET, *FAST, *DISTILL)),
+    "fast-distill-part": Arm(PRUNE, 0.02, (*TARGET, *FAST, *DISTILL, *LEAVES)),
     "l1": Arm(RIVALS, 0.05, ("--how", "l1", *TARGET)),
     "l1-distill": Arm(RIVALS, 0.02, ("--how", "l1", *TARGET, *DISTILL)),
     "torch-pruning": Arm(
@@ -71,6 +73,7 @@ RIVALS_OF_OURS = (
     *(("fast", rival) for rival in ("l1", "resrep", "torch-pruning", "scratch", "base")),
     ("fast-diagonal", "fast"),
     *(("fast-distill", rival) for rival in ("l1-distill", "base")),
+    *(("fast-distill-part", rival) for rival in ("fast-distill", "base")),
 )
 
 

@@ -26,8 +26,8 @@ class TrainState:
 
     model is the plain network, `network` what a step calls (wrapped for several processes, compiled). The teacher,
     where there is one, is neither trained nor wrapped nor saved; `teaching` is what a step calls (compiled). A callback
-    that changes the model's shapes says with `settled` whether it is done with that: networks are compiled only then,
-    since each change would compile them anew.
+    that changes the model's shapes says with `settled` whether it is done with that: the network is compiled only then,
+    since each change would compile it anew.
     """
 
     recipe: Recipe
@@ -49,6 +49,14 @@ class TrainState:
 
     def __post_init__(self) -> None:
         self.network, self.teaching = self.model, self.teacher
+        if self.recipe.compile and self.teacher is not None:
+            self.teaching = torch.compile(self.teacher)
+
+    @property
+    def is_taught(self) -> bool:
+        """Whether the teacher has a part in the next step's loss."""
+        full_length = self.recipe.epochs * self.steps_per_epoch
+        return self.teacher is not None and self.step < round(self.recipe.distill_until * full_length)
 
     def rewrap(self) -> None:
         """Make `network` from `model`, on all processes. A callback that changes the model's parameters calls this."""
@@ -56,10 +64,7 @@ class TrainState:
         if self.world.size > 1:
             ids = [self.world.device.index] if self.world.device.type == "cuda" else None
             network = DistributedDataParallel(network, device_ids=ids, **_NO_BUFFER_SYNC)
-        self.network, self.teaching = network, self.teacher
-        if self.recipe.compile and self.settled():
-            self.network = torch.compile(network)
-            self.teaching = torch.compile(self.teacher) if self.teacher is not None else None
+        self.network = torch.compile(network) if self.recipe.compile and self.settled() else network
 
     def save_weights(self, name: str) -> None:
         """Write the model's weights to `name` in the run's folder, on rank 0."""

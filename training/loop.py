@@ -192,7 +192,7 @@ def _forward_backward(state: TrainState, batch: Batch) -> torch.Tensor:
             with torch.autocast(world.device.type, torch.bfloat16, enabled=recipe.amp):
                 output = state.network(images)
             logits, loss = logits_and_loss(output, labels, recipe.label_smoothing)
-            if state.teacher is not None:
+            if state.is_taught:
                 loss = distilled(loss, logits, _taught(state, images), recipe.distill, recipe.temperature)
             (loss * (len(labels) * world.size / batch.global_size)).backward()
         total += batch_sums(hits_of(logits.detach(), labels), loss.detach() * len(labels))

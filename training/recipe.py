@@ -63,6 +63,10 @@ class Recipe:
         default=0.0,
         metadata=_option("share of the loss that the trained network the run starts from sets, as a teacher; 0: none"),
     )
+    distill_until: float = field(
+        default=1.0,
+        metadata=_option("distill: share of the run after which the teacher leaves, and the labels alone set the loss"),
+    )
     temperature: float = field(
         default=4.0, metadata=_option("distill: what the teacher's and the student's logits are divided by")
     )
@@ -98,6 +102,8 @@ class Recipe:
         for name in ("lr", "temperature"):
             self._require(name, 0 < getattr(self, name) < math.inf, "must be greater than 0")
         self._require("distill", 0 <= self.distill <= 1, "must be from 0 to 1")
+        self._require("distill_until", 0 < self.distill_until <= 1, "must be in (0, 1]")
+        self._require("distill_until", self.distill_until == 1 or self.distill > 0, "needs a distill greater than 0")
         self._require("min_lr", self.min_lr <= self.lr, f"must not pass lr ({self.lr})")
         self._require("accumulate", self.accumulate <= self.batch_size, f"must not pass batch_size ({self.batch_size})")
         self._require("warmup_epochs", self.warmup_epochs < self.epochs, f"must be less than epochs ({self.epochs})")

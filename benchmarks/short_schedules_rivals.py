@@ -41,6 +41,7 @@ from training import (
     add_continue,
     add_options,
     base_recipe,
+    broadcast_object,
     count_macs,
     data_for,
     evaluate,
@@ -167,7 +168,8 @@ def train_in_folder(
 ) -> None:
     """Train the model in the recipe's folder, or load what an earlier start of the run trained there."""
     everything = {**to_plain(recipe), **to_plain(rival)}
-    todo = prepare(recipe.output_dir, everything, conti_or_fs)
+    todo = prepare(recipe.output_dir, everything, conti_or_fs) if world.is_first else None
+    todo = broadcast_object(world, todo)
     if todo is RunState.FINISHED:
         finished = Path(recipe.output_dir) / FINISH_WEIGHTS
         load_strict(model, read_hdf5(finished).arrays, str(finished))
@@ -334,7 +336,8 @@ def write_result(
         "macs_ratio": macs_after / macs_before,
         "run": json.loads((folder / RUN).read_text()),
     }
-    write_whole(folder / RESULT, json.dumps(found, indent=2) + "\n")
+    if world.is_first:
+        write_whole(folder / RESULT, json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

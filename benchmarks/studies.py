@@ -93,7 +93,9 @@ def run_study(study: Study, arguments: Sequence[str] | None = None) -> None:
         for run in runs:
             check_command(run)
         waiting = [run for run in runs if read_run(run.folder) is None and (*run.entry, run.seed) not in kept]
-        complete = options.report or train_all(waiting, options.jobs, options.threads, ["--compile"] * options.compile)
+        complete = options.report or train_all(
+            waiting, options.jobs, options.processes, options.threads, ["--compile"] * options.compile
+        )
         write_results(study, runs, options)
     if not complete:
         sys.exit(1)
@@ -119,7 +121,10 @@ def parse_arguments(study: Study, arguments: Sequence[str] | None) -> argparse.N
     parser.add_argument("--epochs", nargs="+", type=int, default=list(study.epochs))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--lr", nargs="+", type=float, help="these learning rates in place of each arm's own")
-    parser.add_argument("--jobs", type=int, default=1, help="processes side by side")
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
+    parser.add_argument(
+        "--processes", type=int, default=1, help="processes of each run: each has its part of a batch, and BN sees that"
+    )
     parser.add_argument("--threads", type=int, default=1, help="threads of each process")
     parser.add_argument("--compile", action="store_true", help="torch.compile the networks: faster from 10 epochs on")
     parser.add_argument("--report", action="store_true", help="train nothing: write what is finished of all that")
@@ -139,10 +144,10 @@ def parse_arguments(study: Study, arguments: Sequence[str] | None) -> argparse.N
 
 def wanted_runs(arms: Mapping[str, Arm], options: argparse.Namespace) -> list[Run]:
     """Every run that is asked for, seed by seed, so that all arms of one seed are done early."""
-    if min(options.jobs, options.threads, *options.epochs) < 1:
-        raise ValueError(
-            f"--jobs is {options.jobs}, --threads {options.threads} and --epochs {options.epochs}: give at least 1"
-        )
+    counts = {f"--{name}": getattr(options, name) for name in ("jobs", "processes", "threads", "epochs")}
+    if min(options.jobs, options.processes, options.threads, *options.epochs) < 1:
+        given = ", ".join(f"{name} {value}" for name, value in counts.items())
+        raise ValueError(f"{given}: give at least 1 of each")
     return [
         run_of(name, arms[name], epochs, lr, seed, options)
         for epochs in options.epochs
@@ -180,8 +185,8 @@ def check_command(run: Run) -> None:
 # Training them ----------------------------------------------------------------------------------------------
 
 
-def train_all(runs: Sequence[Run], jobs: int, threads: int, extra: Sequence[str]) -> bool:
-    """Train the runs in processes of so many threads, `jobs` at a time; False where one failed or is another's.
+def train_all(runs: Sequence[Run], jobs: int, processes: int, threads: int, extra: Sequence[str]) -> bool:
+    """Train the runs, `jobs` at a time, in so many processes each; False where one failed or is another's.
 
     extra: options for each of them that don't make it another run.
 
@@ -194,7 +199,7 @@ def train_all(runs: Sequence[Run], jobs: int, threads: int, extra: Sequence[str]
         while waiting or running:
             while waiting and len(running) < jobs:
                 run = waiting.pop()
-                process = start(run, threads, extra)
+                process = start(run, processes, threads, extra)
                 if process is None:
                     print(f"{run.folder.name}: another process is at work on it", flush=True)
                     complete = False
@@ -221,11 +226,12 @@ def train_all(runs: Sequence[Run], jobs: int, threads: int, extra: Sequence[str]
     return complete
 
 
-def start(run: Run, threads: int, extra: Sequence[str]) -> subprocess.Popen | None:
+def start(run: Run, processes: int, threads: int, extra: Sequence[str]) -> subprocess.Popen | None:
     """Begin or go on with a run; None where another process holds it.
 
     The process inherits the locked file, so the lock lasts as long as it does, also if this one is killed.
     """
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes))
     with open(run.output, "a") as output:
         try:
             fcntl.flock(output, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -233,7 +239,10 @@ def start(run: Run, threads: int, extra: Sequence[str]) -> subprocess.Popen | No
             return None
         script, *options = run.command
         return subprocess.Popen(
-            ["nice", "-n", "5", sys.executable, str(ROOT / script), *options, *extra, "-c", "continue"],
+            [
+                *("nice", "-n", "5", sys.executable, *(torchrun if processes > 1 else ())),
+                *(str(ROOT / script), *options, *extra, "-c", "continue"),
+            ],
             stdout=output,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,

@@ -14,6 +14,7 @@ RESULT = "result.json"
 AROUND = ("before_cut", "after_cut")
 SIDES = ("arm", "rival")
 WHERE = ("output_dir", "data_dir", "base_weights", "weights", "device", "workers", "log_interval", "seed")  # not how
+SURROUNDINGS = ("started", "commit", "versions", "hardware", "processes", "threads", "device")
 
 Figures = dict[str, Any]
 
@@ -44,7 +45,7 @@ def entry_of(folders: Mapping[int, Path]) -> Figures:
     recipe = {name: value for name, value in runs[0]["run"]["recipe"].items() if name not in WHERE}
     for figures in runs:
         run = figures.pop("run")
-        figures |= {name: run[name] for name in ("started", "commit", "versions", "hardware", "threads", "device")}
+        figures |= {name: run[name] for name in SURROUNDINGS}
     return _over_all(recipe, runs)
 
 
@@ -223,7 +224,9 @@ def _machines(runs: Sequence[Figures]) -> str:
     """What trained these runs, each kind once."""
     kinds = {}
     for run in runs:
-        cores = "one core" if run["threads"] == 1 else f"{run['threads']} cores"
+        processes = run.get("processes", 1)  # files of before have runs of one process alone
+        cores = "one core" if processes * run["threads"] == 1 else f"{processes * run['threads']} cores"
+        cores += f" ({processes} processes)" if processes > 1 else ""
         kinds[f"{run['hardware']['cpu']}, {cores} a run, torch {run['versions']['torch']}"] = None
     return "; ".join(kinds)
 

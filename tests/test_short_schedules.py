@@ -415,7 +415,7 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(
     assert [entry["arm"] for entry in json.loads((place / "some.json").read_text())["entries"]] == ["base"]
 
 
-def test_compiling_or_more_threads_make_it_no_other_run(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiling_more_threads_or_processes_make_it_no_other_run(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands, threads, popen = [], [], subprocess.Popen
 
     def instead(command: list[str], env: dict[str, str], **options: Any) -> subprocess.Popen:
@@ -424,13 +424,26 @@ def test_compiling_or_more_threads_make_it_no_other_run(place: Path, monkeypatch
         return popen(["true"], env=env, **options)
 
     monkeypatch.setattr(studies.subprocess, "Popen", instead)
-    for more in ([], ["--compile"], ["--threads", "2"]):  # those after the first would raise if they were other runs
+    # those after the first would raise if they were other runs
+    for more in ([], ["--compile"], ["--threads", "2"], ["--processes", "2"]):
         with pytest.raises(SystemExit):
             short_schedules.main(call(place, "--arms", "l1", "--epochs", "3", "--seeds", "0", *more))
-    plain, compiled, of_two = commands
+    plain, compiled, of_two, in_two = commands
     assert sorted(compiled) == sorted([*plain, "--compile"])
     assert of_two == plain
-    assert threads == ["1", "1", "2"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    assert in_two == [*plain[: plain.index(sys.executable) + 1], *launcher, *plain[plain.index(sys.executable) + 1 :]]
+    assert threads == ["1", "1", "2", "1"]
+
+
+def test_two_processes_train_a_run_together(place: Path) -> None:
+    """A rival's and one of ours, with four images of each batch for either process."""
+    output = place / "together.json"
+    more = ("--epochs", "1", "--seeds", "0", "--lr", "0.03", "--processes", "2", "--output", str(output))
+    short_schedules.main(call(place, "--arms", "l1", "fast", *more))
+    for entry in json.loads(output.read_text())["entries"]:
+        assert [run["processes"] for run in entry["runs"]] == [2]
+        assert 0.4 < entry["macs_ratio"]["mean"] <= 1
 
 
 def test_each_arm_of_the_settings_changes_one_of_them() -> None:
@@ -460,7 +473,8 @@ def test_the_arms_of_narrowing_differ_in_nothing_else() -> None:
     ("more", "words"),
     [
         (["--seeds", "5"], "s5"),
-        (["--jobs", "0"], "--jobs is 0"),
+        (["--jobs", "0"], "--jobs 0"),
+        (["--processes", "0"], "--processes 0"),
         (["--threads", "0"], "--threads 0"),
         (["--epochs", "0"], "at least 1"),
     ],
@@ -565,7 +579,7 @@ def write_run(folder: Path, recipe: dict[str, Any], top1: list[float], result: d
     """A finished run as the scripts leave it, with the evaluations `top1`."""
     folder.mkdir()
     run = {"recipe": {"output_dir": str(folder), "seed": 3, **recipe}}
-    run |= dict.fromkeys(("started", "commit", "versions", "hardware", "threads", "device"), "known")
+    run |= dict.fromkeys(("started", "commit", "versions", "hardware", "processes", "threads", "device"), "known")
     (folder / "run.json").write_text(json.dumps(run))
     lines = [
         json.dumps({"epoch": epoch, "val": {"top1": value, "loss": 1.0 / (1 + epoch)}, "train": {"loss": 2.0 - epoch}})
@@ -641,8 +655,10 @@ def test_a_table_says_what_trained_its_runs(tmp_path: Path) -> None:
     entry = {"base": {"top1": 80.0}, "before_cut": None, "after_cut": None, "macs_ratio": 1.0, "widths": [1]}
     folder = write_run(tmp_path / "run", {}, [80.0, 81.0], {**entry, "finished": {"top1": 81.0}})
     found = {"arm": "base", "epochs": 1, "lr": 0.1, **entry_of({0: folder})}
-    found["runs"] = [dict(found["runs"][0]) for _ in range(3)]
-    for number, run in enumerate(found["runs"]):
-        run |= {"threads": 1 + number // 2, "hardware": {"cpu": "a CPU"}, "versions": {"torch": "2"}}
+    found["runs"] = [dict(found["runs"][0]) for _ in range(4)]
+    for run, processes, threads in zip(found["runs"], (1, 1, 1, 2), (1, 1, 2, 1), strict=True):
+        run |= {"processes": processes, "threads": threads, "hardware": {"cpu": "a CPU"}, "versions": {"torch": "2"}}
+    del found["runs"][0]["processes"]  # as in files of before
     text = table({"network": "src20", "data": "images", "entries": [found]}, "some.json", [found])
-    assert "a CPU, one core a run, torch 2; a CPU, 2 cores a run, torch 2." in text
+    machines = ("one core a run", "2 cores a run", "2 cores (2 processes) a run")
+    assert "; ".join(f"a CPU, {cores}, torch 2" for cores in machines) + "." in text

@@ -29,9 +29,11 @@ def largest_difference(a: torch.nn.Module, b: torch.nn.Module) -> float:
     return max(float((p - q).detach().abs().max()) for p, q in pairs)
 
 
-@pytest.mark.parametrize("distill", [0.0, 0.7])
-def test_takes_the_steps_of_a_plain_loop(tmp_path: Path, distill: float) -> None:
-    settings = {"label_smoothing": 0.1, "nesterov": True, "distill": distill, "temperature": 3.0}
+@pytest.mark.parametrize(("distill", "until", "taught"), [(0.0, 1.0, 0), (0.7, 1.0, 14), (0.7, 0.6, 8)])
+def test_takes_the_steps_of_a_plain_loop(tmp_path: Path, distill: float, until: float, taught: int) -> None:
+    """The teacher has its part in the first `taught` of 14 steps."""
+    settings = {"label_smoothing": 0.1, "nesterov": True, "temperature": 3.0}
+    settings |= {"distill": distill, "distill_until": until}
     model, result = run(tiny_recipe(tmp_path, epochs=2, **settings))
 
     teacher = tiny_teacher("plain").requires_grad_(False)
@@ -45,8 +47,9 @@ def test_takes_the_steps_of_a_plain_loop(tmp_path: Path, distill: float) -> None
     for epoch in range(2):
         for batch in data.train_batches(epoch, batch_size=8, seed=0, device="cpu"):
             scores = reference(batch.images)
-            loss = (1 - distill) * F.cross_entropy(scores, batch.labels, label_smoothing=0.1)
-            if distill:
+            loss = F.cross_entropy(scores, batch.labels, label_smoothing=0.1)
+            if scheduler.last_epoch < taught:
+                loss = (1 - distill) * loss
                 soft = F.softmax(teacher(batch.images) / 3, dim=1)
                 loss = loss + distill * 9 * (soft * (soft.log() - F.log_softmax(scores / 3, 1))).sum(1).mean()
             optimizer.zero_grad()

@@ -88,6 +88,9 @@ def test_recipes_hold_the_papers_settings() -> None:
         ("distill", -0.1),
         ("distill", 1.1),
         ("distill", float("nan")),
+        ("distill_until", 0.0),
+        ("distill_until", 1.1),
+        ("distill_until", 0.5),  # of no distillation
         ("temperature", 0.0),
         ("temperature", float("inf")),
         ("seed", -1),

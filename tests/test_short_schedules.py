@@ -315,7 +315,8 @@ def test_every_arm_runs_once_and_is_read_then(
         assert {"commit", "versions", "hardware"} <= set(run)
         assert entry["recipe"]["amp"]
         assert entry["recipe"]["batch_size"] == 128
-        assert entry["recipe"]["distill"] == (0.5 if name.endswith("distill") else 0.0)
+        assert entry["recipe"]["distill"] == (0.5 if "distill" in name else 0.0)
+        assert entry["recipe"]["distill_until"] == (0.65 if name.endswith("distill-part") else 1.0)
         assert entry["lr"] == ARMS[name].lr == entry["recipe"]["lr"]
         is_cut = ARMS[name].script == studies.RIVALS and name != "base"  # two steps are too few for compactors
         assert (run["macs_ratio"] <= 0.47) == is_cut

@@ -18,7 +18,7 @@ finished runs that were asked for, with --keep beside those that the file has al
 than an arm's own; give it an --output of its own.
 With `-a src56 --epochs 60 --seeds 0 --bases results/bases/src56` (a base trained as above, by two processes on JPEG
 copies of CIFAR-10) and runs in another folder: results/short_schedules_src56.json; on one core an epoch of src56 takes
-about four minutes. `--processes 2 --compile` trains 60 epochs of `fast-distill-part` in 1.6 hours on two cores.
+about four minutes. `fast-distill-part` was trained with --processes 2, the others with --threads 2.
 """
 
 import sys

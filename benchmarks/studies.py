@@ -144,10 +144,9 @@ def parse_arguments(study: Study, arguments: Sequence[str] | None) -> argparse.N
 
 def wanted_runs(arms: Mapping[str, Arm], options: argparse.Namespace) -> list[Run]:
     """Every run that is asked for, seed by seed, so that all arms of one seed are done early."""
-    counts = {f"--{name}": getattr(options, name) for name in ("jobs", "processes", "threads", "epochs")}
     if min(options.jobs, options.processes, options.threads, *options.epochs) < 1:
-        given = ", ".join(f"{name} {value}" for name, value in counts.items())
-        raise ValueError(f"{given}: give at least 1 of each")
+        counts = (f"--{name} {getattr(options, name)}" for name in ("jobs", "processes", "threads", "epochs"))
+        raise ValueError(f"{', '.join(counts)}: give at least 1 of each")
     return [
         run_of(name, arms[name], epochs, lr, seed, options)
         for epochs in options.epochs

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rr.compactor import WEIGHT_SUFFIX
-from rr.files import WeightFile, read_hdf5
+from rr.compactors import WEIGHT_SUFFIX
+from rr.weights import WeightFile, read_hdf5
 from training.bad_input import exit_on_bad_input
 
 DEAD_NORM = 1e-5

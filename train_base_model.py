@@ -25,7 +25,7 @@ import torch
 
 from base_model import pretrained_weights
 from rr import param_groups
-from rr.files import load_start, load_strict, read_hdf5, read_weights, save_hdf5
+from rr.weights import load_start, load_strict, read_hdf5, read_weights, save_hdf5
 from training import (
     Recipe,
     RunLog,

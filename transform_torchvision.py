@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from base_model import build_model
 from base_model.torchvision_names import from_torchvision
-from rr.files import load_strict, read_pth, save_hdf5
+from rr.weights import load_strict, read_pth, save_hdf5
 from training.bad_input import exit_on_bad_input
 
 ARCHS = {"sres50": "resnet50", "sres101": "resnet101", "sres152": "resnet152"}

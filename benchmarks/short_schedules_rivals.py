@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the 
 from base_model import build_model, full_widths, model_names
 from data import Data
 from rr import param_groups
-from rr.files import load_start, load_strict, read_hdf5, read_weights, save_hdf5
+from rr.weights import load_start, load_strict, read_hdf5, read_weights, save_hdf5
 from training import (
     Callback,
     Recipe,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rr.files import CONVERTED_WEIGHTS, load_network
+from rr.weights import CONVERTED_WEIGHTS, load_network
 from training import Paired, data_for, evaluate_pair, init_world, network_builder
 from training.run_folder import FINISH_WEIGHTS
 

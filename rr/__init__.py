@@ -1,14 +1,14 @@
 """ResRep: lossless channel pruning of convolutional networks, in any training loop."""
 
-from rr.compactor import Compactor, find_compactors, insert_compactors, remove_compactors
+from rr.compactors import Compactor, find_compactors, insert_compactors, remove_compactors
 from rr.config import ResRepConfig
 from rr.convert import ConversionReport, convert, zero_dead_rows
-from rr.files import load_converted, save_converted
 from rr.graph import ChannelGraph
 from rr.masks import select_forgotten
 from rr.proof import ConversionError
 from rr.pruner import ResRepPruner, param_groups
 from rr.recipes import fast_config
+from rr.weights import load_converted, save_converted
 
 __all__ = [
     "ChannelGraph",

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from rr.flow import PRODUCERS
+from rr.weights import Constant, Gone
 
 if TYPE_CHECKING:
     from rr.graph import ChannelGraph, Layer
@@ -96,61 +97,6 @@ def _from_the_input(graph: ChannelGraph, dense: list[Layer], alive: np.ndarray) 
         if len(still) == len(waiting):
             return varies
         waiting = still
-
-
-class _StandIn(nn.Module):
-    """In the place of a convolution or linear layer: knows the size of its output, [N, C, H', W'] or [..., C]."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.spatial = None if isinstance(layer, nn.Linear) else _spatial(layer)
-
-    def fill(self, x: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        """`values`, [C], at each of the output's places, in memory of their own: in-place operations may follow."""
-        if self.spatial is None:
-            return values.expand(*x.shape[:-1], len(values)).clone()
-        sizes = [
-            size if padding is None else (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
-            for size, (kernel, stride, padding, dilation) in zip(x.shape[2:], self.spatial, strict=True)
-        ]
-        return values.view(-1, *[1] * len(sizes)).expand(x.shape[0], len(values), *sizes).clone()
-
-
-def _spatial(conv: nn.Module) -> list[tuple[int, int, int | None, int]]:
-    """Kernel, stride, padding (None: the size stays) and dilation in each dimension."""
-    if isinstance(conv.padding, str):
-        padding = [None if conv.padding == "same" else 0] * len(conv.kernel_size)
-    else:
-        padding = conv.padding
-    return list(zip(conv.kernel_size, conv.stride, padding, conv.dilation, strict=True))
-
-
-class Gone(_StandIn):
-    """A layer without a live output: one channel of zeros, which nothing reads.
-
-    gone: [0], so that a file of weights says what has become of the layer
-    """
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__(layer)
-        self.register_buffer("gone", layer.weight.new_zeros(0))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.fill(x, x.new_zeros(1))
-
-
-class Constant(_StandIn):
-    """A layer without a live input: its bias, all that a block adds to its stream that has lost its inside.
-
-    constant: [C]
-    """
-
-    def __init__(self, layer: nn.Module, bias: torch.Tensor) -> None:
-        super().__init__(layer)
-        self.constant = nn.Parameter(bias.detach().clone(), requires_grad=layer.weight.requires_grad)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.fill(x, self.constant)
 
 
 def stand_in(layer: Layer, module: nn.Module, bias: torch.Tensor | None, alive: np.ndarray) -> nn.Module | None:

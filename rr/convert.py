@@ -11,14 +11,12 @@ import torch
 from torch import nn
 
 from rr.blocks import stand_in, without_unread
-from rr.compactor import Compactor, find_compactors, remove_compactors
+from rr.compactors import Compactor, find_compactors, remove_compactors
 from rr.constants import dead_constants
 from rr.costs import multiples_in_units
-from rr.counts import count_channels
 from rr.flow import PRODUCERS
 from rr.graph import ChannelGraph, Layer
 from rr.masks import rounded_up
-from rr.narrow_build import left_of_norm
 from rr.proof import (
     FLOAT64_TOLERANCE,
     ConversionError,
@@ -29,6 +27,8 @@ from rr.proof import (
     outputs_of,
 )
 from rr.trace import Inputs, named_tensors
+from rr.weights import count_channels, left_of_norm
+from rr.weights.networks import note_widths
 
 FLOAT32_TOLERANCE = 1e-6  # or 4 times the unconverted model's own float32 error, where that is more
 CUT_TOLERANCE = 1e-3
@@ -158,7 +158,7 @@ def convert(
     seconds = time.perf_counter() - start
     differences = _differences(expected, folded) if prove else {}
     anchor = next(model.parameters())
-    slim = folded.to(anchor.dtype).to(anchor.device)
+    slim = note_widths(folded.to(anchor.dtype).to(anchor.device), graph.widths(alive))
     report = ConversionReport(
         macs_before=graph.macs(np.ones(graph.num_units, dtype=bool)),
         macs_after=graph.macs(alive),
@@ -312,7 +312,7 @@ def _narrow_norm(norm: nn.Module, compactor: Compactor | None, kept: torch.Tenso
 
 def _narrow_vector(graph: ChannelGraph, layer: Layer, tensor: torch.Tensor, alive: np.ndarray) -> torch.Tensor:
     kept = _kept(graph, alive, layer.out_units)
-    kept = kept if len(kept) else torch.tensor([0])  # for `blocks.Gone`
+    kept = kept if len(kept) else torch.tensor([0])  # for `Gone`
     narrow = tensor.detach().cpu().index_select(layer.dim, kept)
     return nn.Parameter(narrow, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else narrow
 

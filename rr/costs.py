@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import nn
 
-from rr.compactor import find_compactors
+from rr.compactors import find_compactors
 from rr.flow import PRODUCERS
 
 if TYPE_CHECKING:

@@ -41,7 +41,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the 
 from base_model import model_names, pretrained_weights
 from data import Data
 from rr import ConversionReport, ResRepConfig, ResRepPruner, remove_compactors
-from rr.files import (
+from rr.narrow import full_state
+from rr.recipes import PAPER_NETWORKS, fast_config, resrep_config
+from rr.weights import (
     CONVERTED_WEIGHTS,
     load_network,
     load_start,
@@ -51,8 +53,6 @@ from rr.files import (
     save_converted,
     save_hdf5,
 )
-from rr.narrow import full_state
-from rr.recipes import PAPER_NETWORKS, fast_config, resrep_config
 from training import (
     Callback,
     Recipe,
@@ -331,7 +331,7 @@ def write_converted(pruner: ResRepPruner, folder: Path, attributes: dict[str, st
         logger.info("%d rows that could be dropped stay, for the widths that were asked for", report.kept_for_width)
     ratios = {"masked_macs_ratio": masked, "masked_params_ratio": pruner.masked_params_ratio}
     write_result(folder, {"conversion": {**report.as_dict(), **ratios}})
-    save_converted(folder / CONVERTED_WEIGHTS, slim, report.widths, attributes)  # last: the file says that all is done
+    save_converted(folder / CONVERTED_WEIGHTS, slim, attributes)  # last: the file says that all is done
 
 
 def test_converted(recipe: Recipe, data: Data, world: World, folder: Path, build: Callable[[], nn.Module]) -> None:

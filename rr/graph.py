@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from rr.compactor import Compactor, insert_compactors
+from rr.compactors import Compactor, insert_compactors
 from rr.constants import Inexact, inexact_consumers
 from rr.costs import MacsOfWidths, ParametersOfWidths
 from rr.flow import PER_GROUP, PRODUCERS, WITHOUT_WIDTH, ChannelFlow, LayerFlow, channel_flow

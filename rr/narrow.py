@@ -14,13 +14,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from rr.compactor import CHILD, WEIGHT_SUFFIX
+from rr.compactors import CHILD, MASK_SUFFIX, WEIGHT_SUFFIX
 from rr.constants import inexact_consumers
-from rr.counts import count_channels
 from rr.flow import PRODUCERS
 from rr.graph import ChannelGraph, Layer
-
-MASK_SUFFIX = f".{CHILD}.mask"
+from rr.weights import count_channels
 
 
 def take_out(

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from rr.compactor import find_compactors
+from rr.compactors import find_compactors
 from rr.convert import unit_norms, zero_dead_rows
 from rr.graph import ChannelGraph
 from rr.masks import rounded_up

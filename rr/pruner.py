@@ -22,7 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.utils.hooks import RemovableHandle
 
-from rr.compactor import Compactor, find_compactors
+from rr.compactors import Compactor, find_compactors
 from rr.config import ResRepConfig
 from rr.convert import alive_units, convert, unit_norms
 from rr.costs import Target, multiples_in_units

@@ -25,8 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rr.compactor import CHILD, WEIGHT_SUFFIX, Compactor, find_compactors
-from rr.counts import count_channels
+from rr.compactors import CHILD, WEIGHT_SUFFIX, Compactor, find_compactors
 from rr.flow import PRODUCERS
 from rr.graph import ChannelGraph, Layer, Site
 from rr.narrow import format_of, keep_positions, numbers_of, output_dimensions, put_tensor
@@ -40,6 +39,7 @@ from rr.proof import (
     outputs_of,
 )
 from rr.trace import Inputs
+from rr.weights import count_channels
 
 _ZERO = 1e-12  # a row with a smaller norm can have no direction: it comes out as exactly zero
 # What optimisers of torch keep of squared gradients: positive, so that it is averaged and not mixed with signs.

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from rr.blocks import may_vanish, without_unread
-from rr.compactor import insert_compactors, remove_compactors
+from rr.compactors import insert_compactors, remove_compactors
 from rr.convert import fold, zero_dead_rows
 from rr.graph import ChannelGraph, Group
 from rr.proof import FLOAT64_TOLERANCE, difference_of, exact_copy, inputs_and_outputs, outputs_of

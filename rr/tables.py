@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from rr.compactor import find_compactors
+from rr.compactors import find_compactors
 from rr.convert import ConversionReport, convert
 from rr.costs import MacsOfWidths
-from rr.files import save_converted
 from rr.flow import WITHOUT_WIDTH, ChannelFlow, LayerFlow, channel_flow
 from rr.graph import ChannelGraph
 from rr.places import direct_norms
 from rr.trace import Inputs, trace_model
+from rr.weights import save_converted
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ def compactor_convert(
     slim, report = convert(model, graph, example_inputs, threshold=thresh)
     logger.info("converted to deps %s, %.6f of the MACs", list(report.widths), report.macs_ratio)
     if save_path is not None:
-        save_converted(save_path, slim, report.widths, {})
+        save_converted(save_path, slim)
     return slim, report
 
 

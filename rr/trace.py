@@ -11,7 +11,7 @@ import torch
 from torch import fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from rr.compactor import CHILD, compactors_bypassed
+from rr.compactors import CHILD, compactors_bypassed
 
 logger = logging.getLogger(__name__)
 

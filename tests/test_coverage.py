@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from process_work import work
 from torch import nn
 
 from benchmarks import coverage, coverage_proof
@@ -19,6 +18,7 @@ from benchmarks.coverage import default_names, in_short, main, missing
 from benchmarks.coverage_figures import BARS, FAMILIES, bars, family, largest_difference, proven
 from benchmarks.coverage_proof import examine, fitting_sizes, give, on_disk, randomised
 from benchmarks.processes import in_processes
+from tests.process_work import work
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = """

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from base_model import build_model, full_widths
-from rr.files import save_hdf5
+from rr.weights import save_hdf5
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 

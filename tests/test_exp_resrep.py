@@ -21,8 +21,8 @@ import torch
 
 from base_model import build_any, build_model, full_widths
 from rr import ChannelGraph, load_converted
-from rr.files import load_network, read_hdf5, save_hdf5
 from rr.recipes import fast_config, resrep_config
+from rr.weights import load_network, read_hdf5, save_hdf5
 from training import fast_recipe, read_network, resrep_recipe, to_plain
 
 ROOT = Path(__file__).resolve().parent.parent

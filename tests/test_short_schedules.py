@@ -49,8 +49,8 @@ from benchmarks.study_results import (
 )
 from data import Data, load_data
 from rr.exp_resrep import parse_arguments
-from rr.files import read_hdf5, save_hdf5
 from rr.recipes import fast_config
+from rr.weights import read_hdf5, save_hdf5
 from training import Paired, Recipe, TrainState, count_macs, loop, to_plain
 
 SCRIPT = Path(short_schedules.__file__)

@@ -13,7 +13,7 @@ import torchvision
 from torch import nn
 
 from base_model import build_model
-from rr.files import load_strict, read_hdf5
+from rr.weights import load_strict, read_hdf5
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 

@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the 
 
 from base_model import WHERE_ELSE, check_name, folder_name, is_file, model_names
 from data import Data, dataset_names
-from rr.files import WeightFile, load_network, read_weights
+from rr.weights import WeightFile, load_network, read_weights
 from training import (
     Evaluation,
     Paired,

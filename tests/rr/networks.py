@@ -94,3 +94,16 @@ def tiny(channels: int = 6, bias: bool = False) -> nn.Sequential:
         nn.Flatten(),
         nn.Linear(channels + 2, 3),
     )
+
+
+SIZES = {"src20": 16, "src56": 16, "vc": 32, "lenet5bn": 28, "smi1": 32, "smi1_cifar": 16, "sres50": 32}
+Traced = tuple[nn.Module, Tensor, ChannelGraph]
+
+
+class Networks(dict[str, Traced]):
+    """Model, inputs and graph by name; only to be read, since all tests share them."""
+
+    def __missing__(self, name: str) -> Traced:
+        model, images = network(name, SIZES[name])
+        self[name] = model, images, ChannelGraph(model, images)
+        return self[name]

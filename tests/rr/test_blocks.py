@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import Net, conv, generic, head, insert_generic_compactors, network
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from base_model import build_any
 from rr import ChannelGraph, ResRepConfig, ResRepPruner, convert, find_compactors
-from rr.blocks import Constant, Gone, may_vanish, without_unread
-from rr.files import load_converted, save_converted
+from rr.blocks import may_vanish, without_unread
 from rr.rehearsal import rehearse_vanishing
+from rr.weights import Constant, Gone, load_converted, save_converted
+from tests.rr.networks import Net, conv, generic, head, insert_generic_compactors, network
 
 
 def macs_of(model: nn.Module, images: Tensor) -> int:
@@ -56,7 +56,7 @@ def test_blocks_leave_exactly_and_come_back_from_a_file(name: str, tmp_path) -> 
     assert sum(parameter.numel() for parameter in slim.parameters()) == graph.parameters(alive)
 
     torch.export.export(slim, (images,))
-    save_converted(tmp_path / "slim.hdf5", slim, report.widths, {})
+    save_converted(tmp_path / "slim.hdf5", slim)
     assert torch.equal(load_converted(tmp_path / "slim.hdf5", full)(images), slim(images))
     slim.train()(images).sum().backward()
     assert [name for name, parameter in slim.named_parameters() if parameter.grad is None] == []

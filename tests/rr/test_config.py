@@ -7,10 +7,10 @@ import math
 
 import pytest
 import torch
-from test_pruner import IMAGES, step, tiny_pruner
 from torch import nn
 
 from rr import ResRepConfig, ResRepPruner
+from tests.rr.pruners import IMAGES, step, tiny_pruner
 
 SHARES = {"before_mask_iters": 0.02, "mask_interval": 0.01, "tighten_steps": 0.25, "death_steps": 0.03}
 

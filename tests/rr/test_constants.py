@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import Net, conv, generic, head, insert_generic_compactors, random_alive
 from torch import Tensor, nn
 
 from rr import ChannelGraph, ConversionError, ResRepConfig, ResRepPruner, convert, zero_dead_rows
 from rr.constants import dead_constants
+from tests.rr.networks import Net, conv, generic, head, insert_generic_compactors, random_alive
 
 
 def separable(

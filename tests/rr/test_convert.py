@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import SIZES, Networks
-from networks import Net, conv, generic, insert_generic_compactors, random_alive, tiny
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -23,6 +21,7 @@ from rr.convert import alive_units, fold, unit_norms
 from rr.graph import Group
 from rr.proof import exact_copy, outputs_of
 from rr.rehearsal import _at_fault, rehearse
+from tests.rr.networks import SIZES, Net, Networks, conv, generic, insert_generic_compactors, random_alive, tiny
 
 
 def trained_tiny(dead: float = 0.5) -> tuple[nn.Module, ChannelGraph, Tensor, np.ndarray]:

@@ -6,17 +6,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import Networks
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
-from networks import Net, conv, generic, head, insert_generic_compactors, random_alive
-from test_random_networks import EXAMPLES, RandomNet
 from torch import Tensor, nn
 
 from base_model import build_model
 from rr import ChannelGraph, insert_compactors
 from rr.convert import fold
 from rr.costs import Target, multiples_in_units
+from tests.rr.networks import Net, Networks, conv, generic, head, insert_generic_compactors, random_alive
+from tests.rr.random_networks import EXAMPLES, RandomNet
 
 
 def numbers(model: nn.Module) -> int:

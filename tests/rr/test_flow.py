@@ -9,12 +9,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
-from networks import Net, conv, generic, head, insert_generic_compactors, random_alive
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from rr import ChannelGraph, convert
 from rr.rehearsal import rehearse
+from tests.rr.networks import Net, conv, generic, head, insert_generic_compactors, random_alive
 
 
 def three(forward: Callable[..., Tensor], **modules: object) -> Net:

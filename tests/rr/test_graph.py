@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import SIZES, Networks
-from networks import Net, conv, generic, head, random_alive
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from base_model import build_model, full_widths
 from rr import ChannelGraph, find_compactors
+from tests.rr.networks import SIZES, Net, Networks, conv, generic, head, random_alive
 
 Tables = tuple[dict[int, list[int]], dict[int, int]]
 

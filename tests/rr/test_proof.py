@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import Net, conv, generic, head, random_alive
 from torch import Tensor, nn
 
 from rr import ConversionError, ResRepConfig, ResRepPruner, zero_dead_rows
 from rr.proof import difference_of, exact_copy, inputs_and_outputs, outputs_of
+from tests.rr.networks import Net, conv, generic, head, random_alive
 
 
 def network(before: Callable = lambda x: x, after: Callable = lambda y: y) -> nn.Module:

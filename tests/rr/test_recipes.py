@@ -1,11 +1,11 @@
 """The method's settings for each network."""
 
 import pytest
-from conftest import Networks
 
 from base_model import build_model, model_info, model_names
 from rr import ChannelGraph, ResRepConfig, ResRepPruner
 from rr.recipes import FAST, fast_config, resrep_config
+from tests.rr.networks import Networks
 
 PAPER = {
     "penalty": 1e-4,

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import Net, conv, generic, head
-from test_narrow import FAMILIES, OPTIMIZERS, kill, losses
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from base_model import build_model
 from rr import ConversionError, ResRepConfig, ResRepPruner, convert
-from rr.files import load_strict
 from rr.narrow import full_state
 from rr.refold import outputs_of_layer
+from rr.weights import load_strict
+from tests.rr.narrowed import FAMILIES, OPTIMIZERS, kill, losses
+from tests.rr.networks import Net, conv, generic, head
 
 
 def pruner_of(family: str, **settings: object) -> ResRepPruner:

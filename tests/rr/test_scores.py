@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import Net, conv, head
-from test_pruner import IMAGES, LENIENT, batch, optimizer_of, step, stream_pruner, tiny_pruner
 from torch import nn
 
 from rr import ResRepConfig, ResRepPruner
 from rr.convert import unit_norms
 from rr.scores import DECAY, TaylorScores, relative_unit_costs
+from tests.rr.networks import Net, conv, head
+from tests.rr.pruners import IMAGES, LENIENT, batch, optimizer_of, step, stream_pruner, tiny_pruner
 
 
 def taylor_stream() -> ResRepPruner:

@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SIZES, Networks
-from networks import insert_generic_compactors, random_alive
 
 from base_model import build_model, full_widths
 from rr import ConversionError, ResRepConfig, ResRepPruner
-from rr.compactor import find_compactors
-from rr.files import read_hdf5
+from rr.compactors import find_compactors
 from rr.tables import TableGraph, compactor_convert, compactor_convert_mi1
+from rr.weights import read_hdf5
+from tests.rr.networks import SIZES, Networks, insert_generic_compactors, random_alive
 
 NAMES = ["src20", "vc", "lenet5bn", "smi1_cifar"]
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_pruner import masked_widths, optimizer_of, step, tiny_pruner, wide_pruner
 
 from rr.costs import Target
 from rr.tighten import tightened
+from tests.rr.pruners import masked_widths, optimizer_of, step, tiny_pruner, wide_pruner
 
 
 class Cost:

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_run import DropoutNet, PlainNet, tiny_data
 from torch import nn
 
 from data import SyntheticSize, load_data
+from tests.training.tiny_run import DropoutNet, PlainNet, tiny_data
 from training import Paired, World, check_fits, evaluate, evaluate_pair
 
 ALONE = World(0, 0, 1, torch.device("cpu"))

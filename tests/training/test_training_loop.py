@@ -6,12 +6,12 @@ import math
 from pathlib import Path
 
 import pytest
-import tiny_run
 import torch
 import torch.nn.functional as F
-from tiny_run import PlainNet, StepSum, run, tiny_data, tiny_recipe, tiny_teacher
 
 from rr import param_groups
+from tests.training import tiny_run
+from tests.training.tiny_run import PlainNet, StepSum, run, tiny_data, tiny_recipe, tiny_teacher
 from training import Callback, NonFiniteLoss, TrainState, checkpoint
 
 

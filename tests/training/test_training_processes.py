@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny_run
 import torch
-from tiny_run import StepSum, metrics_without_times, run, tiny_recipe
 
+from tests.training import tiny_run
+from tests.training.tiny_run import StepSum, metrics_without_times, run, tiny_recipe
 from training import World, add_local_rank, checkpoint, evaluate
 from training.distributed import choose_device
 

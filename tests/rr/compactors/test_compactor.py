@@ -7,12 +7,12 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import Net, conv, generic, head, tiny
 from torch import nn
 
 from base_model import build_model
 from rr import Compactor, find_compactors, insert_compactors, remove_compactors
-from rr.compactor import compactors_bypassed
+from rr.compactors import compactors_bypassed
+from tests.rr.networks import Net, conv, generic, head, tiny
 
 HOSTS = {"1": 6, "4": 8}
 

@@ -1,6 +1,6 @@
 """A full network made as narrow as the arrays of its converted file, from their shapes alone.
 
-What a conversion (`rr/convert.py`) does to modules shows in the file: layers have fewer channels, convolutions and
+What a conversion (`rr.conversion`) does to modules shows in the file: layers have fewer channels, convolutions and
 linear layers have a bias where a batch norm was folded into them, and that batch norm's own entries are gone.
 """
 
@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from rr.blocks import Constant, Gone
-from rr.compactor import CHILD
-from rr.counts import count_channels
+from rr.compactors import CHILD
+from rr.weights.channel_counts import count_channels
+from rr.weights.stand_ins import Constant, Gone
 
 Shape = tuple[int, ...]
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)

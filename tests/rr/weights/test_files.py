@@ -12,13 +12,11 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import Networks
-from networks import insert_generic_compactors, random_alive
 from torch import nn
 
 from base_model import build_model
 from rr import convert, find_compactors
-from rr.files import (
+from rr.weights import (
     load_converted,
     load_network,
     load_start,
@@ -30,6 +28,7 @@ from rr.files import (
     save_hdf5,
     save_pth,
 )
+from tests.rr.networks import Networks, insert_generic_compactors, random_alive
 
 
 def small_model() -> nn.Sequential:
@@ -192,7 +191,7 @@ def test_every_kind_of_network_comes_back(traced: Networks, tmp_path: Path) -> N
     attributes = {"arch": "src20", "num_classes": 10}
     save_hdf5(tmp_path / "base.hdf5", plain.state_dict(), attributes)
     save_hdf5(tmp_path / "training.hdf5", trained.state_dict(), attributes)
-    save_converted(tmp_path / "new" / "converted.hdf5", slim, report.widths, attributes)
+    save_converted(tmp_path / "new" / "converted.hdf5", slim, attributes)
     for path, kind, original in (
         ("base.hdf5", "base", plain),
         ("training.hdf5", "training", trained),
@@ -214,8 +213,8 @@ def test_a_converted_network_comes_back_without_this_projects_scripts(traced: Ne
     plain, images, graph = traced["src20"]
     trained = copy.deepcopy(plain)
     insert_generic_compactors(trained, graph, graph.prunable, random_alive(graph, graph.prunable, 0.5))
-    slim, report = convert(trained, graph, images)
-    save_converted(tmp_path / "a.hdf5", slim, report.widths, {})
+    slim, _ = convert(trained, graph, images)
+    save_converted(tmp_path / "a.hdf5", slim)
     torch.save(slim.state_dict(), tmp_path / "state.pt")
     before = {name: tensor.clone() for name, tensor in trained.state_dict().items()}
     for name in ("a.hdf5", "a.pth", "state.pt"):
@@ -323,7 +322,7 @@ def test_a_classifier_of_another_size_is_left_out_only_where_asked() -> None:
 def test_a_converted_file_has_the_originals_names(traced: Networks, tmp_path: Path) -> None:
     plain, images, graph = traced["src20"]
     slim, report = convert(plain, graph, images)
-    save_converted(tmp_path / "a.hdf5", slim, report.widths, {})
+    save_converted(tmp_path / "a.hdf5", slim)
     with h5py.File(tmp_path / "a.hdf5") as file:
         convolutions = [name for name in file if name.endswith(".conv.weight")]
         expected = {"deps", "linear.weight", "linear.bias", *convolutions}
@@ -338,9 +337,9 @@ def test_a_converted_file_has_the_originals_names(traced: Networks, tmp_path: Pa
 
 def test_networks_of_other_models_are_refused(traced: Networks, tmp_path: Path) -> None:
     plain, images, graph = traced["src20"]
-    slim, report = convert(plain, graph, images)
+    slim, _ = convert(plain, graph, images)
     save_hdf5(tmp_path / "base.hdf5", plain.state_dict(), {})
-    save_converted(tmp_path / "converted.hdf5", slim, report.widths, {})
+    save_converted(tmp_path / "converted.hdf5", slim)
     save_pth(tmp_path / "other.pth", {"epoch": 3})
     save_pth(tmp_path / "list.pth", [1, 2])
     other = partial(build_model, "src32", num_classes=10)

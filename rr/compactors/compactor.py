@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 CHILD = "compactor"  # a host module holds its compactor under this name, as in the original's weight files
 WEIGHT_SUFFIX = f".{CHILD}.pwc.weight"
+MASK_SUFFIX = f".{CHILD}.mask"
 
 
 class Compactor(nn.Module):
@@ -157,7 +158,7 @@ def _identity_for_plain_checkpoints(
     for name, compactor in find_compactors(model).items():
         identity = nn.init.dirac_(torch.empty_like(compactor.pwc.weight), compactor.pwc.groups)
         state_dict[f"{prefix}{name}{WEIGHT_SUFFIX}"] = identity
-        state_dict[f"{prefix}{name}.{CHILD}.mask"] = torch.ones_like(compactor.mask)
+        state_dict[f"{prefix}{name}{MASK_SUFFIX}"] = torch.ones_like(compactor.mask)
 
 
 def _load_hook_ids(model: nn.Module) -> list[int]:

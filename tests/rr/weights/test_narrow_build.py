@@ -8,13 +8,12 @@ from collections import OrderedDict
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import Net, conv, generic, head, insert_generic_compactors, random_alive
 from torch import Tensor, nn
 
 from base_model import build_any
 from rr import ChannelGraph, convert
-from rr.files import load_strict
-from rr.narrow_build import fit_shapes, left_of_norm
+from rr.weights import fit_shapes, left_of_norm, load_strict
+from tests.rr.networks import Net, conv, generic, head, insert_generic_compactors, random_alive
 
 
 def half_dead(model: nn.Module, images: Tensor) -> nn.Module:

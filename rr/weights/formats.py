@@ -1,0 +1,54 @@
+"""Weights in whichever format they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from rr.errors import InputError
+from rr.weights.arrays import WeightFile, check_is_file, to_arrays
+from rr.weights.hdf5 import read_hdf5
+from rr.weights.torch_files import read_pth
+
+_TORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".tar")
+
+
+def read_weights(path: str | Path) -> WeightFile:
+    """Read weights in any format: HDF5, `.safetensors`, or `.pth` and `.pt` that torch.save wrote.
+
+    torch.save's files hold a state dict, plain or under "state_dict" or "model", or what `save_converted` wrote.
+
+    Raises:
+        InputError: if the file is missing, broken or of another kind.
+    """
+    suffix = Path(path).suffix
+    if suffix == ".safetensors":
+        return WeightFile(to_arrays(_read_safetensors(path)), {}, None)
+    if suffix not in _TORCH_SUFFIXES:
+        return read_hdf5(path)
+    payload = state = read_pth(path)
+    for key in ("state_dict", "model"):
+        if isinstance(payload, dict) and isinstance(payload.get(key), dict):
+            state = payload[key]
+            break
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(
+            f"{path} holds no weights: save a state dict, torch.save(model.state_dict(), FILE), plain or in a dict "
+            "under 'state_dict' or 'model'"
+        )
+    is_ours = {"deps", "attributes"} <= payload.keys()
+    return WeightFile(to_arrays(state), *((payload["attributes"], payload["deps"]) if is_ours else ({}, None)))
+
+
+def _read_safetensors(path: str | Path) -> dict[str, Tensor]:
+    check_is_file(path)
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError:
+        raise InputError(f"{path} needs the package safetensors: `pip install safetensors`") from None
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} isn't a whole .safetensors file ({error}): write or copy it again") from error

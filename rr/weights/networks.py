@@ -1,0 +1,115 @@
+"""Networks to and from their files: base, in training (with compactors) or converted."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from rr.compactors import WEIGHT_SUFFIX, insert_compactors, remove_compactors
+from rr.errors import InputError
+from rr.weights.arrays import WeightFile, unwrapped
+from rr.weights.formats import read_weights
+from rr.weights.hdf5 import save_hdf5
+from rr.weights.loading import load_strict
+from rr.weights.narrow_build import fit_shapes
+from rr.weights.torch_files import save_pth
+
+CONVERTED_WEIGHTS = "finish_converted.hdf5"  # what a ResRep run ends with, in its folder
+
+
+def load_network(path: str | Path, build: Callable[[], nn.Module]) -> tuple[nn.Module, WeightFile]:
+    """The network in any weight file: base, in training (with its compactors) or converted.
+
+    Args:
+        path: a file that `read_weights` reads.
+        build: makes the full network.
+
+    Raises:
+        InputError: if the file is missing or broken, or isn't of the network that `build` makes.
+    """
+    file = read_weights(path)
+    model = build()
+    if file.kind == "converted":
+        _load_narrow(model, file.arrays, str(path))
+    else:
+        shapes = _compactors(file.arrays)
+        groups = {host: rows // columns for host, (rows, columns) in shapes.items()}
+        insert_compactors(model, {host: rows for host, (rows, _) in shapes.items()}, groups)
+        load_strict(model, file.arrays, str(path))
+    return model, file
+
+
+def load_converted(path: str | Path, model: nn.Module) -> nn.Module:
+    """The narrow network in a converted file, in eval mode.
+
+    Args:
+        path: `finish_converted.hdf5` or `.pth`, what `save_converted` wrote, or a state dict of a converted network.
+        model: the full network that was pruned, with any weights, with its compactors or without; it stays as it is.
+
+    Raises:
+        InputError: if the file is missing or broken, or isn't of this network.
+    """
+    file = read_weights(path)
+    if file.kind == "training":
+        raise InputError(f"{path} holds a network in training, with its compactors: convert it first")
+    slim = copy.deepcopy(model)
+    remove_compactors(slim)
+    _load_narrow(slim, file.arrays, str(path))
+    return slim.eval() if file.deps is None else note_widths(slim.eval(), file.deps)
+
+
+def save_converted(
+    path: str | Path, model: nn.Module, attributes: Mapping[str, str | int | float] | None = None
+) -> None:
+    """Write a converted network as HDF5, and as `.pth` (tensors and plain values) beside it.
+
+    Args:
+        path: the HDF5 file.
+        model: what a conversion gave, or `load_converted`: it knows its widths.
+        attributes: what the file is to say of the network beside them, as plain values.
+
+    Raises:
+        InputError: if the model is no converted one.
+    """
+    widths = widths_of(model)
+    state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    attributes = dict(attributes or {})
+    save_pth(Path(path).with_suffix(".pth"), {"state_dict": state, "deps": widths, "attributes": attributes})
+    save_hdf5(path, state, attributes, widths)
+
+
+def note_widths(model: nn.Module, widths: Sequence[int]) -> nn.Module:
+    """Let a converted network know the width of each of its layers, in building order ("deps"); returns it."""
+    model.converted_widths = tuple(widths)
+    return model
+
+
+def widths_of(model: nn.Module) -> list[int]:
+    """The widths that a converted network knows.
+
+    Raises:
+        InputError: if it is no converted network.
+    """
+    widths = getattr(model, "converted_widths", None)
+    if not isinstance(widths, tuple):
+        raise InputError("the network is no converted one: give what pruner.convert() or load_converted returned")
+    return list(widths)
+
+
+def _load_narrow(model: nn.Module, arrays: Mapping[str, np.ndarray], what: str) -> None:
+    arrays = unwrapped(arrays, model.state_dict())
+    fit_shapes(model, arrays)
+    load_strict(model, arrays, what)
+
+
+def _compactors(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[int, int]]:
+    """The compactors of a network in training: name of the host module -> [D, D / groups], the matrix's shape."""
+    return {
+        name.removesuffix(WEIGHT_SUFFIX): array.shape[:2]
+        for name, array in arrays.items()
+        if name.endswith(WEIGHT_SUFFIX)
+    }

@@ -1,0 +1,82 @@
+"""Small pruners and training steps for the tests of what happens in a loop."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rr import ResRepConfig, ResRepPruner
+from tests.rr.networks import Net, conv, generic, head, tiny
+
+IMAGES = torch.zeros(1, 1, 8, 8)
+LENIENT = {"flops_target": 0.5, "penalty": 0.01}
+
+
+def tiny_pruner(**settings: object) -> ResRepPruner:
+    torch.manual_seed(0)
+    return ResRepPruner(generic(tiny()), IMAGES, ResRepConfig(**LENIENT | settings))
+
+
+def stream_pruner() -> ResRepPruner:
+    """Three layers add into one stream of 5 channels; `mid` is a layer of its own."""
+
+    def forward(net: Net, x: Tensor) -> Tensor:
+        x = net.a(x)
+        x = F.relu(x + net.b(F.relu(net.mid(x))))
+        return head(net, x + net.c(x))
+
+    torch.manual_seed(0)
+    modules = {"a": conv(1, 5), "mid": conv(5, 4), "b": conv(4, 5), "c": conv(5, 5), "fc": nn.Linear(5, 3)}
+    return ResRepPruner(Net(forward, **modules), IMAGES, ResRepConfig(**LENIENT, layers="all"))
+
+
+def batch(seed: int, size: int = 8) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(size, 1, 8, 8, generator=generator), torch.randint(0, 3, (size,), generator=generator)
+
+
+def optimizer_of(pruner: ResRepPruner, lr: float = 0.05) -> torch.optim.SGD:
+    optimizer = torch.optim.SGD(pruner.param_groups(lr=lr))
+    pruner.attach(optimizer)
+    return optimizer
+
+
+def step(pruner: ResRepPruner, optimizer: torch.optim.Optimizer, seed: int) -> float:
+    images, labels = batch(seed)
+    loss = F.cross_entropy(pruner.model.train()(images), labels)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def randomise(pruner: ResRepPruner, seed: int = 0) -> dict[str, Tensor]:
+    """Random rows, masks (one bit per unit) and task gradients; the gradients by host."""
+    generator = torch.Generator().manual_seed(seed)
+    keep = torch.rand(pruner.graph.num_units, generator=generator) < 0.5
+    task = {}
+    with torch.no_grad():
+        for site in pruner.sites:
+            compactor = pruner.compactors[site.host]
+            compactor.pwc.weight.normal_(generator=generator)
+            compactor.mask.copy_(keep[torch.from_numpy(site.units)])
+            task[site.host] = torch.randn(compactor.pwc.weight.shape, generator=generator)
+            compactor.pwc.weight.grad = task[site.host].clone()
+    return task
+
+
+def wide_pruner(seed: int = 0, **settings: object) -> ResRepPruner:
+    """Layers of 40, 20 and 6 channels, with rows of all norms."""
+    torch.manual_seed(seed)
+    modules = {"a": conv(1, 40), "b": conv(40, 20), "c": conv(20, 6), "fc": nn.Linear(6, 3)}
+    model = Net(lambda net, x: head(net, F.relu(net.c(F.relu(net.b(F.relu(net.a(x))))))), **modules)
+    pruner = ResRepPruner(model, IMAGES, ResRepConfig(**LENIENT | settings))
+    with torch.no_grad():
+        for compactor in pruner.compactors.values():
+            compactor.pwc.weight.mul_(torch.rand(len(compactor.mask), 1, 1, 1))
+    return pruner
+
+
+def masked_widths(pruner: ResRepPruner) -> list[int]:
+    return pruner.graph.widths(pruner.masked_alive())

@@ -25,7 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the checkout without PYTHONPATH
 
 from base_model import build_model
-from rr import ResRepConfig, ResRepPruner
+from rr import ResRepPruner, paper_config
 from training import World, barrier, exit_on_bad_input, init_world, surroundings
 from training.log import write_whole
 
@@ -55,7 +55,7 @@ def measure(name: str, batch: int, rounds: int, world: World) -> dict[str, Any]:
     """Milliseconds of a step with and without the exchange, of the hooks and of a mask update, and the shares."""
     torch.manual_seed(0)
     model = build_model(name).to(memory_format=torch.channels_last).train()
-    pruner = ResRepPruner(model, torch.zeros(1, 3, 32, 32), ResRepConfig(mask_interval=10**9))
+    pruner = ResRepPruner(model, torch.zeros(1, 3, 32, 32), paper_config(mask_interval=10**9))
     optimizer = torch.optim.SGD(pruner.param_groups(lr=1e-5, momentum=0.9, weight_decay=1e-4), lr=1e-5)
     network = DistributedDataParallel(model) if world.size > 1 else model
     images = torch.randn(batch, 3, 32, 32).contiguous(memory_format=torch.channels_last)

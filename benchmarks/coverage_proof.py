@@ -22,13 +22,14 @@ from torch.nn.modules.conv import _ConvNd
 
 from base_model import build_any
 from benchmarks.coverage_figures import HALF, bars
-from rr import ChannelGraph, ConversionReport, convert, find_compactors, zero_dead_rows
-from rr.convert import fold
-from rr.costs import Target
-from rr.masks import select_forgotten
-from rr.proof import exact_copy
-from rr.rehearsal import rehearse
-from rr.trace import named_tensors, operation
+from rr.compactors import find_compactors
+from rr.conversion import ConversionReport, convert, fold, rehearse
+from rr.conversion.proof import exact_copy
+from rr.graph import ChannelGraph, LiveModel
+from rr.graph.costs import Target
+from rr.graph.operations import operation
+from rr.graph.tensors import named_tensors
+from rr.selection.forgetting import select_forgotten
 from training import count_macs
 
 logger = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ def examine(name: str, most_parameters: int, most_bytes: float = math.inf) -> di
         if figures["parameters"] > most_parameters:
             figures["not_run"] = "only traced: too large for this machine's memory in float64"
         else:
-            rehearsed(model, graph, images, figures)
+            graph = rehearsed(model, graph, images, figures)
             put_compactors(model, graph)
             needed = BYTES_EACH * sum(parameter.numel() for parameter in model.parameters())
             if needed > most_bytes:
@@ -141,12 +142,13 @@ def trace(model: nn.Module, images: torch.Tensor, figures: dict[str, Any]) -> Ch
     return graph
 
 
-def rehearsed(model: nn.Module, graph: ChannelGraph, images: torch.Tensor, figures: dict[str, Any]) -> None:
+def rehearsed(model: nn.Module, graph: ChannelGraph, images: torch.Tensor, figures: dict[str, Any]) -> ChannelGraph:
     """Rehearse, as every run does before it trains: what fails with fewer channels can't go either."""
     began = time.perf_counter()
     if graph.prunable.any():
-        rehearse(model, graph, images, graph.prunable)
+        graph = rehearse(model, graph, images, graph.prunable)
     figures |= {"rehearsal_seconds": time.perf_counter() - began, **what_can_go(graph, model)}
+    return graph
 
 
 def what_can_go(graph: ChannelGraph, model: nn.Module) -> dict[str, Any]:
@@ -227,9 +229,9 @@ def converted(
 
     Both end on disk: of the large networks, memory has room for little more than the conversion's copy in float64.
     """
-    zero_dead_rows(model, graph, alive)
+    LiveModel(model, graph).zero_dead_rows(alive)
     give(model, *on_disk(model))
-    slim, report = convert(model, graph, images)
+    slim, report = convert(LiveModel(model, graph), images)
     give(slim, *on_disk(slim))
     return slim, report
 
@@ -305,7 +307,7 @@ def differences(
     exact_model = exact_copy(model)
     exact = [logits(exact_model(batch.double())) for batch in inputs]
     del exact_model  # of the large networks, memory holds one such copy
-    exact_slim = fold(model, graph, alive)
+    exact_slim = fold(LiveModel(model, graph), alive)
     outputs = {
         "float64": [logits(exact_slim(batch.double())) for batch in inputs],
         "float32": [logits(slim(batch)) for batch in inputs],
@@ -327,7 +329,7 @@ def logits(output: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
 
 def converts_again(slim: nn.Module, images: torch.Tensor) -> bool:
     """Whether the converted network is traced again and comes out of a conversion as it went in."""
-    again, report = convert(slim, ChannelGraph(slim, images), images, prove=False)
+    again, report = convert(LiveModel(slim, ChannelGraph(slim, images)), images, prove=False)
     with torch.no_grad():
         return report.dropped == 0 and torch.allclose(logits(again(images)), logits(slim(images)), rtol=1e-5, atol=1e-6)
 

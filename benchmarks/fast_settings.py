@@ -27,8 +27,6 @@ CHANGES = {
     "penalty-on-all": ("--penalty", "1e-4"),
     "no-proximal": ("--no-proximal",),
     "momentum-99": ("--compactor-momentum", "0.99"),
-    "compactor-lr-5": ("--compactor-lr-factor", "5"),
-    "compactor-lr-tenth": ("--compactor-lr-factor", "0.1"),
     "first-mask-later": ("--before-mask-epochs", "0.4"),
     "tighten-tenth": ("--tighten-steps", "0.1"),
     "tighten-half": ("--tighten-steps", "0.5"),

@@ -24,9 +24,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the 
 
 from base_model import build_model
 from data import SyntheticSize, load_data
-from rr import ChannelGraph, ResRepConfig, ResRepPruner, param_groups
-from rr.convert import fold
-from rr.recipes import resrep_config
+from experiments.recipes import resrep_config
+from rr import ResRepPruner, paper_config, param_groups
+from rr.conversion import fold
+from rr.graph import ChannelGraph, LiveModel
 from training import init_world, surroundings
 
 BATCH = 64
@@ -57,7 +58,7 @@ def step_cost(arch: str, rounds: int) -> dict[str, object]:
     images = images.contiguous(memory_format=torch.channels_last)
     plain = build_model(arch).to(memory_format=torch.channels_last)
     compacted = build_model(arch).to(memory_format=torch.channels_last)
-    pruner = ResRepPruner(compacted, images[:1], ResRepConfig(mask_interval=200))
+    pruner = ResRepPruner(compacted, images[:1], paper_config(mask_interval=200))
     settings = {"lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4}
     optimizers = [
         torch.optim.SGD(param_groups(plain, **settings), lr=0.01),
@@ -100,8 +101,8 @@ def _gradients_at_zero(pruner: ResRepPruner) -> bool:
 def mask_update_cost() -> dict[str, object]:
     """One mask update on sres50 whose masks are already at the target of half its MACs."""
     model = build_model("sres50")
-    config = ResRepConfig(
-        flops_target=0.5, exclude=resrep_config("sres50").exclude, begin_granularity=10_000
+    config = paper_config(
+        flops_target=0.5, exclude=resrep_config("sres50").selection.exclude, rows_per_update=10_000
     )  # one update goes all the way
     pruner = ResRepPruner(model, torch.zeros(1, 3, 224, 224), config)
     for compactor in pruner.compactors.values():
@@ -112,7 +113,7 @@ def mask_update_cost() -> dict[str, object]:
     return {
         "arch": "sres50",
         "candidates": int(pruner.selected.sum()),
-        "macs_ratio": pruner.masked_macs_ratio,
+        "macs_ratio": pruner.unmasked.macs_ratio,
         "ms": 1000 * statistics.median(times),
         "bar_ms": 10,
     }
@@ -125,7 +126,7 @@ def fold_cost() -> dict[str, object]:
     alive = np.ones(pruner.graph.num_units, dtype=bool)
     candidates = np.flatnonzero(pruner.selected)
     alive[np.random.default_rng(0).permutation(candidates)[: len(candidates) // 2]] = False
-    times = [seconds(lambda: fold(model, pruner.graph, alive).float()) for _ in range(7)]
+    times = [seconds(lambda: fold(LiveModel(model, pruner.graph), alive).float()) for _ in range(7)]
     traces = [seconds(lambda: ChannelGraph(build_model("sres50"), torch.zeros(1, 3, 224, 224))) for _ in range(3)]
     return {
         "arch": "sres50",

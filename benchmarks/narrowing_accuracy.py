@@ -6,10 +6,9 @@ DIR, BASES and RUNS are what benchmarks/short_schedules.py takes, and are kept a
 seed start from the same network and see the same batches. A run of 12 epochs takes about 15 minutes on one core.
 
 no: all channels and compactors stay to the end; rows: dead channels leave, compactors stay; full: compactors are folded
-in mid-run, a layer when a quarter of its outputs is dead; full-tenth, full-half: another share; full-end: all layers at
-once, when nothing more is to die; penalty: full, but masked rows shrink by their penalty's gradient, as in the paper,
-in place of a proximal step. Rows are ranked by what the loss would lose by them, not per MAC, so that no layer is left
-with next to nothing.
+as well, all at once when nothing more is to die; penalty: full, but masked rows shrink by their penalty's gradient, as
+in the paper, in place of a proximal step. Rows are ranked by what the loss would lose by them, not per MAC, so that no
+layer is left with next to nothing.
 
 Writes results/narrowing_accuracy.json and .png.
 """
@@ -23,14 +22,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the 
 from benchmarks.studies import PRUNE, TARGET, Arm, Study, run_study
 
 LR = 0.02
-SHORT = (*TARGET, "--fast", "--no-per-mac", "--tighten-steps", "0.25", "--fold-share", "0.25")
-FOLD_SHARES = {"full-tenth": "0.1", "full-half": "0.5", "full-end": "1"}
+SHORT = (*TARGET, "--fast", "--no-per-mac", "--tighten-steps", "0.25")
 
 ARMS = {
     **{how: Arm(PRUNE, LR, (*SHORT, "--narrow", how)) for how in ("no", "rows", "full")},
-    **{
-        name: Arm(PRUNE, LR, (*SHORT, "--narrow", "full", "--fold-share", share)) for name, share in FOLD_SHARES.items()
-    },
     "penalty": Arm(PRUNE, LR, (*SHORT, "--narrow", "full", "--no-proximal")),
 }
 

@@ -34,8 +34,9 @@ from benchmarks.training_cost_figures import (
     paired_ratio,
     whole_runs,
 )
-from rr import ResRepConfig, ResRepPruner, param_groups, select_forgotten, zero_dead_rows
-from rr.costs import multiples_in_units
+from rr import ResRepConfig, ResRepPruner, paper_config, param_groups
+from rr.graph import LayerKind
+from rr.selection import select_forgotten
 from training.allocator import keep_freed_memory
 
 TARGETS = {"torchvision/resnet50": 0.455}
@@ -80,7 +81,7 @@ class Setting:
     @property
     def config(self) -> ResRepConfig:
         """What the pruner is to do; it updates no masks of itself."""
-        return ResRepConfig(
+        return paper_config(
             flops_target=TARGETS.get(self.model, OTHERS_TARGET),
             exclude=EXCLUDE.get(self.model, ()),
             width_multiple=self.width_multiple,
@@ -139,8 +140,8 @@ def measure(setting: Setting) -> Figures:
             {
                 "progress": progress,
                 "masked": int((~alive).sum()),
-                "taken_out": int(rows.graph.removed.sum()),
-                "macs_ratio": rows.remaining_macs_ratio,
+                "taken_out": int(rows.live.remaining.removed.sum()),
+                "macs_ratio": rows.remaining.macs_ratio,
                 "ms": {name: 1000 * statistics.median(of_round[name] for of_round in times) for name in VARIANTS},
                 "ratios": {name: paired_ratio(times, name) for name in VARIANTS[1:]},
                 "over_floor": {name: paired_ratio(times, name, FLOOR) for name in (ROWS, FULL)},
@@ -161,7 +162,7 @@ def measure(setting: Setting) -> Figures:
     profiles = {name: profile(trainings[name]) for name in (PLAIN, FULL_WIDTH, FULL, FLOOR)}
     figures = {
         **asdict(setting),
-        "flops_target": setting.config.flops_target,
+        "flops_target": setting.config.target.flops,
         "points": points,
         "no_narrowing": paired_ratio(all_times, FULL_WIDTH),
         "over_floor": points[-1]["over_floor"],
@@ -208,7 +209,7 @@ def training_of(variant: str, setting: Setting, *, at_target: bool = False) -> T
         return Training(setting, model)
     config = setting.config
     example = torch.zeros(1, 3, setting.image_size, setting.image_size)
-    config = replace(config, narrow={FULL_WIDTH: "no", FULL: "full"}.get(variant, "rows"))
+    config = config.with_settings(narrow={FULL_WIDTH: "no", FULL: "full"}.get(variant, "rows"))
     pruner = ResRepPruner(model, example, config)
     training = Training(setting, model, pruner)
     if variant == FULL_WIDTH or not at_target:
@@ -225,7 +226,7 @@ class Schedule:
         self.met = pruner.targets[0].met
         self.candidates = np.flatnonzero(pruner.selected)
         self.scores = np.random.default_rng(0).permutation(len(self.candidates)).astype(np.float64)
-        self.multiples = multiples_in_units(self.graph, pruner.config.width_multiple)
+        self.multiples = self.graph.multiples_in_units(pruner.config.selection.width_multiple)
         self.most = self._forgotten(len(self.candidates))[1]
 
     def alive_at(self, progress: float) -> np.ndarray:
@@ -249,7 +250,7 @@ def kill(training: Training, alive: np.ndarray) -> float:
     """
     mask(training.pruner, alive)
     taken = seconds(training.pruner.narrow)
-    if training.pruner.config.narrow == "full":
+    if training.pruner.config.narrowing.mode == "full":
         training.step()
         taken += seconds(training.pruner.narrow)
     return taken
@@ -259,7 +260,7 @@ def mask(pruner: ResRepPruner, alive: np.ndarray) -> None:
     """Mask all but the units of `alive`, and set their compactor rows to zero, as if they had died."""
     for site in pruner.sites:
         pruner.compactors[site.host].mask.copy_(torch.from_numpy(alive[site.units]))
-    zero_dead_rows(pruner.model, pruner.graph, alive)
+    pruner.live.zero_dead_rows(alive)
 
 
 def narrow_plain(pruner: ResRepPruner) -> nn.Module:
@@ -267,11 +268,11 @@ def narrow_plain(pruner: ResRepPruner) -> nn.Module:
     slim = pruner.convert(prove=False)
     modules = dict(pruner.model.named_modules())
     for layer in pruner.graph.layers.values():
-        if not layer.has_width or layer.norm is None:
+        if not layer.kind.has_width or layer.norm is None:
             continue
         narrow, norm = slim.get_submodule(layer.name), modules[layer.norm]
-        width = narrow.out_features if layer.kind == "linear" else narrow.out_channels
-        fresh = (nn.BatchNorm1d if layer.kind == "linear" else nn.BatchNorm2d)(width, norm.eps, norm.momentum)
+        width = narrow.out_features if layer.kind is LayerKind.LINEAR else narrow.out_channels
+        fresh = (nn.BatchNorm1d if layer.kind is LayerKind.LINEAR else nn.BatchNorm2d)(width, norm.eps, norm.momentum)
         left = slim.get_submodule(layer.norm)  # an activation that the BN module runs itself, or nothing
         owner, _, name = layer.norm.rpartition(".")
         setattr(slim.get_submodule(owner), name, fresh if isinstance(left, nn.Identity) else nn.Sequential(fresh, left))

@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 
 from examples import digits
-from rr import ResRepConfig, ResRepPruner
+from rr import ResRepPruner, paper_config
 
 epochs = digits.options(__doc__, epochs=20).parse_args().epochs
 train, test = digits.load_data()
 model = digits.trained_network(train)
 before = digits.accuracy(model, test)
 
-pruner = ResRepPruner(model, train[0][:2], ResRepConfig(flops_target=0.5, **digits.SHORT_RUN))
+pruner = ResRepPruner(model, train[0][:2], paper_config(flops_target=0.5, **digits.SHORT_RUN))
 parameters = dict(model.named_parameters())  # the compactors are among them
 decayed = [name for name, parameter in parameters.items() if parameter.dim() > 1 and "compactor" not in name]
 groups = [
@@ -36,7 +36,7 @@ for epoch in range(epochs):
         loss.backward()
         optimizer.step()
         scheduler.step()
-    print(f"epoch {epoch}: loss {loss.item():.6f}, {pruner.masked_macs_ratio:.4f} of the MACs not masked")
+    print(f"epoch {epoch}: loss {loss.item():.6f}, {pruner.unmasked.macs_ratio:.4f} of the MACs not masked")
 
 slim = pruner.convert()
 digits.show(pruner.report, before, digits.accuracy(model, test), digits.accuracy(slim, test))

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from examples import digits
-from rr import ResRepConfig, ResRepPruner
+from rr import ResRepPruner, paper_config
 
 parser = digits.options(__doc__, epochs=20)
 parser.add_argument("--init-scale", type=float, default=2.0**16, help="the gradient scaler's first scale")
@@ -19,7 +19,7 @@ train, test = digits.load_data(device)
 model = digits.trained_network(train)
 before = digits.accuracy(model, test)
 
-pruner = ResRepPruner(model, train[0][:2], ResRepConfig(flops_target=0.5, **digits.SHORT_RUN))
+pruner = ResRepPruner(model, train[0][:2], paper_config(flops_target=0.5, **digits.SHORT_RUN))
 optimizer = torch.optim.SGD(pruner.param_groups(lr=0.05))
 pruner.attach(optimizer)
 
@@ -37,7 +37,7 @@ for epoch in range(options.epochs):
         scaler.step(optimizer)  # a step that it skips for infinite gradients isn't counted by the pruner
         scaler.update()
         scheduler.step()
-    print(f"epoch {epoch}: loss {loss.item():.6f}, {pruner.masked_macs_ratio:.4f} of the MACs not masked")
+    print(f"epoch {epoch}: loss {loss.item():.6f}, {pruner.unmasked.macs_ratio:.4f} of the MACs not masked")
 
 slim = pruner.convert()
 digits.show(pruner.report, before, digits.accuracy(model, test), digits.accuracy(slim, test))

@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from examples import digits
-from rr import ResRepConfig, ResRepPruner
+from rr import ResRepPruner, paper_config
 
 epochs = digits.options(__doc__, epochs=20).parse_args().epochs
 train, test = digits.load_data()
 model = digits.trained_network(train)
 before = digits.accuracy(model, test)
 
-pruner = ResRepPruner(model, train[0][:2], ResRepConfig(flops_target=0.5, **digits.SHORT_RUN))
+pruner = ResRepPruner(model, train[0][:2], paper_config(flops_target=0.5, **digits.SHORT_RUN))
 optimizer = torch.optim.SGD(pruner.param_groups(lr=0.05))
 pruner.attach(optimizer)
 
@@ -36,7 +36,7 @@ for epoch in range(epochs):
     for images, labels in digits.batches(train, epoch):
         loss = optimizer.step(partial(loss_and_gradients, images, labels))  # hooks act when that has made gradients
         scheduler.step()
-    print(f"epoch {epoch}: loss {loss.item():.6f}, {pruner.masked_macs_ratio:.4f} of the MACs not masked")
+    print(f"epoch {epoch}: loss {loss.item():.6f}, {pruner.unmasked.macs_ratio:.4f} of the MACs not masked")
 
 slim = pruner.convert()
 digits.show(pruner.report, before, digits.accuracy(model, test), digits.accuracy(slim, test))

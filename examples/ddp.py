@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from examples import digits
-from rr import ResRepConfig, ResRepPruner
+from rr import ResRepPruner, paper_config
 
 epochs = digits.options(__doc__, epochs=20).parse_args().epochs
 device = f"cuda:{os.environ['LOCAL_RANK']}" if torch.cuda.is_available() else "cpu"
@@ -25,7 +25,7 @@ train, test = digits.load_data(device)
 model = digits.trained_network(train)
 before = digits.accuracy(model, test)
 
-pruner = ResRepPruner(model, train[0][:2], ResRepConfig(flops_target=0.5, **digits.SHORT_RUN))
+pruner = ResRepPruner(model, train[0][:2], paper_config(flops_target=0.5, **digits.SHORT_RUN))
 optimizer = torch.optim.SGD(pruner.param_groups(lr=0.05))
 pruner.attach(optimizer)
 
@@ -40,7 +40,7 @@ for epoch in range(epochs):
         optimizer.step()
         scheduler.step()
 
-print(f"rank {rank}: loss {loss.item():.6f}, masked units {np.flatnonzero(~pruner.masked_alive()).tolist()}")
+print(f"rank {rank}: loss {loss.item():.6f}, masked units {np.flatnonzero(~pruner.unmasked.alive).tolist()}")
 if rank == 0:
     slim = pruner.convert()
     digits.show(pruner.report, before, digits.accuracy(model, test), digits.accuracy(slim, test))

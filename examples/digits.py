@@ -15,7 +15,7 @@ from rr import ConversionReport
 Data = tuple[Tensor, Tensor]  # images [N, 1, 8, 8], labels [N]
 
 # The paper's settings are for hundreds of thousands of steps. These runs take 440, so everything must go faster.
-SHORT_RUN = {"penalty": 0.01, "mask_interval": 10, "begin_granularity": 6, "compactor_momentum": 0.9}
+SHORT_RUN = {"penalty": 0.01, "mask_interval": 10, "rows_per_update": 6, "compactor_momentum": 0.9}
 
 
 class Block(nn.Module):

@@ -2,8 +2,8 @@
 
     python -m examples.ema
 
-The average is a copy of the model, compactors included, so it converts like the model. Its rows lag behind: those that
-are at 0 in the model are still a little over it in the average, and have to be set to 0 there as well.
+The average is a copy of the model, compactors included. Its rows lag behind: those that are at 0 in the model are still
+a little over it in the average. `pruner.convert(average)` leaves out of it what the model has lost.
 """
 
 import torch
@@ -11,14 +11,14 @@ import torch.nn.functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from examples import digits
-from rr import ResRepConfig, ResRepPruner, convert, zero_dead_rows
+from rr import ResRepPruner, paper_config
 
 epochs = digits.options(__doc__, epochs=20).parse_args().epochs
 train, test = digits.load_data()
 model = digits.trained_network(train)
 before = digits.accuracy(model, test)
 
-pruner = ResRepPruner(model, train[0][:2], ResRepConfig(flops_target=0.5, **digits.SHORT_RUN))
+pruner = ResRepPruner(model, train[0][:2], paper_config(flops_target=0.5, **digits.SHORT_RUN))
 optimizer = torch.optim.SGD(pruner.param_groups(lr=0.05))
 pruner.attach(optimizer)
 
@@ -33,10 +33,8 @@ for epoch in range(epochs):
         optimizer.step()
         average.update_parameters(model)
         scheduler.step()
-    print(f"epoch {epoch}: loss {loss.item():.6f}, {pruner.masked_macs_ratio:.4f} of the MACs not masked")
+    print(f"epoch {epoch}: loss {loss.item():.6f}, {pruner.unmasked.macs_ratio:.4f} of the MACs not masked")
 
-_, lagging = convert(average.module, pruner.graph, train[0][:2])
-print(f"the average as it is: {lagging.macs_ratio:.4f} of the MACs; accuracy {digits.accuracy(average, test):.2%}")
-zero_dead_rows(average.module, pruner.graph, pruner.remaining_alive())
-slim, report = convert(average.module, pruner.graph, train[0][:2])
-digits.show(report, before, digits.accuracy(average, test), digits.accuracy(slim, test))
+slim = pruner.convert(average)
+print(f"what the average lags behind in what is gone changes its outputs by {pruner.report.cut_difference:.1e}")
+digits.show(pruner.report, before, digits.accuracy(average, test), digits.accuracy(slim, test))

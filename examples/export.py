@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from examples import digits
-from rr import ResRepConfig, ResRepPruner
+from rr import ResRepPruner, paper_config
 
 parser = digits.options(__doc__, epochs=20)
 parser.add_argument("file", type=Path, help="the file to write")
@@ -19,7 +19,7 @@ train, test = digits.load_data()
 model = digits.trained_network(train)
 before = digits.accuracy(model, test)
 
-pruner = ResRepPruner(model, train[0][:2], ResRepConfig(flops_target=0.5, **digits.SHORT_RUN))
+pruner = ResRepPruner(model, train[0][:2], paper_config(flops_target=0.5, **digits.SHORT_RUN))
 optimizer = torch.optim.SGD(pruner.param_groups(lr=0.05))
 pruner.attach(optimizer)
 

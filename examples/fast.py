@@ -34,7 +34,9 @@ for epoch in range(epochs):
         if pruner.narrow_is_due:
             pruner.narrow()
     numbers = sum(parameter.numel() for parameter in model.parameters())
-    print(f"epoch {epoch}: loss {loss.item():.6f}, {pruner.masked_macs_ratio:.4f} of the MACs, {numbers:,} parameters")
+    print(
+        f"epoch {epoch}: loss {loss.item():.6f}, {pruner.unmasked.macs_ratio:.4f} of the MACs, {numbers:,} parameters"
+    )
 
 slim = pruner.convert()
 digits.show(pruner.report, before, digits.accuracy(model, test), digits.accuracy(slim, test))

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from examples import digits
-from rr import ResRepConfig, ResRepPruner
+from rr import ResRepPruner, paper_config
 
 epochs = digits.options(__doc__, epochs=20).parse_args().epochs
 train, test = digits.load_data()
@@ -24,7 +24,7 @@ model.stem.requires_grad_(False)
 model.blocks[0].requires_grad_(False)
 frozen = {name: parameter.clone() for name, parameter in model.named_parameters() if not parameter.requires_grad}
 
-settings = ResRepConfig(flops_target=0.5, exclude=("stem*",), **digits.SHORT_RUN)  # blocks[0] is pruned all the same
+settings = paper_config(flops_target=0.5, exclude=("stem*",), **digits.SHORT_RUN)  # blocks[0] is pruned all the same
 pruner = ResRepPruner(model, train[0][:2], settings)
 optimizer = torch.optim.SGD(pruner.param_groups(lr=0.05))  # leaves out what is frozen
 pruner.attach(optimizer)
@@ -40,7 +40,7 @@ for epoch in range(epochs):
         loss.backward()
         optimizer.step()
         scheduler.step()
-    print(f"epoch {epoch}: loss {loss.item():.6f}, {pruner.masked_macs_ratio:.4f} of the MACs not masked")
+    print(f"epoch {epoch}: loss {loss.item():.6f}, {pruner.unmasked.macs_ratio:.4f} of the MACs not masked")
 
 unchanged = sum(torch.equal(model.get_parameter(name), value) for name, value in frozen.items())
 print(f"frozen: {unchanged} of {len(frozen)} tensors are what they were")

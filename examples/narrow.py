@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from examples import digits
-from rr import ResRepConfig, ResRepPruner
+from rr import ResRepPruner, paper_config
 
 epochs = digits.options(__doc__, epochs=20).parse_args().epochs
 train, test = digits.load_data()
 model = digits.trained_network(train)
 before = digits.accuracy(model, test)
 
-settings = ResRepConfig(flops_target=0.5, narrow="full", proximal=True, **digits.SHORT_RUN)
+settings = paper_config(flops_target=0.5, narrow="full", proximal=True, **digits.SHORT_RUN)
 pruner = ResRepPruner(model, train[0][:2], settings)
 optimizer = torch.optim.SGD(pruner.param_groups(lr=0.05))
 pruner.attach(optimizer)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from examples import digits
-from rr import ResRepConfig, ResRepPruner
+from rr import ResRepPruner, paper_config
 
 epochs = digits.options(__doc__, epochs=20).parse_args().epochs
 train, test = digits.load_data()
@@ -15,7 +15,7 @@ model = digits.trained_network(train)
 before = digits.accuracy(model, test)
 
 # Compactors are in from here on; the model computes what it did. The hooks on the optimiser do the rest.
-pruner = ResRepPruner(model, train[0][:2], ResRepConfig(flops_target=0.5, **digits.SHORT_RUN))
+pruner = ResRepPruner(model, train[0][:2], paper_config(flops_target=0.5, **digits.SHORT_RUN))
 optimizer = torch.optim.SGD(pruner.param_groups(lr=0.05, momentum=0.9, weight_decay=1e-4))
 pruner.attach(optimizer)
 
@@ -30,7 +30,7 @@ for epoch in range(epochs):
         loss.backward()
         optimizer.step()
         scheduler.step()
-    print(f"epoch {epoch}: loss {loss.item():.6f}, {pruner.masked_macs_ratio:.4f} of the MACs not masked")
+    print(f"epoch {epoch}: loss {loss.item():.6f}, {pruner.unmasked.macs_ratio:.4f} of the MACs not masked")
 
 slim = pruner.convert()  # a plain network without BN or compactors, proven equal
 digits.show(pruner.report, before, digits.accuracy(model, test), digits.accuracy(slim, test))

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from examples import digits
-from rr import ResRepConfig, ResRepPruner
+from rr import ResRepPruner, paper_config
 
 parser = digits.options(__doc__, epochs=20)
 parser.add_argument("checkpoint", type=Path, help="written after each epoch; where there is one, the run goes on")
@@ -23,7 +23,7 @@ saved = torch.load(options.checkpoint, weights_only=True) if options.checkpoint.
 model = digits.Net() if saved else digits.trained_network(train)
 before = saved["before"] if saved else digits.accuracy(model, test)
 
-pruner = ResRepPruner(model, train[0][:2], ResRepConfig(flops_target=0.5, **digits.SHORT_RUN))
+pruner = ResRepPruner(model, train[0][:2], paper_config(flops_target=0.5, **digits.SHORT_RUN))
 optimizer = torch.optim.SGD(pruner.param_groups(lr=0.05))
 pruner.attach(optimizer)
 
@@ -40,7 +40,7 @@ for epoch in range(saved["epochs"] if saved else 0, options.stop_after or option
         loss.backward()
         optimizer.step()
         scheduler.step()
-    print(f"epoch {epoch}: loss {loss.item():.6f}, {pruner.masked_macs_ratio:.4f} of the MACs not masked")
+    print(f"epoch {epoch}: loss {loss.item():.6f}, {pruner.unmasked.macs_ratio:.4f} of the MACs not masked")
     states = {name: item.state_dict() for name, item in stateful.items()}
     torch.save({**states, "epochs": epoch + 1, "before": before}, options.checkpoint)
 

@@ -7,3 +7,8 @@ class InputError(ValueError):
     The scripts show it as one line. Whatever else is raised is a fault of the code, the user's or ours, and keeps its
     traceback.
     """
+
+
+def first_line(error: Exception) -> str:
+    """An error's message as far as its first line, its type where it has none."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -9,7 +9,7 @@
     python rr/exp_resrep.py -a src20 --distill 0.5 --temperature 4    # the unpruned network as teacher
 
 The first two are the paper's, as it has them. For every other network the settings are those of a short run
-(`rr/recipes.py`, `fast_config`), as with --fast; --no-fast gives the paper's rule for it. Single options change either.
+(`rr.fast_config`), as with --fast; --no-fast gives the paper's rule for it. Single options change either.
 
 It starts from src56_train/finish.hdf5 (`train_base_model.py -a src56`) or torchvision_res50.hdf5
 (`transform_torchvision.py`), or from --weights: a file (.pth, .pt, .safetensors, .hdf5), or `default` for what
@@ -29,7 +29,7 @@ import logging
 import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +40,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the 
 
 from base_model import model_names, pretrained_weights
 from data import Data
-from rr import ConversionReport, ResRepConfig, ResRepPruner, remove_compactors
-from rr.narrow import full_state
-from rr.recipes import PAPER_NETWORKS, fast_config, resrep_config
+from experiments.recipes import PAPER_NETWORKS, of_this_version, resrep_config
+from rr import ConversionReport, ResRepConfig, ResRepPruner
+from rr.compactors import remove_compactors
 from rr.weights import (
     CONVERTED_WEIGHTS,
     load_network,
@@ -130,7 +130,7 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[Recipe, ResRepConfig, Sta
     fast = arch not in PAPER_NETWORKS if fast is None else fast
     if fast:
         epochs = read_ahead(arguments, "--epochs", type=int)
-        defaults = fast_recipe(arch, dataset, epochs), fast_config(arch), Start(before_mask_epochs=None)
+        defaults = fast_recipe(arch, dataset, epochs), resrep_config(arch, fast=True), Start(before_mask_epochs=None)
     else:
         defaults = resrep_recipe(arch, dataset), resrep_config(arch), Start()
     parser = argparse.ArgumentParser(
@@ -169,7 +169,7 @@ def run(
             downloaded = pretrained_weights(recipe.arch) if downloads else None
         steps_per_epoch = data.steps_per_epoch(recipe.batch_size)
         if start.before_mask_epochs is not None:
-            config = replace(config, before_mask_iters=round(start.before_mask_epochs * steps_per_epoch))
+            config = config.with_settings(warmup_steps=round(start.before_mask_epochs * steps_per_epoch))
         config = config.for_run(recipe.epochs * steps_per_epoch, recipe.lr)
         build = network_builder(recipe.arch, data)
         everything = {**to_plain(recipe), **to_plain(config), **to_plain(start)}
@@ -186,7 +186,9 @@ def run(
         pruner = ResRepPruner(model, example, config)
 
         todo = (
-            prepare(folder, everything, conti_or_fs, default_values(recipe, config, start)) if world.is_first else None
+            prepare(folder, everything, conti_or_fs, default_values(recipe, config, start), of_this_version)
+            if world.is_first
+            else None
         )
         todo = broadcast_object(world, todo)
         if teacher is not None and todo is RunState.RESUME:
@@ -201,7 +203,7 @@ def run(
                     log,
                     param_groups=lambda _: pruner.param_groups(**recipe.sgd),
                     write_weights=lambda path, network: save_hdf5(
-                        path, full_state(pruner.graph, network.state_dict()), file_attributes(recipe, data)
+                        path, pruner.live.remaining.full_state(network.state_dict()), file_attributes(recipe, data)
                     ),
                     callbacks=[ResRepCallback(pruner)],
                     resume=todo is RunState.RESUME,
@@ -251,16 +253,16 @@ class ResRepCallback(Callback):
     def on_start(self, state: TrainState) -> None:
         self.pruner.attach(state.optimizer)
         state.settled = lambda: self.pruner.settled
-        if self.pruner.config.before_mask_iters == 0:
+        if self.pruner.config.selection.warmup_steps == 0:
             state.save_weights(BEFORE_FIRST_MASK)
 
     def after_step(self, state: TrainState) -> None:
         pruner = self.pruner
-        if state.step == pruner.config.before_mask_iters:
+        if state.step == pruner.config.selection.warmup_steps:
             state.save_weights(BEFORE_FIRST_MASK)
         if pruner.masks_are_due():
-            logger.info("iter %d, unmasked deps %s", state.step, pruner.graph.widths(pruner.masked_alive()))
-        if pruner.config.narrow != "no" and pruner.narrow_is_due and (gone := pruner.narrow()):
+            logger.info("iter %d, unmasked deps %s", state.step, pruner.unmasked.widths)
+        if pruner.narrow_is_due and (gone := pruner.narrow()):
             state.rewrap()
             logger.info("iter %d, %d dead channels taken out of the network", state.step, gone)
             if pruner.retired:
@@ -268,26 +270,26 @@ class ResRepCallback(Callback):
                     "iter %d, pruning is over: the compactors are gone, the narrow network trains on", state.step
                 )
         if state.step % REMAIN_INTERVAL == 0:
-            remain = pruner.graph.widths(pruner.remaining_alive())
+            remaining = pruner.remaining
             logger.info(
                 "iter %d, thres %g, remain deps %s, FLOPs %.6f, params %.6f",
                 state.step,
-                pruner.config.threshold,
-                remain,
-                pruner.remaining_macs_ratio,
-                pruner.remaining_params_ratio,
+                pruner.config.decay.threshold,
+                remaining.widths,
+                remaining.macs_ratio,
+                remaining.params_ratio,
             )
 
     def scalars(self) -> dict[str, float]:
         pruner = self.pruner
-        masked, norms = pruner.masked_alive(), pruner.candidate_norms()
-        widths = zip(pruner.graph.width_names(), pruner.graph.widths(masked), strict=True)
+        unmasked, remaining, norms = pruner.unmasked, pruner.remaining, pruner.candidate_norms()
+        widths = zip(pruner.graph.width_names(), unmasked.widths, strict=True)
         pruned_layers = {site.layer for site in pruner.sites}
         return {
-            "MACs/masked": pruner.masked_macs_ratio,
-            "MACs/remaining": pruner.remaining_macs_ratio,
-            "parameters/masked": pruner.masked_params_ratio,
-            "parameters/remaining": pruner.remaining_params_ratio,
+            "MACs/masked": unmasked.macs_ratio,
+            "MACs/remaining": remaining.macs_ratio,
+            "parameters/masked": unmasked.params_ratio,
+            "parameters/remaining": remaining.params_ratio,
             "norm/min": float(norms.min()),
             "norm/mean": float(norms.mean()),
             "norm/max": float(norms.max()),
@@ -295,7 +297,7 @@ class ResRepCallback(Callback):
         }
 
     def progress(self) -> dict[str, str]:
-        return {"MACs": f"{self.pruner.masked_macs_ratio:.3f}", "left": f"{self.pruner.remaining_macs_ratio:.3f}"}
+        return {"MACs": f"{self.pruner.unmasked.macs_ratio:.3f}", "left": f"{self.pruner.remaining.macs_ratio:.3f}"}
 
     def state_dict(self) -> dict[str, Any]:
         return self.pruner.state_dict()
@@ -308,15 +310,15 @@ def write_converted(pruner: ResRepPruner, folder: Path, attributes: dict[str, st
     """Fold, prove, write; the conversion's report goes into result.json."""
     slim = pruner.convert()
     report: ConversionReport = pruner.report
-    masked = pruner.masked_macs_ratio
-    if report.macs_ratio > masked:
+    unmasked = pruner.unmasked
+    if report.macs_ratio > unmasked.macs_ratio:
         logger.warning(
             "%.4f of the MACs remain, not the %.4f that the masks ask for: masked rows whose norm is still over %g "
             "stay in the converted model, so that nothing is lost. Train longer, or %s.",
             report.macs_ratio,
-            masked,
-            pruner.config.threshold,
-            "lower --death-steps" if pruner.config.death_steps else "raise --penalty",
+            unmasked.macs_ratio,
+            pruner.config.decay.threshold,
+            "raise --penalty" if pruner.config.decay.masked_penalty is None else "lower --death-steps",
         )
     logger.info(
         "converted: %.4f of the MACs, %.4f of the parameters, %d rows dropped; "
@@ -329,7 +331,7 @@ def write_converted(pruner: ResRepPruner, folder: Path, attributes: dict[str, st
     )
     if report.kept_for_width:
         logger.info("%d rows that could be dropped stay, for the widths that were asked for", report.kept_for_width)
-    ratios = {"masked_macs_ratio": masked, "masked_params_ratio": pruner.masked_params_ratio}
+    ratios = {"masked_macs_ratio": unmasked.macs_ratio, "masked_params_ratio": unmasked.params_ratio}
     write_result(folder, {"conversion": {**report.as_dict(), **ratios}})
     save_converted(folder / CONVERTED_WEIGHTS, slim, attributes)  # last: the file says that all is done
 

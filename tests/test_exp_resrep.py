@@ -20,8 +20,9 @@ import pytest
 import torch
 
 from base_model import build_any, build_model, full_widths
-from rr import ChannelGraph, load_converted
-from rr.recipes import fast_config, resrep_config
+from experiments.recipes import resrep_config
+from rr import load_converted
+from rr.graph import ChannelGraph
 from rr.weights import load_network, read_hdf5, save_hdf5
 from training import fast_recipe, read_network, resrep_recipe, to_plain
 
@@ -174,7 +175,7 @@ def test_a_target_for_parameters_and_widths_in_multiples(base_weights: Path, tmp
     assert run.returncode == 0, run.stderr
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     recipe = result["run"]["recipe"]
-    asked = [recipe[name] for name in ("flops_target", "params_target", "width_multiple", "num_at_least")]
+    asked = [recipe[name] for name in ("flops_target", "params_target", "width_multiple", "min_width")]
     assert asked == [None, 0.6, 8, 16]
     conversion = result["conversion"]
     assert conversion["masked_params_ratio"] <= 0.6
@@ -216,7 +217,7 @@ def test_a_short_run_is_the_default_of_other_networks_and_resumes_bit_identicall
     assert run.returncode == 0, run.stderr
     result = json.loads((whole / "result.json").read_text())
     recipe = result["run"]["recipe"]
-    config = fast_config("src20").for_run(92, fast_recipe("src20").lr)
+    config = resrep_config("src20", fast=True).for_run(92, fast_recipe("src20").lr)
     assert {name: recipe[name] for name in to_plain(config)} == to_plain(config)
     assert result["conversion"]["macs_ratio"] <= 0.471
     assert result["conversion"]["macs_ratio"] == result["conversion"]["masked_macs_ratio"]  # what was masked is dead
@@ -264,7 +265,7 @@ def test_which_settings_are_the_default(words: list[str], fast: bool) -> None:
     assert options.fast == fast
     arch, dataset = read_network(words)
     if fast:
-        assert config == fast_config(arch)
+        assert config == resrep_config(arch, fast=True)
         assert recipe == fast_recipe(arch, dataset, 25 if "--epochs" in words else 12)
         assert start.before_mask_epochs is None
     else:
@@ -276,7 +277,7 @@ def test_which_settings_are_the_default(words: list[str], fast: bool) -> None:
 def test_single_options_change_the_settings_of_a_short_run() -> None:
     words = ["-a", "src20", "--tighten-steps", "300", "--before-mask-epochs", "0.5", "--penalty", "1e-5", "--lr", "0.1"]
     recipe, config, start, _ = settings_of(*words)
-    assert config == fast_config("src20", tighten_steps=300, penalty=1e-5)
+    assert config == resrep_config("src20", fast=True).with_settings(tighten_steps=300, penalty=1e-5)
     assert recipe == replace(fast_recipe("src20"), lr=0.1)
     assert start.before_mask_epochs == 0.5
 
@@ -287,8 +288,11 @@ def test_a_run_that_is_older_than_a_setting_can_be_gone_on_with(
     folder = tmp_path / "older"
     shutil.copytree(finished, folder)
     stored = json.loads((folder / "run.json").read_text())
-    newer = {"death_steps", "tighten_steps", "score", "per_mac", "masked_penalty", "narrow", "fold_share"}
-    stored["recipe"] = {name: value for name, value in stored["recipe"].items() if name not in newer}
+    newer = {"death_steps", "tighten_steps", "score", "per_mac", "masked_penalty", "narrow"}
+    older = {"min_width": "num_at_least", "warmup_steps": "before_mask_iters", "rows_per_update": "begin_granularity"}
+    kept = {name: value for name, value in stored["recipe"].items() if name not in newer}
+    stored["recipe"] = {older.get(name, name): value for name, value in kept.items()}
+    stored["recipe"] |= {"compactor_lr_factor": 1.0, "fold_share": 0.25}  # gone since
     (folder / "run.json").write_text(json.dumps(stored))
     options = [*PRUNE, "--base-weights", str(base_weights), "--output-dir", str(folder)]
     tested = run_script(*options, "-c", "continue")
@@ -414,7 +418,7 @@ def test_two_processes(launcher: list[str], narrow: str, base_weights: Path, tmp
         port = free.getsockname()[1]
     command = [sys.executable, *launcher, "--nproc_per_node=2", f"--master_port={port}", str(SCRIPT), *PRUNE]
     command += ["--base-weights", str(base_weights), "--output-dir", str(tmp_path / "run"), "--max-steps", "20"]
-    command += ["--narrow", narrow, "--narrow-threshold", "0.9", "--fold-share", "0.01"]
+    command += ["--narrow", narrow, "--narrow-threshold", "0.9", "--rows-per-update", "4"]
     command += ["--score", "taylor", "--per-mac", "--proximal", "--masked-penalty", "0.1", "--tighten-steps", "10"]
     began = time.perf_counter()
     run = subprocess.run(

@@ -48,8 +48,8 @@ from benchmarks.study_results import (
     table,
 )
 from data import Data, load_data
+from rr import Share, fast_config
 from rr.exp_resrep import parse_arguments
-from rr.recipes import fast_config
 from rr.weights import read_hdf5, save_hdf5
 from training import Paired, Recipe, TrainState, count_macs, loop, to_plain
 
@@ -460,14 +460,12 @@ def test_each_arm_of_the_settings_changes_one_of_them() -> None:
 
 
 def test_the_arms_of_narrowing_differ_in_nothing_else() -> None:
-    ours, found = fast_config("src20", flops_target=0.47, per_mac=False, tighten_steps=0.25), {}
+    ours, found = fast_config(flops_target=0.47, per_mac=False, tighten_steps=Share(0.25)), {}
     for name, arm in narrowing_accuracy.ARMS.items():
         _, config, _, _ = parse_arguments([*NETWORK, *studies.COMMON, *arm.options])
-        found[name] = (config.narrow, config.fold_share, config.proximal)
-        assert replace(config, narrow=ours.narrow, fold_share=ours.fold_share, proximal=ours.proximal) == ours
-    assert found["full-end"] == (ours.narrow, ours.fold_share, ours.proximal)
-    assert len(set(found.values())) == len(found)
-    assert found["penalty"][2] is False
+        found[name] = (config.narrowing.mode, config.decay.proximal)
+        assert config.with_settings(narrow="full", proximal=True) == ours
+    assert found == {"no": ("no", True), "rows": ("rows", True), "full": ("full", True), "penalty": ("full", False)}
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from benchmarks.training_cost_figures import (
     whole_runs,
 )
 from benchmarks.training_cost_steps import Schedule, Setting, mask, narrow_plain, training_of
-from rr import find_compactors
+from rr.compactors import find_compactors
 
 TINY = Setting("src20", "float32", batch=2, image_size=16)
 SILENT_UNITS_LEAVE_CONSTANTS = Setting("torchvision/mobilenet_v2", "float32", batch=2, image_size=32)
@@ -110,8 +110,8 @@ def test_at_full_width_the_floor_is_the_plain_network(setting: Setting) -> None:
 def test_at_the_target_the_variants_have_its_widths(setting: Setting) -> None:
     full = training_of(FULL_WIDTH, setting)
     rows, folded, floor = (training_of(variant, setting, at_target=True) for variant in (ROWS, FULL, FLOOR))
-    assert setting.config.flops_target - 0.05 < rows.pruner.remaining_macs_ratio <= setting.config.flops_target
-    assert rows.pruner.graph.removed.sum() == (~rows.pruner.remaining_alive()).sum() > 0
+    assert setting.config.target.flops - 0.05 < rows.pruner.remaining.macs_ratio <= setting.config.target.flops
+    assert rows.pruner.live.remaining.removed.sum() == (~rows.pruner.remaining.alive).sum() > 0
     assert all((compactor.mask == 1).all() for compactor in find_compactors(rows.model).values())
     assert not find_compactors(floor.model)
     assert find_compactors(full.model)

@@ -19,9 +19,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the checkout without PYTHONPATH
 
+import rr
 from base_model import build_any, model_info, model_names
-from rr import ChannelGraph
-from rr.rehearsal import rehearse
+from rr.conversion import rehearse
+from rr.graph import ChannelGraph
 from training import exit_on_bad_input
 
 
@@ -48,8 +49,8 @@ def explain(name: str, image_size: int | None, in_channels: int | None) -> None:
     channels = in_channels or (known.in_channels if known else 3)
     model, images = build_any(name, in_channels=channels, image_size=size).eval(), torch.zeros(1, channels, size, size)
     graph = ChannelGraph(model, images)
-    rehearse(model, graph, images, graph.prunable)
-    print(graph.explain())
+    graph = rehearse(model, graph, images, graph.prunable)
+    print(rr.explain(graph))
     full = np.ones(graph.num_units, dtype=bool)
     print(f"\n{name} at {channels} x {size} x {size}: {graph.macs(full):,} MACs")
     units = f"{graph.prunable.sum():,} of {graph.num_units:,} units"

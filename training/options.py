@@ -1,69 +1,70 @@
-"""Frozen dataclasses as command lines: each field is an option, its value on a ready instance the default.
+"""Frozen dataclasses as command lines: each setting is an option, its value on a ready instance the default.
 
     parser = argparse.ArgumentParser(allow_abbrev=False)
     add_options(parser, recipe)                       # any number of instances, of any dataclasses
     recipe = from_options(parser.parse_args(), recipe)
 
-A field's metadata may hold `help`, `choices`, `flags` (short names, ('-a',)) and `option` (False: no option).
+A field's metadata may hold `help`, `choices`, `flags` (short names, ('-a',)), `option` (False: no option), and what
+`rr.settings` knows: `name` and `aliases`, by which an option is called as well.
 """
 
 import argparse
 import dataclasses
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
+
+from rr.settings import Setting, Share, changed, flat, settings_of
 
 T = TypeVar("T")
 
 
 def add_options(parser: argparse.ArgumentParser, *recipes: Any) -> None:
-    """Add one option per field of each dataclass instance; `batch_size` becomes `--batch-size`, default its value.
+    """Add one option per setting of each dataclass instance; `batch_size` becomes `--batch-size`, default its value.
 
     bool: `--amp` and `--no-amp`. tuple: any number of values. Optional: the word `none` stands for None.
-    Raises ValueError if two instances share a field, since one option couldn't serve both.
+    Raises ValueError if two instances share a setting, since one option couldn't serve both.
     """
     taken: dict[str, str] = {}
+    groups: dict[str, Any] = {}
     for recipe in recipes:
-        name = type(recipe).__name__
-        group = parser.add_argument_group(name)
-        for field, kind in _option_fields(recipe):
-            if field.name in taken:
+        for setting in _options(recipe):
+            if setting.name in taken:
                 raise ValueError(
-                    f"{taken[field.name]} and {name} both have a field '{field.name}': rename one, "
+                    f"{taken[setting.name]} and {setting.topic} both have a field '{setting.name}': rename one, "
                     "or give one metadata={'option': False}"
                 )
-            taken[field.name] = name
-            flags = (*field.metadata.get("flags", ()), "--" + field.name.replace("_", "-"))
-            default = getattr(recipe, field.name)
-            group.add_argument(
-                *flags,
-                dest=field.name,
-                default=default,
-                help=_help(field, default),
-                **_argument_settings(field, kind),
+            taken[setting.name] = setting.topic
+            if setting.topic not in groups:
+                groups[setting.topic] = parser.add_argument_group(setting.topic)
+            metadata = setting.field.metadata
+            names = ("--" + name.replace("_", "-") for name in (setting.name, *setting.aliases))
+            groups[setting.topic].add_argument(
+                *metadata.get("flags", ()),
+                *names,
+                dest=setting.name,
+                default=setting.value,
+                help=_help(metadata, setting.value),
+                **_argument_settings(metadata, setting.kind),
             )
 
 
 def from_options(options: argparse.Namespace, recipe: T) -> T:
-    """The recipe with the options' values in place of its own; fields without an option keep theirs."""
-    values = {}
-    for field, _ in _option_fields(recipe):
-        value = getattr(options, field.name)
-        values[field.name] = tuple(value) if isinstance(value, list) else value
-    return dataclasses.replace(recipe, **values)
+    """The recipe with the options' values in place of its own; settings without an option keep theirs."""
+    values = {setting.name: getattr(options, setting.name) for setting in _options(recipe)}
+    return changed(recipe, **{n: tuple(value) if isinstance(value, list) else value for n, value in values.items()})
 
 
 def to_plain(recipe: Any) -> dict[str, Any]:
-    """The fields as a dict of plain values, equal to what JSON gives back (tuples become lists)."""
-    fields = dataclasses.asdict(recipe)
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
+    """The settings as a dict of plain values, equal to what JSON gives back (tuples become lists)."""
+    return flat(recipe)
 
 
 def default_values(*recipes: Any) -> dict[str, Any]:
-    """What the fields of these instances' classes are where nobody says otherwise, as `to_plain` gives it."""
-    fields = [field for recipe in recipes for field in dataclasses.fields(recipe)]
-    values = {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
+    """What the settings of these instances' classes are where nobody says otherwise, as `to_plain` gives it."""
+    settings = [setting for recipe in recipes for setting in settings_of(recipe)]
+    values = {s.name: s.field.default for s in settings if s.field.default is not dataclasses.MISSING}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
@@ -85,55 +86,60 @@ def check_choices(recipe: Any) -> None:
             raise ValueError(f"{field.name} is '{value}': choose from {', '.join(map(str, choices))}")
 
 
-def _option_fields(recipe: Any) -> list[tuple[dataclasses.Field, Any]]:
-    hints = typing.get_type_hints(type(recipe))
-    fields = [field for field in dataclasses.fields(recipe) if field.metadata.get("option", True)]
-    return [(field, hints[field.name]) for field in fields]
+def _options(recipe: Any) -> list[Setting]:
+    return [setting for setting in settings_of(recipe) if setting.field.metadata.get("option", True)]
 
 
-def _argument_settings(field: dataclasses.Field, kind: Any) -> dict[str, Any]:
+def _argument_settings(metadata: Mapping[str, Any], kind: Any) -> dict[str, Any]:
     if kind is bool:
         return {"action": argparse.BooleanOptionalAction}
     if typing.get_origin(kind) is tuple:
-        return {"nargs": "*", "type": typing.get_args(kind)[0]}
+        return {"nargs": "*", "type": _reader(typing.get_args(kind)[0])}
     settings: dict[str, Any] = {"type": _reader(kind)}
-    if choices := field.metadata.get("choices"):
+    if choices := metadata.get("choices"):
         settings["choices"] = choices
     return settings
 
 
 def _reader(kind: Any) -> Callable[[str], Any]:
-    """What turns an option's text into a value of this type: int, float, str, int | float, or one of them `| None`."""
+    """What turns an option's text into a value: int, float, str, Share, int | Share, or one of them `| None`."""
+    if kind is Share:
+        return _share
     if typing.get_origin(kind) not in (types.UnionType, typing.Union):
         assert kind in (int, float, str), f"no option can be made for a field of type {kind}"
         return kind
-    if set(typing.get_args(kind)) == {int, float}:
-        return _number
+    if set(typing.get_args(kind)) == {int, Share}:
+        return _steps
     (inner,) = (part for part in typing.get_args(kind) if part is not type(None))
+    read_inner = _reader(inner)
 
     def read(text: str) -> Any:
-        return None if text == "none" else inner(text)
+        return None if text == "none" else read_inner(text)
 
     read.__name__ = inner.__name__  # argparse names the type in its messages
     return read
 
 
-def _number(text: str) -> int | float:
-    """An int where it is a whole number, so that a recipe is written the same whichever way it was typed."""
-    value = float(text)
-    return int(value) if value.is_integer() else value
+def _share(text: str) -> Share:
+    return Share.read(text)
 
 
-_number.__name__ = "number"
+def _steps(text: str) -> int | Share:
+    """A whole number, or a share: `1%`, or a number under 1 with a point in it."""
+    return int(text) if text.strip().lstrip("+-").isdigit() else Share.read(text)
 
 
-def _help(field: dataclasses.Field, default: Any) -> str:
-    text = str(field.metadata.get("help", ""))
-    shown = (
-        " ".join(map(str, default)) or "none"
-        if isinstance(default, tuple)
-        else str(default).lower()
-        if default is None
-        else default
-    )
+_share.__name__ = "share"
+_steps.__name__ = "number of steps, or share,"
+
+
+def _help(metadata: Mapping[str, Any], default: Any) -> str:
+    text = str(metadata.get("help", ""))
+    shown = " ".join(map(_shown, default)) or "none" if isinstance(default, tuple) else _shown(default)
     return f"{text} (default: {shown})".replace("%", "%%").strip()
+
+
+def _shown(default: Any) -> str:
+    if isinstance(default, Share):
+        return f"{100 * default:g}%"
+    return "none" if default is None else str(default)

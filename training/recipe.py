@@ -119,7 +119,7 @@ class Recipe:
 
     @property
     def sgd(self) -> dict[str, float]:
-        """What parameter groups are made with: `rr.param_groups(model, **recipe.sgd)`."""
+        """What parameter groups are made with: `rr.parameter_groups(model, **recipe.sgd)`."""
         names = ("lr", "momentum", "weight_decay", "bias_lr_factor")
         return {name: getattr(self, name) for name in names}
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 import shutil
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -39,10 +40,12 @@ def prepare(
     recipe: dict[str, Any],
     conti_or_fs: str | None = None,
     defaults: dict[str, Any] | None = None,
+    translate: Callable[[dict[str, Any]], dict[str, Any]] = dict,
 ) -> RunState:
     """Decide what to do in `folder` with this recipe (all fields, plain values); start from scratch in a clean one.
 
     defaults: what a setting was in a run that is older than the setting, so that such runs can be gone on with
+    translate: makes settings of this version of those that an older run has
 
     Nothing but a run's own files is ever deleted, and only for 'fs' or where the run had no checkpoint yet. Call it on
     rank 0 alone. Raises ValueError where the folder holds an unfinished run and `conti_or_fs` doesn't say what to do
@@ -63,7 +66,7 @@ def prepare(
     if not finished and not (folder / LATEST).exists():  # new, or stopped before there was anything to keep
         _clear(folder)
         return RunState.START
-    differing = _differences({**(defaults or {}), **stored}, recipe) if stored is not None else []
+    differing = _differences({**(defaults or {}), **translate(stored)}, recipe) if stored is not None else []
     if differing:
         raise ValueError(
             f"{folder} holds a run of another recipe ({'; '.join(differing)}): "

@@ -1,4 +1,4 @@
-"""The compactor layer, and how it is put behind a layer of anyone's network."""
+"""The compactor layer, how it is put behind a layer of anyone's network, and what each step does with its rows."""
 
 from rr.compactors.compactor import (
     CHILD,
@@ -10,12 +10,17 @@ from rr.compactors.compactor import (
     insert_compactors,
     remove_compactors,
 )
+from rr.compactors.hooks import StepHooks, check_loop
+from rr.compactors.rows import CompactorRows
 
 __all__ = [
     "CHILD",
     "MASK_SUFFIX",
     "WEIGHT_SUFFIX",
     "Compactor",
+    "CompactorRows",
+    "StepHooks",
+    "check_loop",
     "compactors_bypassed",
     "find_compactors",
     "insert_compactors",

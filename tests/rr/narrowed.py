@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -10,9 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from base_model import build_model
-from rr import ResRepConfig, ResRepPruner
-from rr.convert import zero_dead_rows
+from rr import ResRepPruner, paper_config
+from rr.narrowing.refold import outputs_of_layer, refold, refoldable
+from rr.narrowing.take_out import silent_units
+from rr.narrowing.variance import VarianceMeter
 from tests.rr.networks import Net, conv, generic, head
+from tests.rr.pruners import set_masks
 
 OPTIMIZERS = {
     "SGD": lambda pruner: torch.optim.SGD(pruner.param_groups(lr=0.01, momentum=0.9, weight_decay=1e-3)),
@@ -91,33 +95,38 @@ def pruner_of(
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    config = ResRepConfig(
+    config = paper_config(
         flops_target=0.6,
         layers=layers,
         narrow=narrow,
-        begin_granularity=10**6,
+        rows_per_update=10**6,
         penalty=1e-3,
         compactors=compactors,
     )
     return ResRepPruner(model, torch.randn(2, 3, size, size), config)
 
 
+_SILENT: WeakKeyDictionary[ResRepPruner, np.ndarray] = WeakKeyDictionary()
+
+
 def kill(pruner: ResRepPruner, share: float, seed: int = 0) -> np.ndarray:
     """Mask a share of the units that may be taken out, and set their rows to zero."""
-    alive = pruner.masked_alive()
+    if pruner not in _SILENT:  # known of the full network alone
+        _SILENT[pruner] = silent_units(pruner.graph, pruner.model)
+    alive, silent = pruner.unmasked.alive, _SILENT[pruner]
     for group in pruner.graph.groups:
-        units = group.units[pruner.selected[group.units] & pruner._narrowing.silent[group.units] & alive[group.units]]
+        units = group.units[pruner.selected[group.units] & silent[group.units] & alive[group.units]]
         some = np.random.default_rng(seed).permutation(units)[: int(share * len(units))]
         alive[some] = False
-    pruner._set_masks(alive)
-    zero_dead_rows(pruner.model, pruner.graph, alive)
+    set_masks(pruner, alive)
+    pruner.live.zero_dead_rows(alive)
     return alive
 
 
 def losses(pruner: ResRepPruner, optimizer: torch.optim.Optimizer, size: int, steps: int, seed: int) -> list[float]:
     """Train on random batches; without narrowing, dead rows are set to zero after each step."""
     generator = torch.Generator().manual_seed(seed)
-    alive = pruner.masked_alive()
+    alive = pruner.unmasked.alive
     found = []
     for _ in range(steps):
         images = torch.randn(4, 3, size, size, dtype=torch.float64, generator=generator)
@@ -125,6 +134,34 @@ def losses(pruner: ResRepPruner, optimizer: torch.optim.Optimizer, size: int, st
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        zero_dead_rows(pruner.model, pruner.graph, alive)
+        pruner.live.zero_dead_rows(alive)
         found.append(loss.item())
     return found
+
+
+class Folding:
+    """A fold of all layers with dead outputs, whatever else is still to die: measured from now on, then done."""
+
+    def __init__(self, pruner: ResRepPruner) -> None:
+        self.pruner, live = pruner, pruner.live
+        self.meters = {}
+        for name in refoldable(live):
+            alive, outputs = outputs_of_layer(live, name)
+            if alive < outputs:
+                site = live.graph.sites[name]
+                self.meters[name] = VarianceMeter(live.compactors[site.host], live.remaining.present(site.units))
+
+    def fold(self, *optimizers: torch.optim.Optimizer, also: Sequence[nn.Module] = ()) -> int:
+        """How many outputs went."""
+        live = self.pruner.live
+        gone = sum(outputs - alive for alive, outputs in (outputs_of_layer(live, name) for name in self.meters))
+        variances = {}
+        for name, meter in self.meters.items():
+            variances[name] = meter.mean_of(live.remaining.present(live.graph.sites[name].units))
+            meter.remove()
+        lives = [live, *(live.follower(model) for model in also)]
+        for follower in lives[1:]:
+            follower.zero_dead_rows(live.unit_norms() > 0)
+        refold(lives, variances, self.pruner.example_inputs, [optimizer.state for optimizer in optimizers])
+        torch.compiler.reset()
+        return gone

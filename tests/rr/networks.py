@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from base_model import build_model
-from rr import ChannelGraph, Compactor
-from rr.convert import zero_dead_rows
+from rr.compactors import Compactor
+from rr.graph import ChannelGraph, LiveModel
 
 
 class Net(nn.Module):
@@ -77,7 +77,7 @@ def insert_generic_compactors(
         for compactor in compactors.values():
             weight = compactor.pwc.weight
             weight.copy_(0.5 * weight + torch.randn_like(weight) * weight.shape[1] ** -0.5)
-    zero_dead_rows(model, graph, alive)
+    LiveModel(model, graph).zero_dead_rows(alive)
     return compactors
 
 

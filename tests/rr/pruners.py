@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rr import ResRepConfig, ResRepPruner
+from rr import ResRepPruner, paper_config
 from tests.rr.networks import Net, conv, generic, head, tiny
 
 IMAGES = torch.zeros(1, 1, 8, 8)
@@ -15,7 +16,7 @@ LENIENT = {"flops_target": 0.5, "penalty": 0.01}
 
 def tiny_pruner(**settings: object) -> ResRepPruner:
     torch.manual_seed(0)
-    return ResRepPruner(generic(tiny()), IMAGES, ResRepConfig(**LENIENT | settings))
+    return ResRepPruner(generic(tiny()), IMAGES, paper_config(**LENIENT | settings))
 
 
 def stream_pruner() -> ResRepPruner:
@@ -28,7 +29,7 @@ def stream_pruner() -> ResRepPruner:
 
     torch.manual_seed(0)
     modules = {"a": conv(1, 5), "mid": conv(5, 4), "b": conv(4, 5), "c": conv(5, 5), "fc": nn.Linear(5, 3)}
-    return ResRepPruner(Net(forward, **modules), IMAGES, ResRepConfig(**LENIENT, layers="all"))
+    return ResRepPruner(Net(forward, **modules), IMAGES, paper_config(**LENIENT, layers="all"))
 
 
 def batch(seed: int, size: int = 8) -> tuple[Tensor, Tensor]:
@@ -71,7 +72,7 @@ def wide_pruner(seed: int = 0, **settings: object) -> ResRepPruner:
     torch.manual_seed(seed)
     modules = {"a": conv(1, 40), "b": conv(40, 20), "c": conv(20, 6), "fc": nn.Linear(6, 3)}
     model = Net(lambda net, x: head(net, F.relu(net.c(F.relu(net.b(F.relu(net.a(x))))))), **modules)
-    pruner = ResRepPruner(model, IMAGES, ResRepConfig(**LENIENT | settings))
+    pruner = ResRepPruner(model, IMAGES, paper_config(**LENIENT | settings))
     with torch.no_grad():
         for compactor in pruner.compactors.values():
             compactor.pwc.weight.mul_(torch.rand(len(compactor.mask), 1, 1, 1))
@@ -79,4 +80,10 @@ def wide_pruner(seed: int = 0, **settings: object) -> ResRepPruner:
 
 
 def masked_widths(pruner: ResRepPruner) -> list[int]:
-    return pruner.graph.widths(pruner.masked_alive())
+    return pruner.graph.widths(pruner.unmasked.alive)
+
+
+def set_masks(pruner: ResRepPruner, alive: np.ndarray) -> None:
+    """Masks of 0 for the rows of dead units."""
+    for site in pruner.sites:
+        pruner.compactors[site.host].mask.copy_(torch.from_numpy(alive[site.units]))

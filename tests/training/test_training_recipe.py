@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from base_model import model_names
+from rr import Share
 from training import (
     Recipe,
     add_options,
@@ -136,17 +137,21 @@ def test_unknown_options_and_values_exit_with_2(words: list[str]) -> None:
 
 @dataclass(frozen=True)
 class Numbers:
-    steps: int | float = 200
+    steps: int | Share = 200
 
 
-@pytest.mark.parametrize(("text", "value"), [("200", 200), ("200.0", 200), ("2e2", 200), ("0.25", 0.25), ("0", 0)])
-def test_a_number_is_whole_where_it_can_be(text: str, value: float) -> None:
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("200", 200), ("0.25", Share(0.25)), ("25%", Share(0.25)), ("0", 0), ("1", 1), ("100%", Share(1))],
+)
+def test_steps_or_a_share_of_the_run(text: str, value: float) -> None:
     parser = parser_for(Numbers())
     steps = from_options(parser.parse_args(["--steps", text]), Numbers()).steps
     assert (steps, type(steps)) == (value, type(value))
     assert parser.parse_args([]).steps == 200
-    with pytest.raises(SystemExit):
-        parser.parse_args(["--steps", "many"])
+    for wrong in ("many", "150%", "0.0", "-0.1"):
+        with pytest.raises(SystemExit):
+            parser.parse_args(["--steps", wrong])
 
 
 def test_default_values_are_those_of_the_classes() -> None:

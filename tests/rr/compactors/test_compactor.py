@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from base_model import build_model
-from rr import Compactor, find_compactors, insert_compactors, remove_compactors
-from rr.compactors import compactors_bypassed
+from rr.compactors import Compactor, compactors_bypassed, find_compactors, insert_compactors, remove_compactors
 from tests.rr.networks import Net, conv, generic, head, tiny
 
 HOSTS = {"1": 6, "4": 8}

@@ -15,7 +15,9 @@ import torch
 from torch import nn
 
 from base_model import build_model
-from rr import convert, find_compactors
+from rr.compactors import find_compactors
+from rr.conversion import convert
+from rr.graph import LiveModel
 from rr.weights import (
     load_converted,
     load_network,
@@ -187,7 +189,7 @@ def test_every_kind_of_network_comes_back(traced: Networks, tmp_path: Path) -> N
     selected = graph.select("all")
     compactors = insert_generic_compactors(trained, graph, selected, random_alive(graph, selected, 0.5))
     next(iter(compactors.values())).mask[3] = 0
-    slim, report = convert(trained, graph, images)
+    slim, report = convert(LiveModel(trained, graph), images)
     attributes = {"arch": "src20", "num_classes": 10}
     save_hdf5(tmp_path / "base.hdf5", plain.state_dict(), attributes)
     save_hdf5(tmp_path / "training.hdf5", trained.state_dict(), attributes)
@@ -213,7 +215,7 @@ def test_a_converted_network_comes_back_without_this_projects_scripts(traced: Ne
     plain, images, graph = traced["src20"]
     trained = copy.deepcopy(plain)
     insert_generic_compactors(trained, graph, graph.prunable, random_alive(graph, graph.prunable, 0.5))
-    slim, _ = convert(trained, graph, images)
+    slim, _ = convert(LiveModel(trained, graph), images)
     save_converted(tmp_path / "a.hdf5", slim)
     torch.save(slim.state_dict(), tmp_path / "state.pt")
     before = {name: tensor.clone() for name, tensor in trained.state_dict().items()}
@@ -321,7 +323,7 @@ def test_a_classifier_of_another_size_is_left_out_only_where_asked() -> None:
 
 def test_a_converted_file_has_the_originals_names(traced: Networks, tmp_path: Path) -> None:
     plain, images, graph = traced["src20"]
-    slim, report = convert(plain, graph, images)
+    slim, report = convert(LiveModel(plain, graph), images)
     save_converted(tmp_path / "a.hdf5", slim)
     with h5py.File(tmp_path / "a.hdf5") as file:
         convolutions = [name for name in file if name.endswith(".conv.weight")]
@@ -337,7 +339,7 @@ def test_a_converted_file_has_the_originals_names(traced: Networks, tmp_path: Pa
 
 def test_networks_of_other_models_are_refused(traced: Networks, tmp_path: Path) -> None:
     plain, images, graph = traced["src20"]
-    slim, _ = convert(plain, graph, images)
+    slim, _ = convert(LiveModel(plain, graph), images)
     save_hdf5(tmp_path / "base.hdf5", plain.state_dict(), {})
     save_converted(tmp_path / "converted.hdf5", slim)
     save_pth(tmp_path / "other.pth", {"epoch": 3})

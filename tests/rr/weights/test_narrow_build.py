@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from base_model import build_any
-from rr import ChannelGraph, convert
+from rr.conversion import convert
+from rr.graph import ChannelGraph, LiveModel
 from rr.weights import fit_shapes, left_of_norm, load_strict
 from tests.rr.networks import Net, conv, generic, head, insert_generic_compactors, random_alive
 
@@ -21,7 +22,7 @@ def half_dead(model: nn.Module, images: Tensor) -> nn.Module:
     graph = ChannelGraph(model, images)
     trained = copy.deepcopy(model)
     insert_generic_compactors(trained, graph, graph.prunable, random_alive(graph, graph.prunable, 0.5))
-    return convert(trained, graph, images, prove=False)[0]
+    return convert(LiveModel(trained, graph), images, prove=False)[0]
 
 
 def narrow(model: nn.Module, state: dict[str, Tensor]) -> nn.Module:

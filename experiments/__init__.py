@@ -1,0 +1,1 @@
+"""What scripts and benchmarks share: recipes by network, and one way to run them."""

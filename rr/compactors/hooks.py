@@ -1,0 +1,122 @@
+"""The pruner's part in a user's own loop: hooks around each step of the optimiser, and whether the loop can work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from rr.errors import InputError
+from rr.runtime import are_several
+
+
+class StepHooks:
+    """Calls before and after each step of an optimiser.
+
+    Where `step` is handed a closure, that makes the gradients, so `before` is called each time it returns.
+
+    Args:
+        before: is given the optimiser and what the gradients are multiplied by at present.
+        after: is given the optimiser; not called for a step that a fused optimiser left out for infinite gradients.
+    """
+
+    def __init__(
+        self,
+        before: Callable[[torch.optim.Optimizer, Tensor | float], None],
+        after: Callable[[torch.optim.Optimizer], None],
+    ) -> None:
+        self._before, self._after = before, after
+        self._handles: list[RemovableHandle] = []
+
+    def attach(self, optimizer: torch.optim.Optimizer) -> None:
+        """Hook this optimiser, and no other any more: no step is ever penalised twice."""
+        self.remove()
+        self._handles = [
+            optimizer.register_step_pre_hook(self._before_step),
+            optimizer.register_step_post_hook(self._after_step),
+        ]
+
+    def remove(self) -> None:
+        """Leave the optimiser alone."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def _before_step(
+        self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Gradients adjusted, or the arguments of the step with a closure that does it."""
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        if closure is None:
+            self._before(optimizer, _amp_scale(optimizer))
+            return None
+
+        def adjusted() -> Any:
+            loss = closure()
+            self._before(optimizer, _amp_scale(optimizer))
+            return loss
+
+        return (optimizer, adjusted, *args[2:]), {name: value for name, value in kwargs.items() if name != "closure"}
+
+    def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        skipped = getattr(optimizer, "found_inf", None)  # GradScaler's word to a fused optimiser
+        if skipped is None or not skipped:
+            self._after(optimizer)
+
+
+def check_loop(
+    model: nn.Module,
+    hosts: Mapping[str, nn.Module],
+    weights: Sequence[nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """Whether the first step shows that the loop trains the compactors as it should.
+
+    Args:
+        model: the model.
+        hosts: the modules behind which its compactors were put, by name.
+        weights: the compactors' parameters, with their first gradients.
+        optimizer: the one that is about to step.
+
+    Raises:
+        InputError: if their modules have been replaced, they are in half precision, the loss reaches none of them, or
+            the processes of a distributed run have different gradients.
+    """
+    replaced = [host for host, module in hosts.items() if model.get_submodule(host) is not module]
+    if replaced:
+        raise InputError(
+            f"{replaced[0]!r} is another module than when the pruner was built, and its compactor isn't called any "
+            "more: replace modules (SyncBatchNorm.convert_sync_batchnorm) before the pruner is built"
+        )
+    dtype = weights[0].dtype
+    if dtype in (torch.float16, torch.bfloat16):  # steps as small as a row's way to zero has are rounded away
+        raise InputError(
+            f"the compactors are in {str(dtype).removeprefix('torch.')}, in which rows can't shrink to zero: keep "
+            "the model in float32 and run it under torch.autocast"
+        )
+    others = (parameter for group in optimizer.param_groups for parameter in group["params"])
+    if all(weight.grad is None for weight in weights) and any(other.grad is not None for other in others):
+        raise InputError("the loss reaches no compactor: train the very model that the pruner was built on")
+    if are_several() and not _gradients_agree(weights):
+        raise InputError(
+            "the compactors' gradients differ between the processes: wrap the model in DistributedDataParallel after "
+            "the pruner is built, so that it knows of the compactors"
+        )
+
+
+def _gradients_agree(weights: Sequence[nn.Parameter]) -> bool:
+    sums = [0.0 if weight.grad is None else weight.grad.abs().sum() for weight in weights]
+    sums = torch.stack([torch.as_tensor(item).to(weights[0]) for item in sums]).nan_to_num()
+    extremes = torch.stack([sums, -sums])
+    dist.all_reduce(extremes, op=dist.ReduceOp.MAX)
+    return torch.allclose(extremes[0], -extremes[1], rtol=1e-3)
+
+
+def _amp_scale(optimizer: torch.optim.Optimizer) -> Tensor | float:
+    """The factor on the gradients while a fused optimiser unscales within its own step (GradScaler), else 1."""
+    scale = getattr(optimizer, "grad_scale", None)
+    return 1.0 if scale is None else scale

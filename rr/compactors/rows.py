@@ -1,0 +1,147 @@
+"""All rows of all compactors together: their norms, penalty, gradient reset, proximal step and masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from rr.compactors.compactor import Compactor
+from rr.runtime import are_several
+
+# Rows are scaled by this power of two (exactly) before they are squared: norms from 1e-30 to 1e3 neither
+# underflow nor overflow in float32.
+_SCALE = 2.0**50
+_SMALLEST_SCALED_NORM = 1e-20  # below every such norm, and far enough above 0 that nothing over it overflows
+
+# Gradients and weights of each compactor, norms [rows], units [rows], masks [rows]: as `TaylorScores.observe` takes.
+Observer = Callable[[Sequence[Tensor], Sequence[Tensor], Tensor, Tensor, Tensor], None]
+
+
+class CompactorRows:
+    """The rows of several compactors, one after the other.
+
+    A unit that p layers make has p rows, one mask bit and one norm: the root mean square over its rows, so that p = 1
+    is the paper's rule.
+
+    Args:
+        compactors: the compactors.
+        units: of each compactor [D], the unit of each row.
+        selected: [num_units] of bool, the units to prune; rows of others are left alone.
+
+    Attributes:
+        weights: the compactors' parameters.
+    """
+
+    def __init__(self, compactors: Sequence[Compactor], units: Sequence[np.ndarray], selected: np.ndarray) -> None:
+        self._compactors = list(compactors)
+        self.weights: list[nn.Parameter] = [compactor.pwc.weight for compactor in compactors]
+        self._sizes = [len(part) for part in units]
+        self._all_units = np.concatenate(units)
+        self._is_selected = selected[self._all_units]
+        distinct, positions, counts = np.unique(self._all_units, return_inverse=True, return_counts=True)
+        self._share_units = len(distinct) < len(self._all_units)
+        self._positions, self._counts = positions, counts
+        self._put_on_device()
+
+    def _put_on_device(self) -> None:
+        anchor = self.weights[0]
+        self._units = torch.from_numpy(self._all_units).to(anchor.device)
+        self._row_units = torch.from_numpy(self._positions).to(anchor.device)
+        self._unit_rows = torch.from_numpy(self._counts).to(anchor.device, anchor.dtype)
+        self._penalised = torch.from_numpy(self._is_selected).to(anchor.device, anchor.dtype)
+
+    @torch.no_grad()
+    def adjust_gradients(
+        self,
+        penalty: float,
+        masked_penalty: float | None = None,
+        scale: Tensor | float = 1.0,
+        observe: Observer | None = None,
+    ) -> None:
+        """grad(q_i) = m_i dL/dq_i + lambda q_i / |q_i|, in place (0 for a row that is 0; section 3.3).
+
+        A compactor that is frozen at present gets no gradient.
+
+        Args:
+            penalty: lambda.
+            masked_penalty: lambda of masked rows; None: the same.
+            scale: what the gradients are multiplied by at present.
+            observe: is shown the task's gradients before anything is done to them.
+        """
+        weights = self.weights
+        if self._penalised.device != weights[0].device:  # the model was moved since
+            self._put_on_device()
+        for weight in weights:
+            if weight.grad is None:  # not reached by this step's loss
+                weight.grad = torch.zeros_like(weight)
+        scaled = torch._foreach_mul(weights, _SCALE)
+        norms = self._scaled_norms(scaled)
+        masks = [compactor.mask.view(-1, 1, 1, 1) for compactor in self._compactors]
+        flat_masks = torch.cat(masks).flatten()
+        gradients = [weight.grad for weight in weights]
+        if observe is not None:
+            observe(gradients, scaled, norms * scale, self._units, flat_masks)
+        factors = penalty * scale / norms  # [rows]: lambda over the scaled norm
+        if masked_penalty is not None:
+            factors = torch.where(flat_masks == 0, masked_penalty * scale / norms, factors)
+        factors = factors * self._penalised
+        torch._foreach_mul_(gradients, masks)
+        torch._foreach_mul_(scaled, [part.view(-1, 1, 1, 1) for part in factors.split(self._sizes)])
+        torch._foreach_add_(gradients, scaled)
+        for weight in weights:
+            if not weight.requires_grad:  # a penalty without the task's part would only wipe it out
+                weight.grad = None
+
+    @torch.no_grad()
+    def shrink_masked(self, optimizer: torch.optim.Optimizer, penalty: float, momentum: float) -> None:
+        """q_i <- q_i max(0, 1 - t / |q_i|) for masked rows: the proximal step of the penalty.
+
+        t = lr lambda / (1 - m), what the penalty's gradient moves a row by at each step of SGD under momentum m, with
+        the learning rate that the optimiser has for the compactor at present, whatever the optimiser. The gradient
+        overshoots and leaves rows swinging around zero by as much; this ends at zero and stays there.
+
+        Args:
+            optimizer: of the compactors.
+            penalty: lambda.
+            momentum: m.
+        """
+        rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+        norms = self._scaled_norms(torch._foreach_mul(self.weights, _SCALE)) / _SCALE
+        of_weights = [rates.get(id(weight), 0.0) for weight in self.weights]
+        rate = of_weights[0]
+        if any(other is not rate and other != rate for other in of_weights):
+            sizes = zip(of_weights, self._sizes, strict=True)
+            rate = torch.cat([norms.new_full((size,), float(value)) for value, size in sizes])
+        travel = rate * penalty / (1 - momentum)
+        masks = torch.cat([compactor.mask for compactor in self._compactors])
+        kept = torch.where(masks == 0, (1 - travel / norms).clamp_min(0.0), 1.0).split(self._sizes)
+        torch._foreach_mul_(self.weights, [part.view(-1, 1, 1, 1) for part in kept])
+
+    def masked(self, num_units: int) -> np.ndarray:
+        """[num_units] of bool: the units whose mask says forget."""
+        masked = np.zeros(num_units, dtype=bool)
+        bits = torch.cat([compactor.mask for compactor in self._compactors]).detach().cpu().numpy()
+        masked[self._all_units[bits == 0]] = True
+        return masked
+
+    @torch.no_grad()
+    def set_masks(self, alive: np.ndarray) -> None:
+        """Masks of 1 for the rows of `alive` units ([num_units] of bool), 0 for the others; rank 0 decides for all."""
+        anchor = self.weights[0]
+        bits = torch.from_numpy(alive[self._all_units]).to(anchor.device, anchor.dtype)
+        if are_several():
+            dist.broadcast(bits, src=0)  # so the ranks can never part
+        for compactor, part in zip(self._compactors, bits.split(self._sizes), strict=True):
+            compactor.mask.copy_(part)
+
+    def _scaled_norms(self, scaled: Sequence[Tensor]) -> Tensor:
+        """[rows]: the norm of each row's unit, times `_SCALE`, of weights that are multiplied by that."""
+        squares = torch.cat([part.flatten(1).square().sum(1) for part in scaled])
+        if self._share_units:
+            per_unit = squares.new_zeros(self._unit_rows.numel()).index_add_(0, self._row_units, squares)
+            squares = (per_unit / self._unit_rows)[self._row_units]
+        return squares.sqrt().clamp_min(_SMALLEST_SCALED_NORM)

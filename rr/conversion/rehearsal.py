@@ -1,0 +1,121 @@
+"""A conversion before any training, with channels dead at random places: what can't be narrowed is known beforehand.
+
+A trace can't tell a size that the forward computes (`x.shape[1]`) from one that is written into it (`x.view(-1, 400)`,
+`x[:, :24]`). So copies of the network with fewer channels are run, and compared with the full one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from rr.compactors import insert_compactors, remove_compactors
+from rr.conversion.folding import fold
+from rr.conversion.proof import FLOAT64_TOLERANCE, difference_of, exact_copy, inputs_and_outputs, outputs_of
+from rr.errors import first_line
+from rr.graph import ChannelGraph, Group, Inputs, LiveModel
+from rr.graph.vanishing import may_vanish, without_unread
+
+logger = logging.getLogger(__name__)
+
+Failure = Callable[[Sequence[Group]], str | None]
+
+
+def rehearse(
+    model: nn.Module, graph: ChannelGraph, example_inputs: Inputs, selected: np.ndarray, min_width: int = 1
+) -> ChannelGraph:
+    """The graph with what fails, or computes something else, with fewer channels as unprunable, with the reason.
+
+    Args:
+        model: the network; it stays as it is.
+        graph: its graph.
+        example_inputs: what it is called with.
+        selected: [num_units] of bool; every second of them is dead in the rehearsal.
+        min_width: units that each group keeps at least.
+    """
+
+    def every_second(tried: Sequence[Group]) -> np.ndarray:
+        alive = np.ones(graph.num_units, dtype=bool)
+        for group in tried:
+            units = group.units[selected[group.units]]
+            alive[units[1::2][: max(len(group.units) - min_width, 0)]] = False
+        return alive
+
+    failure = _failure(model, graph, example_inputs, selected, every_second)
+    groups = [group for group in graph.groups if selected[group.units].any()]
+    groups.sort(key=lambda group: group.units[0] in graph.counted)
+    suspects = sum(group.units[0] in graph.counted for group in groups)
+    reasons: dict[int, str] = {}
+    for group, reason in _at_fault(groups, failure, suspects):
+        logger.warning("%s stays as wide as it is: %s", ", ".join(group.producers), reason)
+        why = f"{reason}: take sizes from tensors (x.shape[1], x.flatten(1)), not from numbers"
+        reasons |= {int(unit): why for unit in group.units}
+    return graph.with_reasons(reasons)
+
+
+def rehearse_vanishing(
+    model: nn.Module, graph: ChannelGraph, example_inputs: Inputs, selected: np.ndarray
+) -> np.ndarray:
+    """[groups] of bool: the groups of which no unit has to stay (`may_vanish`), as far as the forward stands it."""
+    vanishing = may_vanish(graph, selected)
+    groups = [group for group, vanishes in zip(graph.groups, vanishing, strict=True) if vanishes]
+
+    def without(tried: Sequence[Group]) -> np.ndarray:
+        alive = np.ones(graph.num_units, dtype=bool)
+        for group in tried:
+            alive[group.units] = False
+        return without_unread(graph, alive, selected)
+
+    for group, reason in _at_fault(groups, _failure(model, graph, example_inputs, selected, without)):
+        logger.info("%s keeps a channel: %s", ", ".join(group.producers), reason)
+        vanishing[graph.macs.group_of_unit[group.units]] = False
+    return vanishing
+
+
+def _failure(
+    model: nn.Module,
+    graph: ChannelGraph,
+    example_inputs: Inputs,
+    selected: np.ndarray,
+    alive_without: Callable[[Sequence[Group]], np.ndarray],
+) -> Failure:
+    """A function that converts a copy of `model` for some groups, and says what goes wrong."""
+    full = exact_copy(model)
+    remove_compactors(full)
+    inputs, _ = inputs_and_outputs(full, example_inputs)
+    channels = {site.host: len(site.units) for site in graph.sites_of(selected)}
+    compactors = insert_compactors(full, channels, groups=channels)  # diagonal: in float64, dense ones may be too large
+    live = LiveModel(full, graph)
+
+    def failure(tried: Sequence[Group]) -> str | None:
+        alive = alive_without(tried)
+        for compactor in compactors.values():
+            nn.init.ones_(compactor.pwc.weight)
+        live.zero_dead_rows(alive)
+        try:
+            narrow = outputs_of(fold(live, alive), inputs, torch.float64)
+            difference = difference_of(outputs_of(full, inputs, torch.float64), narrow)
+        except Exception as error:  # whatever the user's forward raises: it means the same
+            return f"its forward fails with fewer channels ({first_line(error)})"
+        return None if difference <= FLOAT64_TOLERANCE else "its forward takes other channels when there are fewer"
+
+    return failure
+
+
+def _at_fault(groups: Sequence[Group], failure: Failure, suspects: int = 0) -> list[tuple[Group, str]]:
+    """The groups with which a rehearsal fails, found by halving: few rehearsals where few are at fault.
+
+    suspects: how many at the end of the list are likelier to be so; the first cut is before them
+    """
+    reason = failure(groups) if groups else None
+    if reason is None:
+        return []
+    if len(groups) == 1:
+        return [(groups[0], reason)]
+    middle = len(groups) - suspects if 0 < suspects < len(groups) else len(groups) // 2
+    found = _at_fault(groups[:middle], failure) + _at_fault(groups[middle:], failure)
+    return found or [(group, reason) for group in groups]  # only together do they fail

@@ -1,0 +1,225 @@
+"""The channel graph: which channels live and die together, where compactors go, and MACs as a function of widths.
+
+A *unit* is a set of channels, across all layers, that live and die together. A *group* is a set of units that look
+alike to every layer (all rows of one convolution, say): its width is the number of its units that are alive, and
+MACs depend on the widths alone. The graph is built once, from the model as it came, and then only read: what leaves the
+model while it trains is in `Remaining`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from types import MappingProxyType
+
+import numpy as np
+from torch import fx, nn
+
+from rr.compactors import Compactor, insert_compactors
+from rr.errors import InputError
+from rr.graph.costs import CostOfWidths, MacsFromDeps, MacsOfWidths, ParametersOfWidths
+from rr.graph.flow import channel_flow
+from rr.graph.hosts import Hosts
+from rr.graph.layers import Layer, LayerKind, Site
+from rr.graph.sites import find_sites
+from rr.graph.tables import LayerTables, flow_of_tables
+from rr.graph.tensors import Inputs
+from rr.graph.trace import trace_model
+from rr.graph.units import grouped, units_of
+from rr.graph.widths import least_widths, multiples_in_units
+
+
+class ChannelGraph:
+    """Units, groups, sites and costs of one network; `model` is only read, and may hold compactors or not.
+
+    Args:
+        model: the network.
+        example_inputs: what it is called with: a tensor, a sequence of arguments, or a dict of keyword arguments.
+        tables: hand-written layer tables in the place of the traced channel units; a wrong table is caught at
+            conversion, by its proof.
+        silence: (block-)diagonal compactors also where dead channels leave constants that a bias could hold, so that
+            they can be taken out in mid-run.
+        diagonal: compactors that only multiply each channel by a factor, in place of dense ones.
+
+    Attributes:
+        trace: the operations.
+        num_units: how many units there are.
+        layers: by name, in building order (that of `named_modules`, which is that of "deps").
+        sites: the places for compactors, by layer.
+        groups: of units that look alike to every layer.
+        reasons: unit -> why it can't be pruned; a unit that isn't in it is prunable.
+        streams: the units that an addition joined out of several layers' channels.
+        counted: the units that the forward cuts or groups, perhaps by numbers of its own.
+        macs, parameters: what widths cost.
+
+    Raises:
+        InputError: if the model can't be traced, or tables don't fit it.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        example_inputs: Inputs,
+        *,
+        tables: LayerTables | None = None,
+        silence: bool = False,
+        diagonal: bool = False,
+    ) -> None:
+        self.trace = trace_model(model, example_inputs)
+        self.silence, self.diagonal = silence, diagonal
+        hosts = Hosts(self.trace, model)
+        flow = channel_flow(self.trace, model)
+        norms = hosts.direct_norms(flow.layers)
+        if tables is not None:
+            flow = flow_of_tables(tables, flow, norms, hosts.order)
+        units = units_of(flow, hosts.order, norms)
+        sites, reasons = find_sites(self.trace, model, units, hosts, silence=silence, diagonal=diagonal)
+        self.num_units = units.count
+        self.layers = MappingProxyType(units.layers)
+        self.sites = MappingProxyType(sites)
+        self.reasons = MappingProxyType(reasons)
+        self.streams, self.counted = units.streams, units.counted
+        self.groups = tuple(grouped(units.layers, units.count, reasons, units.streams))
+        for array in _arrays(self.layers.values(), self.sites.values(), self.groups):
+            array.setflags(write=False)
+        layers = list(self.layers.values())
+        self.macs: CostOfWidths = MacsOfWidths(layers, self.groups, self.num_units, self.trace.macs)
+        if tables is not None and tables.macs_of_deps is not None:
+            in_deps = self._width_layers()[: len(tables.deps)]
+            self.macs = MacsFromDeps(in_deps, self.groups, self.num_units, tables.macs_of_deps)
+        self.parameters = ParametersOfWidths(layers, self.groups, self.num_units, model, self.sites)
+
+    def with_reasons(self, reasons: dict[int, str]) -> ChannelGraph:
+        """The same graph, of which these units can't be pruned either (unit -> why; a reason that is there stays)."""
+        graph = copy.copy(self)
+        graph.reasons = MappingProxyType({**reasons, **self.reasons})
+        return graph
+
+    @property
+    def prunable(self) -> np.ndarray:
+        """[num_units] of bool: the units that may be pruned at all."""
+        prunable = np.ones(self.num_units, dtype=bool)
+        prunable[list(self.reasons)] = False
+        return prunable
+
+    def select(self, layers: str = "internal", include: Sequence[str] = (), exclude: Sequence[str] = ()) -> np.ndarray:
+        """The units to prune, [num_units] of bool.
+
+        Args:
+            layers: 'internal', those that no addition joins into a residual stream (the paper's choice), or 'all'.
+            include: name patterns (`stage1.*`) of layers that make channels; a unit is taken when each of its layers
+                fits one (no pattern: all do).
+            exclude: name patterns alike; a unit is left when one of its layers fits.
+
+        Raises:
+            InputError: for an unknown choice, a pattern that fits no layer, and when nothing is left.
+        """
+        if layers not in ("internal", "all"):
+            raise InputError(f"layers must be 'internal' or 'all', not {layers!r}")
+        makers = [layer.name for layer in self.layers.values() if layer.kind.makes_channels]
+        for pattern in (*include, *exclude):
+            if not any(fnmatchcase(name, pattern) for name in makers):
+                raise InputError(f"no layer fits the pattern {pattern!r}; layers are {', '.join(makers)}")
+        selected = np.zeros(self.num_units, dtype=bool)
+        for group in self.groups:
+            included = all(any(fnmatchcase(name, p) for p in include) for name in group.producers) or not include
+            excluded = any(fnmatchcase(name, p) for name in group.producers for p in exclude)
+            if included and not excluded and (layers == "all" or group.units[0] not in self.streams):
+                selected[group.units] = True
+        return self.prunable_of(selected)
+
+    def prunable_of(self, selected: np.ndarray) -> np.ndarray:
+        """Those of the units in `selected` ([num_units] of bool) that may be pruned.
+
+        Raises:
+            InputError: if there is none.
+        """
+        prunable = selected & self.prunable
+        if not prunable.any():
+            raise InputError("no prunable channels are left: rr.explain(graph) says what is unprunable and why")
+        return prunable
+
+    def sites_of(self, selected: np.ndarray) -> list[Site]:
+        """The places for compactors with a row for any of the units in `selected` ([num_units] of bool)."""
+        return [site for site in self.sites.values() if selected[site.units].any()]
+
+    def insert_compactors(self, model: nn.Module, selected: np.ndarray) -> dict[str, Compactor]:
+        """Put identity compactors where the selected units are made, in place; by host name."""
+        sites = self.sites_of(selected)
+        return insert_compactors(
+            model, {site.host: len(site.units) for site in sites}, {site.host: site.groups for site in sites}
+        )
+
+    # Widths and tables, as the original has them ----------------------------------------------------------------
+
+    def widths(self, alive: np.ndarray) -> list[int]:
+        """The flat list of widths ("deps") with `alive` ([num_units] of bool): every conv, then hidden linears.
+
+        In building order; the network's classifiers (linear layers whose outputs leave it) are not in it.
+        """
+        return [int(alive[layer.out_units].sum()) for layer in self._width_layers()]
+
+    def width_names(self) -> list[str]:
+        """The layer behind each entry of `widths`."""
+        return [layer.name for layer in self._width_layers()]
+
+    def indexed_layers(self) -> list[str]:
+        """Layer names by index as in the original's tables: the convs, then the linear layers, classifier last."""
+        return self.width_names() + [layer.name for layer in self._linears() if self._is_output(layer)]
+
+    def succeeding_strategy(self) -> dict[int, list[int]]:
+        """Layer index -> the layers that read its output before another layer adds into it (`succeeding_strategy`)."""
+        index = {
+            node: position for position, name in enumerate(self.indexed_layers()) for node in self.layers[name].nodes
+        }
+        latest: dict[fx.Node, int | None] = {}
+        table: dict[int, list[int]] = {}
+        for node in self.trace.nodes:
+            if node.op != "call_function":
+                continue
+            known = [latest[source] for source in node.all_input_nodes if latest.get(source) is not None]
+            if node.name in index:
+                for source in known:
+                    table.setdefault(source, []).append(index[node.name])
+                latest[node] = index[node.name]
+            else:
+                latest[node] = max(known, default=None)
+        return {layer: sorted(followers) for layer, followers in sorted(table.items())}
+
+    def follow_dict(self) -> dict[int, int]:
+        """Layer index -> the first layer that shares its units, for each layer but that first one (`follow_dict`)."""
+        leaders: dict[tuple[int, ...], int] = {}
+        table = {}
+        for position, name in enumerate(self.indexed_layers()):
+            leader = leaders.setdefault(tuple(self.layers[name].out_units), position)
+            if leader != position:
+                table[position] = leader
+        return table
+
+    def removable_share(self) -> float:
+        """Share of the MACs that are gone when one unit of each prunable group is left."""
+        groups = self.macs.group_of_unit[np.flatnonzero(self.prunable)]
+        least = least_widths(groups, self.macs.group_sizes, min_width=1)
+        return 1 - self.macs.of_group_widths(least) / self.macs.full
+
+    def multiples_in_units(self, width_multiple: int) -> np.ndarray:
+        """[groups]: of how many units the live ones must be a multiple (`rr.graph.widths.multiples_in_units`)."""
+        return multiples_in_units(self.layers.values(), self.macs.group_of_unit, len(self.groups), width_multiple)
+
+    def _width_layers(self) -> list[Layer]:
+        convs = [layer for layer in self.layers.values() if layer.kind.has_width and layer.kind is not LayerKind.LINEAR]
+        return convs + [layer for layer in self._linears() if not self._is_output(layer)]
+
+    def _linears(self) -> list[Layer]:
+        return [layer for layer in self.layers.values() if layer.kind is LayerKind.LINEAR]
+
+    def _is_output(self, layer: Layer) -> bool:
+        return all("network's output" in self.reasons.get(int(unit), "") for unit in layer.out_units)
+
+
+def _arrays(*data: Iterable[object]) -> Iterable[np.ndarray]:
+    """The arrays that are fields of plain data."""
+    for items in data:
+        for item in items:
+            yield from (value for value in vars(item).values() if isinstance(value, np.ndarray))

@@ -1,0 +1,248 @@
+"""What a dead channel becomes behind its compactors, and what that adds to the layers that read it.
+
+A dead channel is exactly 0 behind its compactor, but a depthwise conv-BN-ReLU behind it makes it the constant
+relu(beta - mean gamma / sqrt(var + eps)), which belongs into the next layer's bias. The traced network is run in
+float64 with NaN wherever a value depends on the network's input, so every operation treats constants as it really does.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from rr.graph.layers import Layer, LayerKind, Site
+from rr.graph.operations import OperationKind, has_rule, is_assertion, is_dropout, is_in_place, kind_of, operation
+from rr.graph.tensors import named_tensors
+from rr.graph.trace import Trace, argument, shape_of
+
+UNKNOWN = float("nan")
+# Of a constant these make another for each size of images.
+_OF_SIZE = frozenset(["sum", "softmax", "log_softmax"])
+
+ParameterValue = Callable[[str], Tensor]  # a parameter's or buffer's name -> its values in float64, at full width
+
+
+class Traced(Protocol):
+    """What is asked of a graph here; see `ChannelGraph`."""
+
+    trace: Trace
+    layers: Mapping[str, Layer]
+    sites: Mapping[str, Site]
+
+
+@dataclass(frozen=True)
+class Inexact:
+    """Where a dead unit's constant can't be folded.
+
+    Attributes:
+        node: the operation that would need to be without it.
+        reason: why no bias can hold it.
+    """
+
+    node: fx.Node
+    reason: str
+
+
+def inexact_consumers(
+    graph: Traced, model: nn.Module, prunable: np.ndarray, *, silent: bool = False
+) -> dict[int, Inexact]:
+    """Units whose dead channels could leave something that no bias can hold: the first found on each unit's way.
+
+    Decided for all values of the parameters at once: a probe gives every constant a value that no ReLU hides, and each
+    its own: constants that can differ differ here, and none cancel each other by chance.
+
+    Args:
+        graph: the traced layers, and the compactors' places as they are so far.
+        model: for the shapes of its parameters.
+        prunable: [num_units] of bool, the units that may die.
+        silent: units that could leave anything at all, a constant for a bias too.
+    """
+    shapes = named_tensors(model)
+
+    def probe(name: str) -> Tensor:
+        generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))  # the same each time it is asked for
+        value = 0.5 + torch.rand(shapes[name].shape, generator=generator, dtype=torch.float64)
+        return -value if name.endswith("running_mean") else value
+
+    findings = _ConstantRun(graph, ~prunable, probe).run()
+    return {**findings.constant, **findings.inexact} if silent else findings.inexact
+
+
+def dead_constants(graph: Traced, alive: np.ndarray, value_of: ParameterValue) -> dict[str, Tensor]:
+    """What the dead channels add to each layer's output before its BN: layer name -> [out_channels] in float64.
+
+    Layers that get nothing are left out.
+
+    Args:
+        graph: the traced layers and the compactors' places.
+        alive: [num_units] of bool; dead units must be prunable.
+        value_of: the model's parameters.
+    """
+    findings = _ConstantRun(graph, alive, value_of).run()
+    assert not findings.inexact, findings.inexact  # such units are unprunable
+    return findings.bias
+
+
+@dataclass
+class _Findings:
+    """bias: layer -> [out_channels], what its dead inputs add
+
+    inexact: unit -> where its constant can't be folded; constant: unit -> where there is one that can
+    """
+
+    bias: dict[str, Tensor] = field(default_factory=dict)
+    inexact: dict[int, Inexact] = field(default_factory=dict)
+    constant: dict[int, Inexact] = field(default_factory=dict)
+
+
+class _ConstantRun:
+    """One run of the traced operations, with constants where there are any and NaN elsewhere."""
+
+    def __init__(self, graph: Traced, alive: np.ndarray, parameter: ParameterValue) -> None:
+        self._trace = graph.trace
+        self._layers = {node: layer for layer in graph.layers.values() for node in layer.nodes}
+        self._sites = {node: site for site in graph.sites.values() for node in site.nodes}
+        self._channel_dims = {node: graph.layers[site.layer].channel_dim for node, site in self._sites.items()}
+        self._with_site = set(graph.sites)
+        self._alive, self._parameter = alive, parameter
+        self._values: dict[fx.Node, object] = {}
+        self._found = _Findings()
+
+    @torch.no_grad()
+    def run(self) -> _Findings:
+        last_use = {source: node for node in self._trace.nodes for source in node.all_input_nodes}
+        for node in self._trace.nodes:
+            if node.op == "placeholder":
+                if node.name not in self._trace.parameters:  # an input, or a constant whose readers are unprunable
+                    self._values[node] = _unknown(node)
+                continue
+            if node.op == "output" or is_assertion(node) or "val" not in node.meta:
+                continue
+            self._values[node] = self._silenced(node, self._result(node))
+            for source in node.all_input_nodes:
+                if last_use[source] is node:
+                    self._values.pop(source, None)
+        return self._found
+
+    def _result(self, node: fx.Node) -> object:
+        """What the operation makes of constants; what layers that read them get is noted."""
+        layer = self._layers.get(node.name)
+        cuts = layer is not None and layer.kind.is_by_group and any(_padding(node))
+        if cuts and layer.name not in self._with_site:  # a compactor of its own silences what it makes of a constant
+            self._check_border(layer, node)
+        if layer is not None and layer.kind.makes_channels:
+            self._read(layer, node)
+            return _unknown(node)
+        if node.name in self._sites or not has_rule(node):  # without a rule: nothing prunable passes
+            return _unknown(node)
+        result = _execute(node, self._value)
+        if is_in_place(node):  # later readers of the source see it too
+            self._values[node.args[0]] = result
+        return result
+
+    def _value(self, source: fx.Node) -> object:
+        name = self._trace.parameter(source)
+        return self._values[source] if name is None else self._parameter(name)
+
+    def _silenced(self, node: fx.Node, value: object) -> object:
+        """Behind a compactor, with zeros in the dead channels."""
+        if node.name not in self._sites:
+            return value
+        dead = torch.from_numpy(~self._alive[self._sites[node.name].units])
+        view = [1] * value.dim()
+        view[self._channel_dims[node.name]] = len(dead)
+        return torch.where(dead.view(view), torch.zeros((), dtype=value.dtype), value)
+
+    def _read(self, layer: Layer, node: fx.Node) -> None:
+        """Add up what the dead columns of a layer receive."""
+        dead = torch.from_numpy(np.flatnonzero(~self._alive[layer.in_units]))
+        if not len(dead):
+            return
+        x = self._values[node.args[0]]
+        received = x.transpose(0, layer.channel_dim)[dead].flatten(1)  # [dead, positions]
+        constant = received[:, 0]
+        for place, reason in self._unfoldable(layer, node, received):
+            self._found.inexact.setdefault(int(layer.in_units[dead[place]]), Inexact(node, reason))
+        for place in torch.nonzero(constant).flatten().tolist():
+            unit = int(layer.in_units[dead[place]])
+            self._found.constant.setdefault(unit, Inexact(node, f"when dead, a constant reaches {layer.name}"))
+        if self._found.inexact or not constant.any():
+            return
+        weight = self._parameter(f"{layer.name}.weight")
+        if layer.kind is not LayerKind.LINEAR:
+            weight = weight.flatten(2).sum(2)  # a constant without padding meets every tap of the kernel
+        self._found.bias[layer.name] = weight[:, dead] @ constant
+
+    def _unfoldable(self, layer: Layer, node: fx.Node, received: Tensor) -> list[tuple[int, str]]:
+        """Which of the dead columns ([dead, positions]) get something that no bias can hold, and why."""
+        constant = received[:, 0]
+        # A transposed convolution's pixels don't all meet the whole kernel.
+        padded = layer.kind is LayerKind.TRANSPOSED or (layer.kind is LayerKind.CONV and any(_padding(node)))
+        shared = len(layer.nodes) > 1  # one bias for calls that may differ in what they receive
+        varies = received.isnan().any(1)  # [dead]
+        # Some operations round differently in the last elements of a tensor, which no vector instruction takes.
+        alike = torch.isclose(received, constant[:, None].expand_as(received), rtol=1e-12, atol=0.0)
+        is_cut = ~alike.all(1) | ((constant != 0) & padded)
+        differs = (constant != 0) & shared
+        found = []
+        for place in torch.nonzero(varies | is_cut | differs).flatten().tolist():
+            if varies[place]:
+                reason = f"when dead, what it gives to {layer.name} still varies with the input or its size"
+            elif is_cut[place]:
+                reason = _at_the_border(layer)
+            else:
+                reason = f"when dead, a constant reaches {layer.name}, which is called more than once"
+            found.append((place, reason))
+        return found
+
+    def _check_border(self, layer: Layer, node: fx.Node) -> None:
+        """A constant other than 0 differs at the border behind a padded layer, if not in images of this size."""
+        is_cut = self._values[node.args[0]].transpose(0, 1).flatten(1).nan_to_num(0.0).any(1)  # [channels]
+        for channel in torch.nonzero(is_cut).flatten().tolist():
+            unit = int(layer.in_units[channel])
+            if not self._alive[unit]:
+                self._found.inexact.setdefault(unit, Inexact(node, _at_the_border(layer)))
+
+
+def _at_the_border(layer: Layer) -> str:
+    return f"when dead, a constant that padding cuts at the border reaches {layer.name}"
+
+
+def _padding(node: fx.Node) -> tuple[int, ...]:
+    padding = argument(node, 4, "padding", 0)
+    if isinstance(padding, str):
+        return (0,) if padding == "valid" else (1,)
+    return (padding,) if isinstance(padding, int) else tuple(padding)
+
+
+def _execute(node: fx.Node, value_of: Callable[[fx.Node], object]) -> object:
+    args, kwargs = fx.map_arg((node.args, node.kwargs), value_of)
+    name = operation(node)
+    if name.startswith("avg_pool") and any(np.atleast_1d(argument(node, 3, "padding", 0))):
+        args = (torch.where(args[0] == 0, args[0], UNKNOWN), *args[1:])  # it averages the padding in: as for a layer
+    if name in ("view", "_unsafe_view"):
+        return args[0].reshape(args[1])
+    if kind_of(node) is OperationKind.CAST or is_dropout(node):
+        return args[0]  # stays in float64, and whole
+    if is_in_place(node):
+        args = (args[0].clone(), *args[1:])
+    result = node.target(*args, **kwargs)
+    if name in _OF_SIZE:
+        result = torch.where(result == 0, result, UNKNOWN)
+    if name == "mul":  # whatever the other is: a gate that varies lets nothing of a dead channel through
+        zero = torch.zeros((), dtype=torch.float64)
+        result = torch.where((torch.as_tensor(args[0]) == 0) | (torch.as_tensor(args[1]) == 0), zero, result)
+    return result
+
+
+def _unknown(node: fx.Node) -> object:
+    value = node.meta["val"]
+    if isinstance(value, (list, tuple)):
+        return [torch.full(part.shape, UNKNOWN, dtype=torch.float64) for part in value]
+    return torch.full((), UNKNOWN, dtype=torch.float64).expand(shape_of(node))

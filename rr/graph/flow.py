@@ -1,0 +1,88 @@
+"""Channel ids flowing through a traced network: which channels must live and die together.
+
+Every element of an activation holds the id of the channel that it belongs to, in a tensor of the activation's real
+shape. Then views, permutations, slices and concatenations are torch's own operations, and only convolutions, linear
+layers, elementwise operations and reductions need a rule. What an elementwise operation joins is united.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import fx, nn
+
+from rr.graph import rules_elementwise, rules_layers, rules_shape
+from rr.graph.channel_ids import ChannelFlow
+from rr.graph.operations import OperationKind, is_assertion, kind_of, operation, writes_to_part
+from rr.graph.trace import Trace, running_module
+from rr.graph.walk import Ids, Walk
+
+Rule = Callable[[Walk, fx.Node], Ids | None]
+
+RULES: dict[OperationKind, Rule] = {
+    OperationKind.UNARY: rules_elementwise.unary,
+    OperationKind.CAST: rules_elementwise.unary,
+    OperationKind.BINARY: rules_elementwise.binary,
+    OperationKind.PRELU: rules_elementwise.prelu,
+    OperationKind.POOLING: rules_elementwise.pooling,
+    OperationKind.REDUCTION: rules_elementwise.reduction,
+    OperationKind.SOFTMAX: rules_elementwise.softmax,
+    OperationKind.MOVE: rules_shape.move,
+    OperationKind.VIEW: rules_shape.view,
+    OperationKind.CUT: rules_shape.cut,
+    OperationKind.PADDING: rules_shape.padding,
+    OperationKind.PIXEL_SHUFFLE: rules_shape.pixel_shuffle,
+    OperationKind.PIXEL_UNSHUFFLE: rules_shape.pixel_unshuffle,
+    OperationKind.CHANNEL_SHUFFLE: rules_shape.channel_shuffle,
+    OperationKind.GETITEM: rules_shape.getitem,
+    OperationKind.CONVOLUTION: rules_layers.convolution,
+    OperationKind.TRANSPOSED: rules_layers.transposed_convolution,
+    OperationKind.LINEAR: rules_layers.linear,
+    OperationKind.BATCH_NORM: rules_layers.batch_norm,
+}
+
+
+def channel_flow(trace: Trace, model: nn.Module) -> ChannelFlow:
+    """Let channel ids flow through the traced network."""
+    walk = Walk(trace, model)
+    last_use = {source: node for node in trace.nodes for source in node.all_input_nodes}
+    for node in trace.nodes:
+        if node.op == "placeholder":
+            if node.name in trace.user_inputs:
+                walk.ids[node] = walk.protected(node, "a channel of the network's input")
+            elif node.name not in trace.parameters:
+                walk.ids[node] = walk.protected(node, "meets a constant in the model's forward")
+        elif node.op == "output":
+            for source in walk.activations(node):
+                walk.protect(source, "a channel of the network's output")
+        elif not is_assertion(node) and "val" in node.meta:  # a part of the graph with its own autocast has none
+            walk.ids[node] = _call(walk, node)
+        for source in node.all_input_nodes:
+            if last_use[source] is node:
+                walk.ids.pop(source, None)
+    return walk.flow
+
+
+def _call(walk: Walk, node: fx.Node) -> Ids:
+    """The ids of an operation's output, by its rule where it has one that applies."""
+    kind = kind_of(node)
+    rule = RULES.get(kind) if kind is not None else None
+    first = node.args[0] if node.args else None
+    if isinstance(first, fx.Node) and first not in walk.ids and kind is not OperationKind.BINARY:
+        rule = None  # computes with parameters alone
+    ids = rule(walk, node) if rule is not None and walk.activations(node) and not writes_to_part(node) else None
+    return _without_rule(walk, node) if ids is None else ids
+
+
+def _without_rule(walk: Walk, node: fx.Node) -> Ids:
+    """Nothing that passes through an operation without a rule is pruned."""
+    name, kind, place = operation(node), kind_of(node), running_module(node) or "the model"
+    if kind in (OperationKind.OVER_CHANNELS, OperationKind.SOFTMAX):
+        reason = f"passes through {name} in {place}, which computes over the channels"
+    elif kind is OperationKind.CUT:
+        reason = f"is cut by {name} in {place} into parts that aren't alike"
+    else:
+        reason = f"passes through {name} in {place}, which has no rule here"
+    for source in walk.activations(node):
+        walk.protect(source, reason)
+    return walk.protected(node, reason)

@@ -1,0 +1,128 @@
+"""What a network's channels belong to: layers, groups of units, and the places for compactors. Plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+
+class LayerKind(Enum):
+    """What a layer does with channels."""
+
+    CONV = "conv"
+    TRANSPOSED = "transposed"
+    LINEAR = "linear"
+    DEPTHWISE = "depthwise"  # a convolution with a group for each input channel
+    GROUPED = "grouped"  # a convolution of several groups, of several channels each
+    NORM = "norm"  # a batch norm
+    VECTOR = "vector"  # a parameter or buffer with a number per channel (PReLU's, layer scale)
+
+    @property
+    def makes_channels(self) -> bool:
+        """Whether its outputs are new channels, each made of all inputs."""
+        return self in (LayerKind.CONV, LayerKind.TRANSPOSED, LayerKind.LINEAR)
+
+    @property
+    def is_by_group(self) -> bool:
+        """Whether its groups go as a whole, inputs and outputs."""
+        return self in (LayerKind.DEPTHWISE, LayerKind.GROUPED)
+
+    @property
+    def has_width(self) -> bool:
+        """Whether it is a convolution or a linear layer; the others have the channels of these."""
+        return self.makes_channels or self.is_by_group
+
+
+@dataclass
+class LayerCall:
+    """One call of a layer, with the ids of its channels (`rr.graph.flow`).
+
+    Attributes:
+        name: the module's name in the model; for a vector the parameter's.
+        kind: what it does with channels.
+        node: the name of its operation in the trace.
+        out_ids: [out_channels], the id of each output channel.
+        in_ids: [in_channels or in_features], the id of each input column; None for a norm or a vector.
+        macs_each: multiply-accumulates per example and live (input, output) pair; for layers by group, per live output
+            channel; 0 for a layer that only training runs.
+        dim: for a vector, the dimension of the parameter along which its channels lie.
+    """
+
+    name: str
+    kind: LayerKind
+    node: str
+    out_ids: np.ndarray
+    in_ids: np.ndarray | None
+    macs_each: int = 0
+    dim: int = 0
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of the network with the unit of each of its channels.
+
+    Attributes:
+        name, kind, dim: as in `LayerCall`; macs_each: of all calls together.
+        nodes: its operations in the trace, one for each call.
+        out_units: [out_channels].
+        in_units: [in_channels], for a linear layer [in_features]; None for a norm or a vector.
+        norm: the BN that directly follows (and nothing else does), None where there is none.
+    """
+
+    name: str
+    kind: LayerKind
+    nodes: tuple[str, ...]
+    out_units: np.ndarray
+    in_units: np.ndarray | None
+    macs_each: int
+    dim: int = 0
+    norm: str | None = None
+
+    @property
+    def output_dim(self) -> int:
+        """The dimension of the outputs in the weight of a convolution or linear layer; the inputs have the other."""
+        return 1 if self.kind is LayerKind.TRANSPOSED else 0
+
+    @property
+    def channel_dim(self) -> int:
+        """The dimension of the channels in what the layer gives: 1 ([N, C, ...]), or -1 for a linear layer."""
+        return -1 if self.kind is LayerKind.LINEAR else 1
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place for a compactor: behind `layer`, and behind its BN where one directly follows.
+
+    Attributes:
+        host: the module behind which the compactor acts (the activation in a BN module: before which).
+        layer: the layer's name.
+        nodes: that place in the trace.
+        units: [D], one per row of the compactor.
+        groups: 1 for a dense compactor, the layer's groups for a block-diagonal one, D for a diagonal one.
+    """
+
+    host: str
+    layer: str
+    nodes: tuple[str, ...]
+    units: np.ndarray
+    groups: int = 1
+
+    @property
+    def is_diagonal(self) -> bool:
+        """Whether its compactor keeps every channel apart."""
+        return self.groups == len(self.units)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Units that look alike to every layer: all rows of one convolution, say. Its width is how many are alive.
+
+    Attributes:
+        units: in the order of their channels.
+        producers: the layers that make their channels.
+    """
+
+    units: np.ndarray
+    producers: tuple[str, ...]

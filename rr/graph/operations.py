@@ -1,0 +1,128 @@
+"""Every ATen operation that is known, once: what kind it is of, which is the name of the rule for it.
+
+What isn't in the table has no rule: nothing that passes through it is pruned.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from torch import fx
+
+
+class OperationKind(Enum):
+    """What an operation does to channels; `rules_*.py` have a rule for each but the last."""
+
+    # rules_elementwise.py
+    UNARY = "one tensor in, the same shape out, each element from its own element alone"
+    CAST = "as unary, and may change the type"
+    BINARY = "two tensors, element by element"
+    PRELU = "as unary, with a number per channel"
+    POOLING = "over the pixels"
+    REDUCTION = "over dimensions that are named"
+    SOFTMAX = "over a dimension that is named"
+    # rules_shape.py
+    MOVE = "moves elements without changing them"
+    VIEW = "gives the elements other dimensions, in their order"
+    CUT = "takes parts"
+    PADDING = "puts elements around"
+    PIXEL_SHUFFLE = "channels into pixels"
+    PIXEL_UNSHUFFLE = "pixels into channels"
+    CHANNEL_SHUFFLE = "channels into another order"
+    GETITEM = "one of several outputs"
+    # rules_layers.py
+    CONVOLUTION = "convolution"
+    TRANSPOSED = "transposed convolution"
+    LINEAR = "linear layer"
+    BATCH_NORM = "batch norm"
+    # without a rule
+    OVER_CHANNELS = "makes every channel depend on the others"
+
+
+_NAMES = {
+    OperationKind.UNARY: """
+        relu relu6 hardtanh silu gelu sigmoid tanh hardswish hardsigmoid leaky_relu elu selu celu mish softplus clamp
+        clamp_min clamp_max exp sqrt rsqrt abs neg pow square dropout feature_dropout alpha_dropout clone contiguous
+        detach alias identity lift_fresh_copy erf log1p expm1 hardshrink softshrink threshold
+    """,
+    OperationKind.CAST: "to _to_copy",
+    OperationKind.BINARY: "add sub mul div maximum minimum",
+    OperationKind.PRELU: "prelu",
+    OperationKind.POOLING: """
+        max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d
+        adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
+        adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d
+        upsample_nearest1d upsample_nearest2d upsample_nearest3d
+        upsample_linear1d upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d
+    """,
+    OperationKind.REDUCTION: "mean sum amax amin",
+    OperationKind.SOFTMAX: "softmax log_softmax",
+    OperationKind.MOVE: """
+        permute transpose t numpy_T movedim cat concat stack unsqueeze squeeze expand repeat tile flip
+    """,
+    OperationKind.VIEW: "view reshape _unsafe_view flatten unflatten",
+    OperationKind.CUT: "slice select chunk split split_with_sizes unbind narrow",
+    OperationKind.PADDING: """
+        pad constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d
+        replication_pad1d replication_pad2d replication_pad3d
+    """,
+    OperationKind.PIXEL_SHUFFLE: "pixel_shuffle",
+    OperationKind.PIXEL_UNSHUFFLE: "pixel_unshuffle",
+    OperationKind.CHANNEL_SHUFFLE: "channel_shuffle",
+    OperationKind.GETITEM: "getitem",
+    OperationKind.CONVOLUTION: "conv1d conv2d conv3d",
+    OperationKind.TRANSPOSED: "conv_transpose1d conv_transpose2d conv_transpose3d",
+    OperationKind.LINEAR: "linear",
+    OperationKind.BATCH_NORM: "batch_norm",
+    OperationKind.OVER_CHANNELS: "layer_norm group_norm instance_norm local_response_norm",
+}
+KIND_OF = {name: kind for kind, names in _NAMES.items() for name in names.split()}
+assert len(KIND_OF) == sum(len(names.split()) for names in _NAMES.values()), "an operation stands twice in the table"
+
+_MOVING = {OperationKind.MOVE, OperationKind.VIEW, OperationKind.CUT, OperationKind.GETITEM}
+
+
+def operation(node: fx.Node) -> str:
+    """The ATen operation's plain name: `relu_` and `relu.default` are both `relu`."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None:  # operator.getitem and other Python functions
+        return getattr(node.target, "__name__", str(node.target))
+    return schema.name.split("::")[-1].rstrip("_")
+
+
+def kind_of(node: fx.Node) -> OperationKind | None:
+    """The operation's kind, None for one that isn't known."""
+    return KIND_OF.get(operation(node))
+
+
+def has_rule(node: fx.Node) -> bool:
+    """Whether channels may pass through the operation; elsewhere nothing prunable does."""
+    return kind_of(node) not in (None, OperationKind.OVER_CHANNELS)
+
+
+def is_assertion(node: fx.Node) -> bool:
+    """Whether the operation only checks something, and gives nothing back."""
+    return operation(node).startswith("_assert")
+
+
+def is_dropout(node: fx.Node) -> bool:
+    """Whether the operation leaves elements out at random."""
+    return operation(node).endswith("dropout")
+
+
+def is_in_place(node: fx.Node) -> bool:
+    """Whether the operation writes into its first argument."""
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and schema.is_mutable
+
+
+def writes_to_part(node: fx.Node) -> bool:
+    """Whether the operation writes through a view into a tensor that others read."""
+    if not is_in_place(node):
+        return False
+    source = node.args[0]
+    while source.op == "call_function" and kind_of(source) in _MOVING and source.all_input_nodes:
+        source = source.all_input_nodes[0]
+        if len(source.users) > 1:
+            return True
+    return False

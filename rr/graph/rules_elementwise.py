@@ -1,0 +1,117 @@
+"""Rules for what leaves every element at its place, and for pooling and reductions: ids pass, or meet and are united.
+
+A rule returns the ids of the node's output, or None where it doesn't understand the node.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, fx
+
+from rr.graph.channel_ids import channel_vector, compact, uniform, varying
+from rr.graph.layers import LayerCall, LayerKind
+from rr.graph.operations import OperationKind, kind_of, operation
+from rr.graph.trace import argument, shape_of
+from rr.graph.walk import Ids, Walk
+
+_READS_A_VECTOR = (OperationKind.BINARY, OperationKind.PRELU)
+
+
+def unary(walk: Walk, node: fx.Node) -> Ids | None:
+    """The same channels."""
+    return walk.ids.get(node.args[0]) if len(walk.activations(node)) == 1 else None
+
+
+def binary(walk: Walk, node: fx.Node) -> Ids | None:
+    """What meets at one place is united."""
+    activations = walk.activations(node)
+    if walk.reads_parameter(node):
+        return _with_parameter(walk, node)
+    if len(activations) == 1:  # with a number, or with itself
+        return walk.ids[activations[0]]
+    first, second = (walk.ids[source] for source in activations)
+    dims = max(first.dim(), second.dim())
+    first, second = (ids[(None,) * (dims - ids.dim())] for ids in (first, second))
+    meets_all = [
+        any(ids.shape[dim] < other.shape[dim] and not uniform(compact(other), [dim]) for dim in range(dims))
+        for ids, other in ((first, second), (second, first))
+    ]
+    if any(meets_all):  # [N, 1, H, W] meets every channel of [N, C, H, W]: no pair of them belongs together
+        one, many = (first, second) if meets_all[0] else (second, first)
+        if all(meets_all) or varying(one):
+            return None
+        walk.flow.protect(compact(one).flatten().numpy(), "one channel that meets all channels of another tensor")
+        return many.expand(shape_of(node))
+    first, second = (compact(ids) for ids in torch.broadcast_tensors(first, second))
+    first, second = torch.broadcast_tensors(first, second)
+    adds = operation(node) in ("add", "sub")
+    walk.flow.unite(first.flatten().numpy(), second.flatten().numpy(), in_stream=adds)
+    return walk.flow.canonical(first).expand(shape_of(node))
+
+
+def _with_parameter(walk: Walk, node: fx.Node) -> Tensor | None:
+    """An activation and a parameter: a number for all channels, or one for each."""
+    activations = walk.activations(node)
+    parameter = next(source for source in node.all_input_nodes if walk.trace.parameter(source))
+    if len(node.all_input_nodes) != 2 or len(activations) != 1:
+        return None
+    ids, shape = walk.ids[activations[0]], shape_of(parameter)
+    if ids.shape != shape_of(node):
+        return None
+    dims = [dim - len(shape) for dim, size in enumerate(shape) if size > 1]  # counted from the end, as broadcast
+    if not dims:
+        return ids
+    return _vector(walk, node, parameter, ids, dims[0], dims[0] + len(shape)) if len(dims) == 1 else None
+
+
+def prelu(walk: Walk, node: fx.Node) -> Ids | None:
+    """The same channels, each with its own number or all with one."""
+    ids, parameter = walk.ids.get(node.args[0]), node.args[1]
+    if ids is None or walk.trace.parameter(parameter) is None:
+        return None
+    return ids if shape_of(parameter).numel() == 1 else _vector(walk, node, parameter, ids, 1, 0)
+
+
+def _vector(walk: Walk, node: fx.Node, parameter: fx.Node, ids: Tensor, channel_dim: int, dim: int) -> Tensor | None:
+    """A parameter's numbers along its dimension `dim` belong to the channels along `channel_dim` of the ids."""
+    channels = channel_vector(ids, channel_dim)
+    name = walk.trace.parameter(parameter)
+    if channels is None or any(kind_of(reader) not in _READS_A_VECTOR for reader in walk.readers[name]):
+        return None
+    walk.record(LayerCall(name, LayerKind.VECTOR, node.name, channels, None, dim=dim))
+    return ids
+
+
+def pooling(walk: Walk, node: fx.Node) -> Ids | None:
+    """The same channels at other pixels."""
+    ids = compact(walk.ids[node.args[0]])
+    pixels = list(range(2, ids.dim()))
+    if not pixels or not uniform(ids, pixels):
+        return None
+    for dim in pixels:
+        ids = ids.narrow(dim, 0, 1)
+    value = node.meta["val"]  # with the places of the largest, for an adaptive maximum
+    return [ids.expand(part.shape) for part in value] if isinstance(value, tuple) else ids.expand(value.shape)
+
+
+def reduction(walk: Walk, node: fx.Node) -> Ids | None:
+    """The channels along the other dimensions."""
+    ids = compact(walk.ids[node.args[0]])
+    dims = argument(node, 1, "dim")
+    if dims is None:
+        return None
+    dims = [dim % ids.dim() for dim in ([dims] if isinstance(dims, int) else dims)]
+    differing = varying(ids)
+    if operation(node) == "sum" and not set(differing) <= set(dims):  # of branches, which add up channel by channel
+        ids = walk.flow.tie(ids, [dim for dim in dims if dim in differing])
+    if not uniform(ids, dims):
+        return None
+    for dim in sorted(dims, reverse=True):
+        ids = ids.narrow(dim, 0, 1) if argument(node, 2, "keepdim", False) else ids.select(dim, 0)
+    return ids.expand(shape_of(node))
+
+
+def softmax(walk: Walk, node: fx.Node) -> Ids | None:
+    """Over anything but the channels: over the branches among which each channel chooses, say."""
+    ids = walk.ids[node.args[0]]
+    return ids if uniform(compact(ids), [argument(node, 1, "dim") % ids.dim()]) else None

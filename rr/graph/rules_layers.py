@@ -1,0 +1,81 @@
+"""Rules for layers: convolutions and linear layers make new channels or pass on their groups', BN passes all on.
+
+A rule returns the ids of the node's output, or None where it doesn't understand the node.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from torch import fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from rr.graph.channel_ids import channel_vector, spread
+from rr.graph.layers import LayerCall, LayerKind
+from rr.graph.trace import argument, shape_of
+from rr.graph.walk import Ids, Walk
+
+
+def batch_norm(walk: Walk, node: fx.Node) -> Ids | None:
+    """The same channels."""
+    ids = walk.ids[node.args[0]]
+    channels = channel_vector(ids, 1)
+    name = walk.layer_of(node, node.args[3], "running_mean", _BatchNorm)
+    if channels is None or name is None:
+        return None
+    walk.record(LayerCall(name, LayerKind.NORM, node.name, channels, None))
+    return ids
+
+
+def convolution(walk: Walk, node: fx.Node) -> Ids | None:
+    """New channels; with groups, those of each group's inputs, which go as a whole."""
+    weight = argument(node, 1, "weight")
+    name = walk.layer_of(node, weight, "weight", _ConvNd)
+    columns = channel_vector(walk.ids[node.args[0]], 1)
+    if name is None or columns is None:
+        return None
+    module = walk.modules[name]
+    _, out_channels, *pixels = shape_of(node)
+    per_pixel = math.prod(module.kernel_size) * math.prod(pixels)
+    if module.groups == 1:
+        kind, out_ids = LayerKind.CONV, walk.out_ids(name, out_channels)
+    elif module.groups == module.in_channels:
+        kind, out_ids = LayerKind.DEPTHWISE, np.repeat(columns, out_channels // module.in_channels)
+    else:
+        # All channels of a group, in and out, are one unit: the groups that stay are whole.
+        by_group = columns.reshape(module.groups, -1)  # [groups, inputs of each]
+        walk.flow.unite(by_group[:, :-1].flatten(), by_group[:, 1:].flatten())
+        kind, out_ids = LayerKind.GROUPED, np.repeat(by_group[:, 0], out_channels // module.groups)
+        per_pixel *= by_group.shape[1]
+    walk.record(LayerCall(name, kind, node.name, out_ids, columns, walk.macs_of(weight, per_pixel)))
+    return spread(out_ids, 1, shape_of(node))
+
+
+def transposed_convolution(walk: Walk, node: fx.Node) -> Ids | None:
+    """New channels."""
+    weight = argument(node, 1, "weight")
+    name = walk.layer_of(node, weight, "weight", _ConvTransposeNd)
+    columns = channel_vector(walk.ids[node.args[0]], 1)
+    if name is None or columns is None or walk.modules[name].groups != 1:
+        return None
+    _, _, *pixels = shape_of(node.args[0])
+    per_pixel = math.prod(walk.modules[name].kernel_size) * math.prod(pixels)
+    out_ids = walk.out_ids(name, shape_of(node)[1])
+    walk.record(LayerCall(name, LayerKind.TRANSPOSED, node.name, out_ids, columns, walk.macs_of(weight, per_pixel)))
+    return spread(out_ids, 1, shape_of(node))
+
+
+def linear(walk: Walk, node: fx.Node) -> Ids | None:
+    """New channels along the last dimension."""
+    weight = argument(node, 1, "weight")
+    name = walk.layer_of(node, weight, "weight", nn.Linear)
+    columns = channel_vector(walk.ids[node.args[0]], -1)
+    if name is None or columns is None:
+        return None
+    shape = shape_of(node)
+    out_ids = walk.out_ids(name, shape[-1])
+    positions = math.prod(shape[:-1]) // walk.trace.batch
+    walk.record(LayerCall(name, LayerKind.LINEAR, node.name, out_ids, columns, walk.macs_of(weight, positions)))
+    return spread(out_ids, -1, shape)

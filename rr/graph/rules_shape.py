@@ -1,0 +1,153 @@
+"""Rules for what moves elements: run as it is, on the ids; where channels are cut or grouped, parts are tied.
+
+A rule returns the ids of the node's output, or None where it doesn't understand the node.
+"""
+
+from __future__ import annotations
+
+import operator
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from rr.graph.channel_ids import channel_vector, compact, spread, uniform, varying
+from rr.graph.operations import operation
+from rr.graph.trace import argument, shape_of
+from rr.graph.walk import Ids, Walk
+
+
+def move(walk: Walk, node: fx.Node) -> Ids | None:
+    """The ids, moved by the same operation."""
+    if walk.reads_parameter(node):
+        return None
+    args, kwargs = fx.map_arg((node.args, node.kwargs), lambda source: walk.ids[source])
+    return _listed(node.target(*args, **kwargs))
+
+
+def view(walk: Walk, node: fx.Node) -> Ids | None:
+    """The ids in other dimensions; a dimension of channels that becomes several is tied across them."""
+    if walk.reads_parameter(node):
+        return None
+    args, kwargs = fx.map_arg((node.args, node.kwargs), lambda source: walk.ids[source])
+    # An expanded tensor has no view of every shape.
+    is_view = operation(node) in ("view", "_unsafe_view")
+    return _split_channels(walk, args[0], args[0].reshape(args[1]) if is_view else node.target(*args, **kwargs))
+
+
+def cut(walk: Walk, node: fx.Node) -> Ids | None:
+    """Parts of the ids."""
+    if walk.reads_parameter(node):
+        return None
+    whole = _tied_parts(walk, node)
+    if whole is None:
+        return None
+    args, kwargs = fx.map_arg((node.args, node.kwargs), lambda source: walk.ids[source])
+    return _listed(node.target(whole, *args[1:], **kwargs))
+
+
+def _listed(moved: Tensor | tuple[Tensor, ...] | list[Tensor]) -> Ids:
+    return moved if isinstance(moved, Tensor) else list(moved)
+
+
+def _tied_parts(walk: Walk, node: fx.Node) -> Tensor | None:
+    """The ids to cut: parts of equal size keep their sizes equal when channels at the same place go together.
+
+    Whether the forward takes those sizes from the tensor or has them written in, the rehearsal finds out.
+    """
+    ids = walk.ids[node.args[0]]
+    name = operation(node)
+    dim = argument(node, 1 if name in ("slice", "select", "unbind", "narrow") else 2, "dim", 0) % ids.dim()
+    size = ids.shape[dim]
+    if getattr(node.meta["val"], "shape", None) == ids.shape or uniform(compact(ids), [dim]):
+        return ids  # every part has all channels
+    if name in ("select", "unbind"):
+        part = 1
+    elif name in ("slice", "narrow"):
+        start = argument(node, 2, "start", 0) or 0
+        part = shape_of(node)[dim]
+        if argument(node, 4, "step", 1) != 1 or (start % size) % part:
+            return None
+    else:
+        part, *others = {value.shape[dim] for value in node.meta["val"]}
+        if others:
+            return None
+    if size % part:
+        return None
+    parts = walk.flow.tie(compact(ids).unflatten(dim, (size // part, part)), [dim])
+    walk.flow.count(parts)
+    return parts.flatten(dim, dim + 1).expand(ids.shape)
+
+
+def _split_channels(walk: Walk, source: Tensor, moved: Tensor) -> Tensor | None:
+    """A view that gives one dimension of channels several ([C] as [groups, C / groups]), of which the last shrinks.
+
+    So what lies at the same place of each group goes together. A wrong guess shows in the rehearsal.
+    """
+    shape, before, after = moved.shape, varying(source), varying(moved)
+    for dim in set(range(moved.dim())) - set(after):  # merging dimensions made whole copies of the ids
+        moved = moved.narrow(dim, 0, 1)
+    if len(after) > len(before):
+        if len(before) != 1:
+            return None
+        moved = walk.flow.tie(moved, after[:-1])
+        walk.flow.count(moved)
+    return moved.expand(shape)
+
+
+def padding(walk: Walk, node: fx.Node) -> Ids | None:
+    """More pixels of the same channels, or more channels, of zeros, which stay."""
+    ids = walk.ids[node.args[0]]
+    widths = list(argument(node, 1, "pad") or argument(node, 1, "padding"))
+    mode = argument(node, 2, "mode", "constant") if operation(node) == "pad" else operation(node)
+    for place, (low, high) in enumerate(zip(widths[::2], widths[1::2], strict=True)):  # the last dimension first
+        dim = ids.dim() - 1 - place
+        if low == high == 0:
+            continue
+        if uniform(compact(ids), [dim]):
+            shape = [*ids.shape[:dim], ids.shape[dim] + low + high, *ids.shape[dim + 1 :]]
+            ids = ids.narrow(dim, 0, 1).expand(shape)
+            continue
+        if min(low, high) < 0 or mode not in ("constant", "constant_pad_nd"):
+            return None
+        ids = torch.cat([_added(walk, ids, dim, low), ids, _added(walk, ids, dim, high)], dim)
+    return ids
+
+
+def _added(walk: Walk, ids: Tensor, dim: int, width: int) -> Tensor:
+    """Zeros in the place of channels, as many as the forward says."""
+    fresh = walk.flow.fresh(width)
+    walk.flow.protect(fresh, "a channel that padding adds")
+    shape = [1] * ids.dim()
+    shape[dim] = width
+    return torch.from_numpy(fresh).view(shape).expand([*ids.shape[:dim], width, *ids.shape[dim + 1 :]])
+
+
+def pixel_shuffle(walk: Walk, node: fx.Node) -> Ids | None:
+    """r x r channels become one of r x r times the pixels."""
+    channels, area = channel_vector(walk.ids[node.args[0]], -3), node.args[1] ** 2
+    if channels is None:
+        return None
+    tied = walk.flow.tie(torch.from_numpy(channels).view(-1, area), [1])
+    return spread(tied[:, 0].numpy(), -3, shape_of(node))
+
+
+def pixel_unshuffle(walk: Walk, node: fx.Node) -> Ids | None:
+    """A channel becomes r x r of them."""
+    channels = channel_vector(walk.ids[node.args[0]], -3)
+    return None if channels is None else spread(np.repeat(channels, node.args[1] ** 2), -3, shape_of(node))
+
+
+def channel_shuffle(walk: Walk, node: fx.Node) -> Ids | None:
+    """The channels at the same place of each group side by side."""
+    channels = channel_vector(walk.ids[node.args[0]], 1)
+    if channels is None:
+        return None
+    tied = walk.flow.tie(torch.from_numpy(channels).view(node.args[1], -1), [0])  # [groups, channels of each]
+    return spread(tied.T.flatten().numpy(), 1, shape_of(node))
+
+
+def getitem(walk: Walk, node: fx.Node) -> Ids | None:
+    """One of several outputs."""
+    source = walk.ids.get(node.args[0])
+    return operator.getitem(source, node.args[1]) if isinstance(source, list) else None

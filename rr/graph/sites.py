@@ -1,0 +1,149 @@
+"""Where compactors go: behind layers that make channels, and wherever a dead channel's constant must be silenced."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import fx, nn
+
+from rr.graph.dead_constants import Inexact, inexact_consumers
+from rr.graph.hosts import Hosts
+from rr.graph.layers import Layer, LayerKind, Site
+from rr.graph.trace import Trace
+from rr.graph.units import Units
+
+
+@dataclass
+class _Places:
+    """What `inexact_consumers` asks of a graph, with the sites as they are so far."""
+
+    trace: Trace
+    layers: Mapping[str, Layer]
+    sites: dict[str, Site]
+
+
+def find_sites(
+    trace: Trace, model: nn.Module, units: Units, hosts: Hosts, *, silence: bool, diagonal: bool
+) -> tuple[dict[str, Site], dict[int, str]]:
+    """The places for compactors, by layer, and why units can't be pruned.
+
+    What dead channels leave must be nothing or a constant that a bias can hold. Where it isn't, a (block-)diagonal
+    compactor behind the last layer that keeps channels apart silences them there once more; where there is no such
+    layer either, the units can't be pruned.
+
+    Args:
+        trace: the operations.
+        model: for its parameters' shapes.
+        units: what the ids came to.
+        hosts: where hooks can stand.
+        silence: silence constants that a bias could hold, too.
+        diagonal: diagonal compactors behind layers that make channels.
+    """
+    finder = _SiteFinder(hosts, units.layers, diagonal)
+    behind_makers = {layer.name: finder.behind(layer) for layer in units.layers.values() if layer.kind.makes_channels}
+    sites = {name: site for name, site in behind_makers.items() if site is not None}
+    reasons = _without_compactors(units, sites)
+    places = _Places(trace, units.layers, sites)
+
+    def prunable() -> np.ndarray:
+        mask = np.ones(units.count, dtype=bool)
+        mask[list(reasons)] = False
+        return mask
+
+    candidates = finder.silencers()
+    while found := inexact_consumers(places, model, prunable()):
+        nearer = _nearest_before(found, candidates, units.layers, sites)
+        sites.update(nearer)
+        if not nearer:
+            for unit, inexact in found.items():
+                reasons.setdefault(unit, inexact.reason)
+    while silence and (
+        nearer := _nearest_before(
+            inexact_consumers(places, model, prunable(), silent=True), candidates, units.layers, sites
+        )
+    ):
+        sites.update(nearer)
+    order = {name: position for position, name in enumerate(units.layers)}
+    of_use = [site for site in sites.values() if site.layer not in candidates or prunable()[site.units].any()]
+    return {site.layer: site for site in sorted(of_use, key=lambda site: order[site.layer])}, reasons
+
+
+class _SiteFinder:
+    def __init__(self, hosts: Hosts, layers: Mapping[str, Layer], diagonal: bool) -> None:
+        self._hosts, self._layers, self._diagonal = hosts, layers, diagonal
+
+    def behind(self, layer: Layer) -> Site | None:
+        """The place behind a layer, or behind its BN; None where a hook would come after something else."""
+        last = self._layers[layer.norm] if layer.norm else layer
+        host = self._hosts.host_behind(last.name, last.nodes)
+        if host is None:
+            return None
+        if layer.norm and host == layer.norm:
+            host = self._hosts.container(layer.name, [*layer.nodes, *last.nodes]) or host
+        return Site(host, layer.name, last.nodes, layer.out_units, self._groups(layer))
+
+    def _groups(self, layer: Layer) -> int:
+        if layer.kind is LayerKind.GROUPED:
+            return self._hosts[layer.name].groups
+        is_diagonal = layer.kind in (LayerKind.DEPTHWISE, LayerKind.NORM) or (
+            self._diagonal and layer.kind.makes_channels
+        )
+        return len(layer.out_units) if is_diagonal else 1
+
+    def silencers(self) -> dict[str, Site]:
+        """The places behind layers that keep channels apart."""
+        direct = {layer.norm for layer in self._layers.values()}
+        per_channel = [
+            layer
+            for layer in self._layers.values()
+            if layer.kind.is_by_group or (layer.kind is LayerKind.NORM and layer.name not in direct)
+        ]
+        return {layer.name: site for layer in per_channel if (site := self.behind(layer)) is not None}
+
+
+def _without_compactors(units: Units, sites: Mapping[str, Site]) -> dict[int, str]:
+    """All reasons so far: also a unit some of whose channels no compactor can silence stays."""
+    reasons = dict(units.reasons)
+
+    def protect(ids: Sequence[int] | np.ndarray, reason: str) -> None:
+        for unit in ids:
+            reasons.setdefault(int(unit), reason)
+
+    for layer in units.layers.values():
+        if layer.kind.makes_channels and layer.name not in sites:
+            protect(layer.out_units, f"{layer.name} goes on after its own operation in its forward")
+    covered = np.zeros(units.count, dtype=bool)
+    for site in sites.values():
+        covered[site.units] = True
+    protect(np.flatnonzero(~covered), "made by a layer that takes no compactor")
+    return reasons
+
+
+def _nearest_before(
+    found: Mapping[int, Inexact], candidates: Mapping[str, Site], layers: Mapping[str, Layer], sites: Mapping[str, Site]
+) -> dict[str, Site]:
+    """Of the candidates that aren't sites yet, the nearest before the places where constants can't be folded.
+
+    Such a place may be a candidate's own layer: what its padding cuts, a compactor behind it silences.
+    """
+    at_node = {node: site for site in candidates.values() for node in (*site.nodes, *layers[site.layer].nodes)}
+    ends = {node for layer in layers.values() if layer.kind.makes_channels for node in layer.nodes}
+    units_at: dict[fx.Node, set[int]] = {}
+    for unit, inexact in found.items():
+        units_at.setdefault(inexact.node, set()).add(unit)
+    nearest = {}
+    for consumer, units in units_at.items():
+        waiting, seen = [consumer], set()
+        while waiting:
+            node = waiting.pop()
+            if node in seen or node.op != "call_function" or (node.name in ends and node is not consumer):
+                continue
+            seen.add(node)
+            site = at_node.get(node.name)
+            if site is not None and units.intersection(site.units.tolist()):
+                nearest[site.layer] = site
+            else:
+                waiting.extend(node.all_input_nodes)
+    return {name: site for name, site in nearest.items() if name not in sites}

@@ -1,0 +1,115 @@
+"""The network as a list of ATen operations: `torch.export` once, with the module behind every parameter."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+from torch import fx, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from rr.compactors import CHILD, compactors_bypassed
+from rr.errors import InputError, first_line
+from rr.graph.tensors import ExampleInputs, Inputs, eval_mode
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """An exported forward pass in eval mode, without its compactors; with the heads that only training runs, if any.
+
+    Attributes:
+        nodes: the operations in order of execution (placeholders and the output included).
+        parameters: placeholder name -> the parameter's or buffer's name in the model.
+        user_inputs: names of the placeholders that are the network's inputs.
+        batch: the examples' batch size.
+        evaluated: the parameters that the forward in eval mode reads.
+        macs: multiply-accumulates per example of the whole network, half of what torch's FLOP counter counts.
+    """
+
+    nodes: tuple[fx.Node, ...]
+    parameters: dict[str, str]
+    user_inputs: frozenset[str]
+    batch: int
+    evaluated: frozenset[str]
+    macs: int
+
+    def parameter(self, argument: object) -> str | None:
+        """The model's name for a node's argument, None when that is no parameter or buffer."""
+        return self.parameters.get(argument.name) if isinstance(argument, fx.Node) else None
+
+
+def trace_model(model: nn.Module, example_inputs: Inputs) -> Trace:
+    """Export `model` in eval mode as it is without compactors; the model itself is left as it was.
+
+    Where eval mode leaves parameters unread (the auxiliary heads of GoogLeNet), the forward of training is exported,
+    with its layers (BN, dropout) in eval mode.
+
+    Raises:
+        InputError: if the model can't be exported.
+    """
+    inputs = ExampleInputs.of(example_inputs).like(model)
+    with ExitStack() as stack:
+        stack.enter_context(compactors_bypassed(model))
+        stack.enter_context(eval_mode(model))
+        stack.enter_context(torch.no_grad())
+        exported = _export(model, inputs)
+        evaluated = _read_parameters(exported)
+        with FlopCounterMode(display=False) as counter:
+            inputs.call(model)
+        unread = {name for name, _ in model.named_parameters() if f".{CHILD}." not in f".{name}"} - evaluated
+        if unread:
+            for module in model.modules():
+                module.training = any(name != CHILD for name, _ in module.named_children())
+            try:
+                exported = _export(model, inputs)
+            except InputError as error:  # that forward may want larger images, or targets
+                logger.warning(
+                    "what only training runs (%s, ...) stays as wide as it is and won't fit a narrower network: %s",
+                    min(unread),
+                    error,
+                )
+    signature = exported.graph_signature
+    return Trace(
+        nodes=tuple(exported.graph.nodes),
+        parameters={**signature.inputs_to_parameters, **signature.inputs_to_buffers},
+        user_inputs=frozenset(name for name in signature.user_inputs if isinstance(name, str)),
+        batch=inputs.batch_size,
+        evaluated=evaluated,
+        macs=counter.get_total_flops() // (2 * inputs.batch_size),
+    )
+
+
+def argument(node: fx.Node, position: int, name: str, default: object = None) -> object:
+    """A node's argument, given by position or by keyword."""
+    if len(node.args) > position:
+        return node.args[position]
+    return node.kwargs.get(name, default)
+
+
+def shape_of(node: fx.Node) -> torch.Size:
+    """The shape of a node's output, as exported."""
+    return node.meta["val"].shape
+
+
+def running_module(node: fx.Node) -> str:
+    """The name of the innermost module whose forward runs the operation, "" for the model itself."""
+    return next(reversed((node.meta.get("nn_module_stack") or {"": ("", "")}).values()))[0]
+
+
+def _export(model: nn.Module, inputs: ExampleInputs) -> torch.export.ExportedProgram:
+    try:  # strict, torch 2.6's default, can't trace every forward that non-strict, the default since, can
+        return torch.export.export(model, inputs.args, dict(inputs.kwargs), strict=False)
+    except Exception as error:  # torch.export raises many kinds; each means the same to the user
+        raise InputError(
+            f"the model can't be traced by torch.export ({first_line(error)}): check that the example inputs fit it, "
+            "and take data-dependent Python branches out of its forward"
+        ) from error
+
+
+def _read_parameters(exported: torch.export.ExportedProgram) -> frozenset[str]:
+    names = exported.graph_signature.inputs_to_parameters
+    return frozenset(names[node.name] for node in exported.graph.nodes if node.name in names and node.users)

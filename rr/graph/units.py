@@ -1,0 +1,110 @@
+"""From channel ids to units: numbered, with the layers that have them, and grouped where no layer tells them apart."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from rr.graph.channel_ids import ChannelFlow
+from rr.graph.layers import Group, Layer, LayerCall, LayerKind
+
+
+@dataclass(frozen=True)
+class Units:
+    """What the ids of a network come to.
+
+    Attributes:
+        count: how many units there are.
+        layers: by name, in building order (that of `named_modules`, which is that of "deps").
+        reasons: unit -> why it can't be pruned, as far as the flow of ids tells.
+        streams: the units that an addition joined out of several layers' channels.
+        counted: the units that the forward cuts or groups, perhaps by numbers of its own.
+    """
+
+    count: int
+    layers: dict[str, Layer]
+    reasons: dict[int, str]
+    streams: frozenset[int]
+    counted: frozenset[int]
+
+
+def units_of(flow: ChannelFlow, order: Mapping[str, int], norms: Mapping[str, str]) -> Units:
+    """Number the united ids, and say what each layer has of them.
+
+    Args:
+        flow: the ids.
+        order: module -> its place in building order.
+        norms: layer -> the BN that directly follows.
+    """
+    calls = sorted(flow.layers, key=lambda call: (order[_owner(call)], call.name))
+    unit_of_root, reasons_of_roots = _numbered(flow, calls)
+
+    def units(ids: np.ndarray) -> np.ndarray:
+        return np.array([unit_of_root[flow.find(int(channel))] for channel in ids], dtype=np.int64)
+
+    layers: dict[str, Layer] = {}
+    for call in calls:
+        known = layers.get(call.name)
+        if known is not None:  # called again
+            nodes, macs_each = (*known.nodes, call.node), known.macs_each + call.macs_each
+            layers[call.name] = replace(known, nodes=nodes, macs_each=macs_each)
+            continue
+        in_units = None if call.in_ids is None else units(call.in_ids)
+        layers[call.name] = Layer(
+            call.name,
+            call.kind,
+            (call.node,),
+            units(call.out_ids),
+            in_units,
+            call.macs_each,
+            call.dim,
+            norms.get(call.name),
+        )
+    return Units(
+        count=len(unit_of_root),
+        layers=layers,
+        reasons={unit_of_root[root]: reason for root, reason in reasons_of_roots.items()},
+        streams=frozenset(unit_of_root[flow.find(channel)] for channel in flow.streams),
+        counted=frozenset(unit_of_root[flow.find(channel)] for channel in flow.counted),
+    )
+
+
+def grouped(
+    layers: Mapping[str, Layer], num_units: int, reasons: Collection[int], streams: Collection[int]
+) -> list[Group]:
+    """Units that look alike to every layer, and of which all or none are prunable, or in a stream."""
+    signatures: list[list[tuple[str, str, int]]] = [[] for _ in range(num_units)]
+    producers: list[list[str]] = [[] for _ in range(num_units)]
+    for layer in layers.values():
+        for role, units in (("out", layer.out_units), ("in", layer.in_units)):
+            if units is None:
+                continue
+            for unit, count in zip(*np.unique(units, return_counts=True), strict=True):
+                signatures[unit].append((layer.name, role, int(count)))
+                if role == "out" and layer.kind.makes_channels:
+                    producers[unit].append(layer.name)
+    groups: dict[tuple, list[int]] = {}
+    for unit in range(num_units):
+        groups.setdefault((*signatures[unit], unit in reasons, unit in streams), []).append(unit)
+    return [Group(np.array(units), tuple(producers[units[0]])) for units in groups.values()]
+
+
+def _numbered(flow: ChannelFlow, calls: Sequence[LayerCall]) -> tuple[dict[int, int], dict[int, str]]:
+    """Units by building order of their first producer, then by row; reasons by the id that stands for a unit."""
+    reasons: dict[int, str] = {}
+    for channel, reason in flow.reasons.items():
+        reasons.setdefault(flow.find(channel), reason)
+    numbers: dict[int, int] = {}
+    making = [call.out_ids for call in calls if call.kind.has_width]
+    passing = [ids for call in calls for ids in (call.in_ids, call.out_ids) if ids is not None]
+    for ids in (*making, *passing, np.array(list(reasons), dtype=np.int64)):
+        for channel in ids:
+            numbers.setdefault(flow.find(int(channel)), len(numbers))
+    return numbers, reasons
+
+
+def _owner(call: LayerCall) -> str:
+    """The module that a layer is, or that has it as a parameter."""
+    return call.name.rpartition(".")[0] if call.kind is LayerKind.VECTOR else call.name

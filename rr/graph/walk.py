@@ -1,0 +1,105 @@
+"""Where the ids are on their way through the trace, and what the rules ask and do there."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from rr.graph.channel_ids import ChannelFlow, compact
+from rr.graph.layers import LayerCall
+from rr.graph.operations import operation
+from rr.graph.tensors import named_tensors
+from rr.graph.trace import Trace, running_module
+
+Ids = Tensor | list[Tensor]  # a list for an operation with several outputs
+
+
+class Walk:
+    """A walk through a trace: the ids of the activations that are still read, and all that was found so far.
+
+    Attributes:
+        trace: what is walked through.
+        modules: the model's modules by name.
+        flow: what was found.
+        ids: of each operation's output, as long as something reads it.
+        readers: parameter's or buffer's name -> the operations that read it, under whichever of its names.
+    """
+
+    def __init__(self, trace: Trace, model: nn.Module) -> None:
+        self.trace = trace
+        self.modules = dict(model.named_modules())
+        self.flow = ChannelFlow()
+        self.ids: dict[fx.Node, Ids] = {}
+        self.readers = _readers(trace, model)
+        self._first_calls: dict[str, LayerCall] = {}
+
+    def activations(self, node: fx.Node) -> list[fx.Node]:
+        """Those of a node's inputs that have ids: no parameters."""
+        return [source for source in node.all_input_nodes if source in self.ids]
+
+    def reads_parameter(self, node: fx.Node) -> bool:
+        """Whether one of the node's inputs is a parameter or buffer."""
+        return any(self.trace.parameter(source) is not None for source in node.all_input_nodes)
+
+    def protect(self, node: fx.Node, reason: str) -> None:
+        """No channel in the node's output can be pruned."""
+        ids = self.ids[node]
+        for part in ids if isinstance(ids, list) else [ids]:
+            self.flow.protect(compact(part).flatten().numpy(), reason)
+
+    def protected(self, node: fx.Node, reason: str) -> Ids:
+        """One protected id all over the node's output."""
+        channel = self.flow.fresh(1)
+        self.flow.protect(channel, reason)
+        value = node.meta["val"]
+        if isinstance(value, (list, tuple)):
+            return [torch.full((), int(channel[0])).expand(part.shape) for part in value]
+        return torch.full((), int(channel[0])).expand(getattr(value, "shape", ()))
+
+    # Layers ---------------------------------------------------------------------------------------------------
+
+    def record(self, layer: LayerCall) -> None:
+        """A layer that is called again has the same channels as the first time, in and out."""
+        first = self._first_calls.setdefault(layer.name, layer)
+        if first is not layer:
+            self.flow.unite(layer.out_ids, first.out_ids)
+            if layer.in_ids is not None:
+                self.flow.unite(layer.in_ids, first.in_ids)
+        self.flow.layers.append(layer)
+
+    def out_ids(self, name: str, count: int) -> np.ndarray:
+        """New channels, where this is a layer's first call."""
+        first = self._first_calls.get(name)
+        return self.flow.fresh(count) if first is None else first.out_ids
+
+    def macs_of(self, weight: object, macs_each: int) -> int:
+        """What a layer costs where the network is used: nothing, for one that only training runs."""
+        return macs_each if self.trace.parameter(weight) in self.trace.evaluated else 0
+
+    def layer_of(self, node: fx.Node, parameter: object, leaf: str, kind: type[nn.Module]) -> str | None:
+        """The module of one `kind` that runs `node` itself with its own `parameter`, called `leaf` there; else None.
+
+        A layer whose weight another module uses (`F.linear(x, self.proj.weight)`) never calls its hooks, and one whose
+        parameters anything else reads can't be folded.
+        """
+        name = self.trace.parameter(parameter)
+        if name is None or name.rpartition(".")[2] != leaf:
+            return None
+        owner = name.rpartition(".")[0]
+        runs_itself = isinstance(self.modules.get(owner), kind) and running_module(node) == owner
+        return owner if runs_itself and not self._shares_parameters(node, owner) else None
+
+    def _shares_parameters(self, node: fx.Node, name: str) -> bool:
+        own = (self.trace.parameter(source) for source in node.all_input_nodes)
+        readers = (reader for parameter in own if parameter is not None for reader in self.readers[parameter])
+        return any(operation(reader) != operation(node) or running_module(reader) != name for reader in readers)
+
+
+def _readers(trace: Trace, model: nn.Module) -> dict[str, list[fx.Node]]:
+    tensors = named_tensors(model)
+    by_tensor: dict[int, list[fx.Node]] = {}
+    for node in trace.nodes:
+        if node.name in trace.parameters and node.op == "placeholder":
+            by_tensor.setdefault(id(tensors[trace.parameters[node.name]]), []).extend(node.users)
+    return {name: by_tensor.get(id(tensor), []) for name, tensor in tensors.items()}

@@ -1,0 +1,110 @@
+"""What units are ranked by for forgetting, beside their norms: what the loss would lose, and what a unit costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from rr.graph import CostOfWidths
+
+DECAY = 0.99  # of the running mean: it remembers the last hundred steps
+
+
+class TaylorScores:
+    """How much the loss would change, to first order, if a unit's rows q_i went to zero: |sum_i <dL/dq_i, q_i>|.
+
+    Molchanov et al. 2019 (Importance Estimation for Neural Network Pruning), eq. 8, at a gate behind the BN; the root
+    of a running mean of the square over the steps, with its start corrected as in Adam.
+
+    What is averaged is the slope, sum_i <dL/dq_i, q_i> / |q|, with |q| the norm of the unit; the score is the slope
+    times today's norm. For a kept unit, whose norm hardly moves in a hundred steps, that is the formula. A masked one's
+    score falls with its rows at once, not a hundred steps later: one that has died comes before all that live. And its
+    slope never rises while it is masked. In a trained network all slopes are small; one that shrinks gets a large one,
+    since the loss wants it back, and would so come up for having been masked, others go down in its place, and in the
+    end all of them be half shrunk. So, as with norms, a masked unit comes back only when others have fallen below it.
+
+    The mean square of a batch's gradient is, up to a factor, the diagonal of the empirical Fisher matrix. So what the
+    loss loses by several units is, as far as they don't depend on each other, the sum of their squared scores (Theis et
+    al. 2018, Faster gaze prediction with dense networks and Fisher pruning, eq. 5): these are to be set against MACs.
+
+    Args:
+        num_units: how many units there are.
+        like: a tensor on the device and of the type of what is observed.
+
+    Attributes:
+        squares: [num_units], the running mean of the squared slopes.
+        weight: what the steps so far weigh in it, 0 to 1.
+    """
+
+    def __init__(self, num_units: int, like: torch.Tensor) -> None:
+        self.squares = torch.zeros(num_units, device=like.device, dtype=torch.promote_types(like.dtype, torch.float32))
+        self.weight = self.squares.new_zeros(())
+
+    @torch.no_grad()
+    def observe(
+        self,
+        gradients: Sequence[torch.Tensor],
+        weights: Sequence[torch.Tensor],
+        norms: torch.Tensor,
+        units: torch.Tensor,
+        masks: torch.Tensor,
+    ) -> None:
+        """Count a step; nothing where a gradient isn't finite, as when a gradient scaler will leave the step out.
+
+        Args:
+            gradients, weights: of each compactor, the task's alone, in true units.
+            norms: [rows], the norm of each row's unit, over 0.
+            units: [rows], the number of each.
+            masks: [rows].
+        """
+        if self.squares.device != norms.device:  # the model was moved
+            self.squares, self.weight = self.squares.to(norms.device), self.weight.to(norms.device)
+        products = torch.cat([part.flatten(1).sum(1) for part in torch._foreach_mul(gradients, weights)])
+        slopes = torch.zeros_like(self.squares).index_add_(0, units, (products / norms).to(self.squares))
+        weight = DECAY * self.weight + (1 - DECAY)
+        squares = self.squares + (1 - DECAY) / weight * (slopes.square() - self.squares)
+        masked = torch.zeros_like(squares, dtype=torch.bool).index_put_((units,), masks == 0)
+        squares = torch.where(masked, torch.minimum(squares, self.squares), squares)
+        finite = squares.isfinite().all()  # stays on the device: no step waits for it
+        self.squares = torch.where(finite, squares, self.squares)
+        self.weight = torch.where(finite, weight, self.weight)
+
+    def scores(self, norms: np.ndarray) -> np.ndarray:
+        """[num_units]; norms: [num_units], which are the scores before the first step."""
+        if not self.weight:
+            return norms
+        with np.errstate(invalid="ignore"):  # norms are infinite where nothing is pruned
+            return norms * self.squares.sqrt().cpu().double().numpy()
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """For a checkpoint."""
+        return {"squares": self.squares, "weight": self.weight}
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Go on from `state_dict()`."""
+        self.squares, self.weight = state["squares"].to(self.squares), state["weight"].to(self.weight)
+
+
+def relative_unit_costs(cost: CostOfWidths, widths: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """[candidates]: what goes when the group of each loses one unit, over the mean of that.
+
+    A group without units costs what its last one did.
+
+    Args:
+        cost: of all widths.
+        widths: [groups], at which.
+        groups: [candidates], the group of each.
+    """
+    costs = np.zeros(len(widths))
+    for group in np.unique(groups):
+        more = widths.copy()
+        more[group] = max(widths[group], 1)
+        less = more.copy()
+        less[group] -= 1
+        costs[group] = cost.of_group_widths(more) - cost.of_group_widths(less)
+    each = costs[groups]
+    if not each.any():
+        return np.ones(len(groups))
+    return np.maximum(each, 1e-9 * each.max()) / each.mean()  # a unit that frees nothing comes last

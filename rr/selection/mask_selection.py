@@ -1,0 +1,156 @@
+"""Which units are masked: the candidates, their targets, and the choice at each update (section 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from rr.config import SelectionConfig, TargetConfig
+from rr.errors import InputError
+from rr.graph import ChannelGraph, Target
+from rr.graph.widths import least_widths
+from rr.selection.forgetting import select_forgotten
+from rr.selection.importance import TaylorScores, relative_unit_costs
+from rr.selection.tightening import tightened
+
+
+class MaskSelection:
+    """Chooses the units to forget by their scores, afresh at each update.
+
+    Args:
+        graph: of the network.
+        selected: [num_units] of bool, the units that may be forgotten.
+        config: what they are ranked by, and how many go at an update.
+        target: what is to be reached.
+        least: [groups], units that each group keeps at least.
+        like: a tensor of the compactors' device and type.
+
+    Attributes:
+        targets: what is to be reached, that of MACs first.
+        least: as given; multiples: [groups], what each group's width is to be a multiple of.
+        candidates: [candidates], the units that may be forgotten; groups: [candidates], the group of each.
+        waiting: rows walked at the last update whose layers lack others to complete a multiple.
+
+    Raises:
+        InputError: if the target can't be reached, saying what can.
+    """
+
+    def __init__(
+        self,
+        graph: ChannelGraph,
+        selected: np.ndarray,
+        config: SelectionConfig,
+        target: TargetConfig,
+        least: np.ndarray,
+        like: Tensor,
+    ) -> None:
+        self._graph, self._config = graph, config
+        self.least, self.multiples = least, graph.multiples_in_units(config.width_multiple)
+        self.candidates = np.flatnonzero(selected)
+        self.groups = graph.macs.group_of_unit[self.candidates]
+        bounds = (
+            ("flops_target", target.flops, graph.macs, "MACs"),
+            ("params_target", target.params, graph.parameters, "parameters"),
+        )
+        self.targets = [Target(name, value, cost, noun) for name, value, cost, noun in bounds if value is not None]
+        self.waiting = 0
+        self._check_target()
+        self._taylor = TaylorScores(graph.num_units, like) if config.score == "taylor" else None
+
+    @property
+    def observe(self) -> Callable[..., None] | None:
+        """What is to be shown the task's gradients at each step (`TaylorScores.observe`); None where norms decide."""
+        return None if self._taylor is None else self._taylor.observe
+
+    def is_due(self, steps: int) -> bool:
+        """Whether the masks are updated after so many steps: each `mask_interval` after the warm-up."""
+        since = steps - self._config.warmup_steps
+        return since > 0 and since % self._config.mask_interval == 0
+
+    def next_update(self, steps: int) -> int:
+        """The step after which the masks are updated next."""
+        since = max(steps - self._config.warmup_steps, 0)
+        return self._config.warmup_steps + (since // self._config.mask_interval + 1) * self._config.mask_interval
+
+    def forgotten(self, steps: int, norms: np.ndarray, kept: np.ndarray, removed: np.ndarray) -> np.ndarray:
+        """[num_units] of bool: the units to forget.
+
+        So many that the target is met, or today's where it tightens; else `rows_per_update` more than the last time.
+        Rows that wait for others to complete a multiple of widths count as if forgotten in what the next update may
+        walk: a walk that stopped at them would never get on.
+
+        Args:
+            steps: how many there were.
+            norms: [num_units].
+            kept: [num_units] of bool, the units that aren't masked at present.
+            removed: [num_units] of bool, those that have left the model.
+        """
+        targets, limit = self.targets, len(self.candidates)
+        if self._config.tighten_steps:
+            since = steps - self._config.warmup_steps
+            targets = [tightened(target, since / self._config.tighten_steps) for target in targets]
+        else:
+            already = int((~kept[self.candidates]).sum())
+            limit = already + self.waiting + self._config.rows_per_update
+        chosen, walked = select_forgotten(
+            self.scores(norms, kept, removed),
+            self.groups,
+            self._graph.macs.group_sizes,
+            lambda widths: all(target.met(widths) for target in targets),
+            min_width=self.least,
+            limit=limit,
+            multiples=self.multiples,
+        )
+        self.waiting = walked - int(chosen.sum())
+        forgotten = np.zeros(self._graph.num_units, dtype=bool)
+        forgotten[self.candidates[chosen]] = True
+        return forgotten
+
+    def scores(self, norms: np.ndarray, kept: np.ndarray, removed: np.ndarray) -> np.ndarray:
+        """[candidates], what the units are ranked by: the lowest go first. Arguments as for `forgotten`."""
+        scores = norms if self._taylor is None else self._taylor.scores(norms)
+        scores = scores[self.candidates]
+        if self._config.per_mac:
+            costs = relative_unit_costs(self._graph.macs, self._graph.macs.group_widths(kept), self.groups)
+            scores = scores / (costs if self._taylor is None else np.sqrt(costs))
+        scores[removed[self.candidates]] = -1.0  # before what is zero, too, and still there
+        return scores
+
+    def missed(self, alive: np.ndarray) -> str:
+        """The targets that these units ([num_units] of bool) don't reach, with their values; "" if there is none."""
+        return self._missed(self._graph.macs.group_widths(alive))
+
+    def costs(self, alive: np.ndarray) -> str:
+        """What is left with these units ([num_units] of bool) of all that has a target."""
+        return self._costs(self._graph.macs.group_widths(alive))
+
+    def _missed(self, widths: np.ndarray) -> str:
+        return " and ".join(f"{target.name} {target.value:g}" for target in self.targets if not target.met(widths))
+
+    def _costs(self, widths: np.ndarray) -> str:
+        return " and ".join(target.describe(widths) for target in self.targets)
+
+    def _check_target(self) -> None:
+        least = least_widths(self.groups, self._graph.macs.group_sizes, min_width=self.least, multiples=self.multiples)
+        if goals := self._missed(least):
+            floor = f"min_width = {self._config.min_width}"
+            if self._config.width_multiple > 1:
+                floor += f" (in multiples of {self._config.width_multiple})"
+            raise InputError(
+                f"{goals} can't be reached: with every chosen layer at {floor}, {self._costs(least)} remain. "
+                "Raise the target, or let more layers be pruned (layers='all')."
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        state: dict[str, Any] = {"waiting": self.waiting}
+        return state if self._taylor is None else {**state, "taylor": self._taylor.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict()`."""
+        self.waiting = int(state.get("waiting", 0))  # older states have none, and no multiples to wait for
+        if self._taylor is not None and "taylor" in state:
+            self._taylor.load_state_dict(state["taylor"])

@@ -1,0 +1,125 @@
+"""Settings: frozen dataclasses, nested by topic, with one flat name for each setting.
+
+A field's metadata may hold `name` (its flat name, where that isn't the field's own), `aliases` (older names for it) and
+`help`, `choices`, `flags`, `option`, which are for command lines (`training/options.py`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+from rr.errors import InputError
+
+T = TypeVar("T")
+
+
+class Share(float):
+    """A share of a run, over 0 and at most 1: of its steps, or of its epochs.
+
+    Raises:
+        InputError: if it is no such number.
+    """
+
+    def __new__(cls, value: float) -> Share:
+        share = super().__new__(cls, value)
+        if not 0 < share <= 1:
+            raise InputError(f"{value} is no share of a run: give a number over 0, at most 1")
+        return share
+
+    def of(self, total: float) -> float:
+        """So much of `total`."""
+        return float(self) * total
+
+    def __repr__(self) -> str:
+        return f"Share({float(self):g})"
+
+    @classmethod
+    def read(cls, text: str) -> Share:
+        """`1%` or `0.01`."""
+        number = text.strip()
+        return cls(float(number[:-1]) / 100 if number.endswith("%") else float(number))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of a (nested) dataclass.
+
+    Attributes:
+        name: its flat name.
+        path: the fields that lead to it.
+        field: the dataclass's field.
+        kind: its type.
+        value: what it is.
+        topic: the name of the class whose field it is.
+    """
+
+    name: str
+    path: tuple[str, ...]
+    field: dataclasses.Field
+    kind: Any
+    value: Any
+    topic: str
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """Older names for it."""
+        return self.field.metadata.get("aliases", ())
+
+
+def settings_of(config: Any, path: tuple[str, ...] = ()) -> Iterator[Setting]:
+    """Every setting of a dataclass instance, those of nested ones in their place."""
+    kinds = typing.get_type_hints(type(config))
+    for field in dataclasses.fields(config):
+        value, place = getattr(config, field.name), (*path, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from settings_of(value, place)
+        else:
+            name = field.metadata.get("name", field.name)
+            yield Setting(name, place, field, kinds[field.name], value, type(config).__name__)
+
+
+def flat(config: Any) -> dict[str, Any]:
+    """Setting by flat name, as plain values (tuples become lists): equal to what JSON gives back."""
+    return {
+        setting.name: list(setting.value) if isinstance(setting.value, tuple) else setting.value
+        for setting in settings_of(config)
+    }
+
+
+def changed(config: T, **values: Any) -> T:
+    """The same with other values, by flat name or alias.
+
+    Raises:
+        InputError: for a name that no setting has, or a value that can't be.
+    """
+    paths = {name: setting.path for setting in settings_of(config) for name in (setting.name, *setting.aliases)}
+    for name in values:
+        if name not in paths:
+            near = get_close_matches(name, paths, n=1)
+            names = sorted(setting.name for setting in settings_of(config))
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
+            raise InputError(f"{type(config).__name__} has no setting {name!r}: {hint}")
+    return _replaced(config, {paths[name]: value for name, value in values.items()})
+
+
+def _replaced(config: Any, values: dict[tuple[str, ...], Any]) -> Any:
+    """All at once, so that no check sees half of the changes."""
+    direct = {path[0]: value for path, value in values.items() if len(path) == 1}
+    for first in {path[0] for path in values if len(path) > 1}:
+        inner = {path[1:]: value for path, value in values.items() if path[0] == first}
+        direct[first] = _replaced(getattr(config, first), inner)
+    return dataclasses.replace(config, **direct)
+
+
+def check(config: Any, checks: dict[str, bool]) -> None:
+    """Raise InputError for the first message whose condition doesn't hold; it begins with the field's name."""
+    for message, holds in checks.items():
+        if not holds:
+            name = message.split()[0]
+            shown = next((s.name for s in settings_of(config) if s.path == (name,)), name)
+            raise InputError(f"{shown}{message[len(name) :]}, not {getattr(config, name)!r}")

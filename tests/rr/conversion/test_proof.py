@@ -1,0 +1,116 @@
+"""Proofs of networks with forwards of all kinds: inputs that they take, casts, outputs that aren't all numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rr import ResRepPruner, paper_config
+from rr.conversion import ConversionError
+from rr.conversion.proof import difference_of, exact_copy, inputs_and_outputs, outputs_of
+from rr.graph import ExampleInputs, LiveModel
+from tests.rr.networks import Net, conv, generic, head, random_alive
+
+
+def network(before: Callable = lambda x: x, after: Callable = lambda y: y) -> nn.Module:
+    """A small one, with something before and after it."""
+
+    def forward(net: Net, x: Tensor) -> object:
+        return after(head(net, F.relu(net.b(F.relu(net.n(net.a(before(x))))))))
+
+    torch.manual_seed(0)
+    return generic(Net(forward, a=conv(3, 8), n=nn.BatchNorm2d(8), b=conv(8, 8), fc=nn.Linear(8, 3)))
+
+
+def positive() -> Tensor:
+    return torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(1)) + 0.1
+
+
+def image_bytes() -> Tensor:
+    return torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+FORWARDS: dict[str, tuple[Callable, Callable, Callable]] = {
+    "logarithm": (torch.log, lambda y: y, positive),
+    "root": (torch.sqrt, lambda y: y, positive),
+    "cast": (lambda x: x.float(), lambda y: y, positive),
+    "bytes": (lambda x: x.float() / 255, lambda y: y, image_bytes),
+    "logits in float32": (lambda x: x, lambda y: y.float(), positive),
+    "a constant's type": (lambda x: x * torch.full((3, 1, 1), 0.1, dtype=torch.float32), lambda y: y, positive),
+    "a number and a name": (lambda x: x, lambda y: {"logits": y, "stride": 8, "name": "a", "none": None}, positive),
+    "signs": (lambda x: x, lambda y: (y, y > 0), positive),
+    "the largest": (lambda x: x, lambda y: [y, y.argmax(1)], positive),
+    "minus infinity": (lambda x: x, lambda y: y.masked_fill(torch.tensor([True, False, False]), -math.inf), positive),
+    "nothing": (lambda x: x, lambda y: (y, y[:0]), positive),
+}
+
+
+@pytest.mark.parametrize("name", FORWARDS)
+def test_pruned_and_proven_whatever_the_forward_takes_and_gives(name: str) -> None:
+    before, after, examples = FORWARDS[name]
+    model = network(before, after)
+    pruner = ResRepPruner(model, examples(), paper_config(flops_target=0.5))
+    assert pruner.selected.sum() == 16
+    LiveModel(model, pruner.graph).zero_dead_rows(random_alive(pruner.graph, pruner.selected, 0.5))
+    slim = pruner.convert()
+    assert pruner.report.macs_ratio < 0.7
+    assert pruner.report.float64_difference <= 1e-12
+    inputs = ExampleInputs.of(examples())
+    assert difference_of(outputs_of(model, inputs, torch.float32), outputs_of(slim, inputs, torch.float32)) < 1e-5
+
+
+def test_what_cannot_be_proven_is_said() -> None:
+    with pytest.raises(ValueError, match="have NaN for random inputs and for the example inputs"):
+        ResRepPruner(network(torch.log), -positive(), paper_config(flops_target=0.5))
+
+    def of_one_type(x: Tensor) -> Tensor:
+        if x.dtype != torch.float32:
+            raise TypeError("float32 only")
+        return x
+
+    with pytest.raises(ValueError, match=r"doesn't run in float64 .*float32 only"):
+        ResRepPruner(network(of_one_type), positive(), paper_config(flops_target=0.5))
+    model = network()
+    pruner = ResRepPruner(model, positive(), paper_config(flops_target=0.5))
+    with torch.no_grad():
+        model.fc.weight.fill_(math.nan)
+    with pytest.raises((ValueError, ConversionError), match="training hasn't diverged"):
+        pruner.convert()
+
+
+def test_inputs_are_random_where_the_network_takes_them() -> None:
+    plain = exact_copy(network())
+    inputs, outputs = inputs_and_outputs(plain, positive())
+    assert inputs.tensors[0].min() < -1
+    assert torch.equal(outputs[0], plain.eval()(inputs.tensors[0]))
+    assert torch.equal(inputs_and_outputs(plain, positive())[0].tensors[0], inputs.tensors[0])
+    within, _ = inputs_and_outputs(exact_copy(network(torch.log)), positive())
+    assert positive().min() <= within.tensors[0].min() < within.tensors[0].max() <= positive().max()
+    assert not torch.equal(within.tensors[0], positive().double())
+    assert torch.get_default_dtype() == torch.float32
+
+
+def test_casts_in_a_proof_round_nothing() -> None:
+    third = torch.full((1, 1), 1 / 3, dtype=torch.float64)
+    model = Net(lambda net, x: x.half().float() + torch.zeros(1), w=nn.Linear(1, 1))
+    assert outputs_of(model, ExampleInputs.of(third), torch.float64)[0].item() == 1 / 3
+    assert outputs_of(model, ExampleInputs.of(third), torch.float32)[0].item() == float(np.float32(np.float16(1 / 3)))
+
+
+def test_differences() -> None:
+    one, inf = torch.tensor([1.0, 4.0]), torch.tensor([1.0, math.inf])
+    assert difference_of([one], [one + torch.tensor([0.0, 1.0])]) == 0.25
+    assert difference_of([inf], [inf]) == 0
+    assert difference_of([inf], [-inf]) == math.inf
+    assert difference_of([one], [inf]) == math.inf
+    assert math.isnan(difference_of([one], [one * math.nan]))
+    labels = torch.tensor([1, 2])
+    assert difference_of([one, labels], [one, labels]) == 0
+    assert difference_of([one, labels], [one, labels + 1]) == math.inf
+    assert difference_of([one, labels], [one, labels + 1], rounded=True) == 0

@@ -1,0 +1,298 @@
+"""What units are ranked by: against the loss without them, under scaling, masking and restarts; and by their price."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from rr import ResRepPruner, paper_config
+from rr.selection.importance import DECAY, TaylorScores, relative_unit_costs
+from tests.rr.networks import Net, conv, head
+from tests.rr.pruners import IMAGES, LENIENT, batch, optimizer_of, step, stream_pruner, tiny_pruner
+
+
+def taylor_stream() -> ResRepPruner:
+    """Units made by several layers, in float64."""
+    torch.manual_seed(0)
+    model = copy.deepcopy(stream_pruner().model).double()
+    config = paper_config(**LENIENT, layers="all", score="taylor")
+    return ResRepPruner(model, IMAGES.double(), config)
+
+
+def taylor_tiny(**settings: object) -> ResRepPruner:
+    return tiny_pruner(score="taylor", **settings)
+
+
+def random_rows(pruner: ResRepPruner, seed: int = 0) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for compactor in pruner.compactors.values():
+            weight = compactor.pwc.weight
+            weight.add_(0.3 * torch.randn(weight.shape, generator=generator).to(weight))
+
+
+def loss_of(pruner: ResRepPruner, seed: int = 0) -> torch.Tensor:
+    images, labels = batch(seed)
+    weight = next(pruner.model.parameters())
+    return F.cross_entropy(pruner.model.train()(images.to(weight)), labels)
+
+
+def observe(pruner: ResRepPruner, seed: int = 0, scale: float = 1.0) -> None:
+    """What a step's pre-hook does: gradients of the task (times `scale`), then adjusted."""
+    pruner.model.zero_grad()
+    (loss_of(pruner, seed) * scale).backward()
+    pruner.adjust_gradients(scale)
+
+
+def row_products(pruner: ResRepPruner, seed: int = 0) -> np.ndarray:
+    """[num_units]: the sum over a unit's rows of <dL/dq, q>, by autograd."""
+    products = np.zeros(pruner.graph.num_units)
+    weights = [pruner.compactors[site.host].pwc.weight for site in pruner.sites]
+    for site, weight, gradient in zip(
+        pruner.sites, weights, torch.autograd.grad(loss_of(pruner, seed), weights), strict=True
+    ):
+        np.add.at(products, site.units, (weight.double() * gradient.double()).detach().flatten(1).sum(1).numpy())
+    return products
+
+
+@pytest.mark.parametrize("make", [taylor_stream, lambda: as_double(taylor_tiny)])
+def test_a_score_is_the_loss_of_losing_the_unit_to_first_order(make: Callable[[], ResRepPruner]) -> None:
+    """(L(q) - L((1 - e) q)) / e tends to it, the error to zero with e."""
+    pruner = make()
+    random_rows(pruner)
+    observe(pruner)
+    before, scores = loss_of(pruner).item(), pruner.candidate_scores()
+    assert (scores > 0).all()
+    for unit, score in zip(pruner.candidates, scores, strict=True):
+        errors = []
+        for part in (1e-3, 1e-4):
+            kept = copy.deepcopy(pruner.model.state_dict())
+            with torch.no_grad():
+                for site in pruner.sites:
+                    pruner.compactors[site.host].pwc.weight[torch.from_numpy(site.units == unit)] *= 1 - part
+            errors.append(abs(abs(before - loss_of(pruner).item()) / part - score))
+            pruner.model.load_state_dict(kept)
+        assert errors[1] < 1e-3 * max(scores)
+        assert errors[1] < 0.2 * errors[0] + 1e-8
+
+
+def as_double(make: Callable[[], ResRepPruner]) -> ResRepPruner:
+    model = copy.deepcopy(make().model).double()
+    return ResRepPruner(model, IMAGES.double(), make().config)
+
+
+def test_scores_are_the_root_of_a_corrected_running_mean_of_squares() -> None:
+    pruner = taylor_tiny()
+    random_rows(pruner)
+    mean = np.zeros(pruner.graph.num_units)
+    for count, seed in enumerate(range(5), start=1):
+        mean = DECAY * mean + (1 - DECAY) * row_products(pruner, seed) ** 2
+        observe(pruner, seed)
+        expected = np.sqrt(mean / (1 - DECAY**count))[pruner.candidates]
+        np.testing.assert_allclose(pruner.candidate_scores(), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1024.0, 2.0**24])
+def test_scores_are_in_true_units_under_a_gradient_scaler(scale: float) -> None:
+    pruner, scaled = taylor_tiny(), taylor_tiny()
+    for seed in range(3):
+        observe(pruner, seed)
+        observe(scaled, seed, scale)
+    np.testing.assert_allclose(scaled.candidate_scores(), pruner.candidate_scores(), rtol=1e-5)
+
+
+def test_a_step_with_infinite_gradients_leaves_the_scores_alone() -> None:
+    pruner = taylor_tiny()
+    observe(pruner)
+    before = pruner.candidate_scores()
+    for bad in (float("inf"), float("nan")):
+        for compactor in pruner.compactors.values():
+            compactor.pwc.weight.grad = torch.zeros_like(compactor.pwc.weight)
+        pruner.compactors["1"].pwc.weight.grad[2] = bad
+        pruner.adjust_gradients()
+        assert (pruner.candidate_scores() == before).all()
+
+
+def test_before_the_first_step_scores_are_the_norms() -> None:
+    pruner = taylor_tiny()
+    random_rows(pruner)
+    assert (pruner.candidate_scores() == pruner.candidate_norms()).all()
+
+
+def test_a_masked_unit_falls_with_its_norm_and_is_not_called_back_by_the_loss() -> None:
+    scores, units = TaylorScores(3, torch.zeros(1)), torch.tensor([0, 1, 2])
+    norms, rows = torch.ones(3), [torch.ones(3, 1, 1, 1)]
+
+    def seen(slopes: list[float], masks: list[float]) -> np.ndarray:
+        scores.observe([torch.tensor(slopes).view(-1, 1, 1, 1)], rows, norms, units, torch.tensor(masks))
+        return scores.scores(np.array([1.0, 1.0, 0.5]))
+
+    for _ in range(50):
+        assert seen([1, 2, 2], [1, 1, 1]) == pytest.approx([1, 2, 1])
+    for _ in range(50):  # the loss asks for the last two ever more
+        after = seen([1, 8, 8], [1, 1, 0])
+    assert after[1] > 4
+    assert after[[0, 2]] == pytest.approx([1, 1])
+    for _ in range(200):  # all slopes fall: those of masked units with them
+        after = seen([0.1, 0.1, 0.1], [1, 1, 0])
+    assert after[2] < 0.5
+    assert scores.scores(np.array([1.0, 1.0, 0.0]))[2] == 0
+
+
+def test_units_that_died_are_forgotten_before_those_that_the_loss_needs_least() -> None:
+    pruner = taylor_tiny(rows_per_update=2)
+    for seed in range(3):
+        observe(pruner, seed)
+    highest = np.argsort(pruner.candidate_scores())[-2:]
+    with torch.no_grad():
+        for site in pruner.sites:
+            pruner.compactors[site.host].pwc.weight[np.isin(site.units, pruner.candidates[highest])] = 0
+    pruner.update_masks()
+    assert sorted(np.flatnonzero(~pruner.unmasked.alive)) == sorted(pruner.candidates[highest])
+
+
+def test_masks_follow_the_scores() -> None:
+    pruner = taylor_tiny(rows_per_update=3, min_width=0)
+    random_rows(pruner)
+    observe(pruner)
+    assert (np.argsort(pruner.candidate_scores()) != np.argsort(pruner.candidate_norms())).any()
+    lowest = pruner.candidates[np.argsort(pruner.candidate_scores())[:3]]
+    pruner.update_masks()
+    assert sorted(np.flatnonzero(~pruner.unmasked.alive)) == sorted(lowest)
+
+
+@pytest.mark.parametrize("narrow", ["no", "rows"])
+def test_an_interrupted_run_is_the_uninterrupted_one(narrow: str) -> None:
+    settings = {"mask_interval": 2, "rows_per_update": 2, "score": "taylor", "proximal": True, "penalty": 0.0}
+    settings |= {"masked_penalty": 1.0, "per_mac": True, "compactor_momentum": 0.5, "narrow": narrow}
+
+    def run(
+        pruner: ResRepPruner, optimizer: torch.optim.Optimizer, seeds: range, taken: list[int] | None = None
+    ) -> list[float]:
+        losses = []
+        for seed in seeds:
+            losses.append(step(pruner, optimizer, seed))
+            if narrow == "rows" and pruner.masks_are_due():
+                gone = pruner.narrow()
+                if taken is not None:
+                    taken.append(gone)
+        return losses
+
+    whole, taken = tiny_pruner(**settings), []
+    losses = run(whole, optimizer_of(whole), range(40), taken)
+    assert sum(taken) > 0 or narrow == "no"
+    first = tiny_pruner(**settings)
+    optimizer = optimizer_of(first)
+    run(first, optimizer, range(27))
+    saved = copy.deepcopy((first.state_dict(), first.model.state_dict(), optimizer.state_dict()))
+    run(first, optimizer, range(27, 30))  # what was saved stays what it was
+    second = tiny_pruner(**settings)
+    optimizer = optimizer_of(second)
+    second.load_state_dict(saved[0])
+    second.model.load_state_dict(saved[1])
+    optimizer.load_state_dict(saved[2])
+    assert run(second, optimizer, range(27, 40)) == losses[27:]
+    assert (second.candidate_scores() == whole.candidate_scores()).all()
+    assert (second.unmasked.alive == whole.unmasked.alive).all()
+    assert not whole.unmasked.alive.all()
+    assert len(whole.state_dict()["taylor"]["squares"]) == whole.graph.num_units
+
+
+def test_a_state_without_scores_loads() -> None:
+    pruner = taylor_tiny()
+    pruner.load_state_dict({"steps": 7})
+    assert pruner.steps == 7
+    assert (pruner.candidate_scores() == pruner.candidate_norms()).all()
+
+
+# By price ----------------------------------------------------------------------------------------------------------
+
+
+def dear_and_cheap(**settings: object) -> ResRepPruner:
+    """`dear` works on 8x8 pixels, `cheap` on 2x2; the rows of `cheap` are a little smaller."""
+    torch.manual_seed(0)
+    modules = {"dear": conv(1, 6), "a": conv(6, 6), "cheap": conv(6, 6), "b": conv(6, 6), "fc": nn.Linear(6, 3)}
+
+    def forward(net: Net, x: torch.Tensor) -> torch.Tensor:
+        x = F.max_pool2d(F.relu(net.a(F.relu(net.dear(x)))), 4)
+        return head(net, net.b(F.relu(net.cheap(x))))
+
+    config = paper_config(**{"flops_target": 0.3} | settings, include=("dear", "cheap"), rows_per_update=4)
+    pruner = ResRepPruner(Net(forward, **modules), IMAGES, config)
+    with torch.no_grad():
+        pruner.compactors["cheap"].pwc.weight.mul_(0.9)
+    return pruner
+
+
+def test_dear_rows_go_first_by_price() -> None:
+    found = {}
+    for per_mac in (False, True):
+        pruner = dear_and_cheap(per_mac=per_mac, flops_target=0.8)
+        pruner.update_masks()
+        found[per_mac] = [int(pruner.compactors[name].mask.sum()) for name in ("dear", "cheap")]
+    assert found == {False: [6, 2], True: [4, 6]}
+
+
+def test_a_price_is_what_the_graph_counts_without_the_unit() -> None:
+    pruner = dear_and_cheap()
+    graph, candidates = pruner.graph, pruner.candidates
+    alive = np.ones(graph.num_units, dtype=bool)
+    alive[candidates[[0, 1, 6, 8, 9]]] = False
+    expected = []
+    for unit in candidates:
+        less = alive.copy()
+        less[next(other for other in graph.groups[graph.macs.group_of_unit[unit]].units if alive[other])] = False
+        expected.append(graph.macs(alive) - graph.macs(less))
+    found = relative_unit_costs(
+        graph.macs, graph.macs.group_widths(alive), pruner.graph.macs.group_of_unit[pruner.candidates]
+    )
+    np.testing.assert_allclose(found, np.array(expected) / np.mean(expected))
+    assert found.mean() == pytest.approx(1)
+
+
+def test_a_group_without_units_costs_what_its_last_one_did() -> None:
+    """Also one that a layer both reads and adds into, where the MACs go with the square of its width."""
+
+    class Square:
+        @staticmethod
+        def of_group_widths(widths: np.ndarray) -> float:
+            return float(widths[0] ** 2 + 3 * widths[1])
+
+    groups = np.array([0, 1, 1])
+    for width, price in ((0, 1), (1, 1), (5, 9)):
+        found = relative_unit_costs(Square(), np.array([width, 4]), groups)
+        np.testing.assert_allclose(found, np.array([price, 3, 3]) / ((price + 6) / 3))
+
+
+@pytest.mark.parametrize("score", ["norm", "taylor"])
+def test_prices_divide_either_score(score: str) -> None:
+    """Squared ones where these are what adds up."""
+    plain, priced = (dear_and_cheap(score=score, per_mac=per_mac) for per_mac in (False, True))
+    for pruner in (plain, priced):
+        observe(pruner)
+    sizes = plain.graph.macs.group_sizes
+    costs = relative_unit_costs(plain.graph.macs, sizes, plain.graph.macs.group_of_unit[plain.candidates])
+    assert costs[0] > 3 * costs[-1]
+    power = 1 if score == "norm" else 2
+    np.testing.assert_allclose(priced.candidate_scores() ** power * costs, plain.candidate_scores() ** power, rtol=1e-6)
+
+
+def test_taken_out_units_are_below_all_others() -> None:
+    pruner = taylor_tiny(narrow="rows", per_mac=True)
+    observe(pruner)
+    with torch.no_grad():
+        for compactor in pruner.compactors.values():
+            compactor.pwc.weight[:2] = 0
+            compactor.mask[0] = 0
+    assert pruner.narrow() == 2
+    observe(pruner)
+    scores, removed = pruner.candidate_scores(), pruner.live.remaining.removed[pruner.candidates]
+    assert removed.sum() == 2
+    assert scores[removed].max() < scores[~removed].min() == 0
+    assert (pruner.live.unit_norms()[pruner.candidates][removed] == 0).all()

@@ -21,14 +21,15 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
-from rr.compactors import Compactor, CompactorRows, StepHooks, check_loop, find_compactors
+from rr.compactors import Compactor, CompactorRows, StepHooks, check_loop, check_optimizer
 from rr.config import ResRepConfig
-from rr.conversion import ConversionReport, alive_units, convert, rehearse, rehearse_vanishing, report_of
+from rr.conversion import ConversionReport, alive_units, convert, report_of
 from rr.errors import InputError
 from rr.graph import ChannelGraph, Inputs, LiveModel, Site, Standing, Target
 from rr.narrowing import Narrowing
 from rr.parameter_groups import param_groups
-from rr.runtime import compile_anew, is_first
+from rr.planning import plan
+from rr.runtime import is_first
 from rr.selection import MaskSelection
 
 logger = logging.getLogger(__name__)
@@ -73,27 +74,15 @@ class ResRepPruner:
         self.model, self.example_inputs = model, example_inputs
         self.config = config or ResRepConfig()
         self.config.check_is_for_a_run()
-        chosen = self.config.selection
-        graph = self._graph_with_compactors(graph)
-        selected = graph.select(chosen.layers, chosen.include, chosen.exclude)
-        self.graph = rehearse(model, graph, example_inputs, selected, max(chosen.min_width, 1))
-        self.selected = self.graph.prunable_of(selected)
-        least = np.full(len(graph.groups), max(chosen.min_width, 1))
-        if chosen.min_width == 0:
-            least[rehearse_vanishing(model, self.graph, example_inputs, self.selected)] = 0
-        anchor = next(model.parameters())
-        self._selection = MaskSelection(self.graph, self.selected, chosen, self.config.target, least, anchor)
-
-        hosts = {site.host for site in self.graph.sites_of(self.selected)}
-        present = find_compactors(model)
-        if present and set(present) != hosts:
-            raise InputError("the model has compactors at other places: build the pruner on a model without any")
-        if not present:
-            self.graph.insert_compactors(model, self.selected)
-        compile_anew("the model has its compactors")
-        self.live = LiveModel(model, self.graph)
+        planned = plan(model, example_inputs, self.config, graph)
+        self.graph, self.selected = planned.graph, planned.selected
+        selection = MaskSelection(self.graph, self.selected, self.config, planned.least, next(model.parameters()))
+        self.live = planned.put_compactors(model)
         self._host_modules = {host: model.get_submodule(host) for host in self.compactors}
-        self._narrowing = self._narrowing_of_config()
+        self._selection, settings = selection, self.config.narrowing
+        self._narrowing: Narrowing | None = None
+        if settings.mode != "no":
+            self._narrowing = Narrowing(self.live, example_inputs, settings, selection.least, selection.multiples)
         self._rows_changed()
         self.steps = 0
         self._report: ConversionReport | None = None
@@ -147,18 +136,7 @@ class ResRepPruner:
             InputError: when the optimiser doesn't hold the compactors' parameters, or they are frozen; and in the first
                 step when the loop can't work (`rr.compactors.check_loop`).
         """
-        held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-        if not all(id(weight) in held for weight in self._rows.weights):
-            raise InputError(
-                "the optimizer lacks the compactors: build it after the pruner, from pruner.param_groups(...) or from "
-                "all of model.parameters()"
-            )
-        frozen = [host for host, compactor in self.compactors.items() if not compactor.pwc.weight.requires_grad]
-        if frozen and not self.retired:
-            raise InputError(
-                f"{len(frozen)} compactors are frozen ({frozen[0]}, ...): freeze the model's own layers before the "
-                "pruner is built, and leave those that are not to be pruned out with `exclude`"
-            )
+        check_optimizer(optimizer, self.compactors, may_be_frozen=self.retired)
         self._loop_is_checked = False
         self._optimizers = [optimizer, *others]
         self._hooks.attach(optimizer)
@@ -168,19 +146,15 @@ class ResRepPruner:
         self._hooks.remove()
 
     def adjust_gradients(self, scale: Tensor | float = 1.0) -> None:
-        """Reset and penalise the compactors' gradients (`CompactorRows.adjust_gradients`), as each step's hook does.
+        """Reset and penalise the compactors' gradients, as the hook before each step does.
 
         scale: what the gradients are multiplied by at present
         """
-        decay = self.config.decay
-        masked_penalty = 0.0 if decay.proximal else decay.masked_penalty
-        self._rows.adjust_gradients(decay.penalty, masked_penalty, scale, self._selection.observe)
+        self._rows.adjust_gradients(scale, self._selection.observe)
 
     def shrink_masked(self, optimizer: torch.optim.Optimizer) -> None:
-        """The proximal step of masked rows (`CompactorRows.shrink_masked`): with `proximal`, after each step."""
-        decay = self.config.decay
-        penalty = decay.penalty if decay.masked_penalty is None else decay.masked_penalty
-        self._rows.shrink_masked(optimizer, penalty, decay.momentum)
+        """Shrink masked rows by a proximal step, as with `proximal` the hook after each step does."""
+        self._rows.shrink_masked(optimizer)
 
     def after_step(self) -> None:
         """Count an optimiser step; update the masks when that is due."""
@@ -210,12 +184,12 @@ class ResRepPruner:
     def narrow(self, also: Sequence[nn.Module] = ()) -> int:
         """Take masked units that have died out of the model and its optimiser; returns how many units and outputs went.
 
-        Between steps, and before the next forward pass: a unit with a norm under `narrow_threshold` is set to zero, and
-        goes with the columns that read it, the channels of layers between, its optimiser's numbers and its mask. The
-        training function stays what it is with that unit at zero. With narrow='full' compactors are folded when nothing
-        more is to die: one call has what that needs measured in the training steps that follow, a later one folds, and
-        training goes on with the plain narrow network. Parameters stay the same objects with fewer numbers; what wraps
-        the model (DistributedDataParallel) is to be built anew where any went. The same on every rank.
+        Between steps, and before the next forward pass: a unit with a norm under `narrow_threshold` is set to zero and
+        goes, with all that is its own; the training function stays what it is with that unit at zero. With
+        narrow='full' compactors are folded when nothing more is to die: one call has what that needs measured in the
+        steps that follow, a later one folds, and training goes on with the plain narrow network. Parameters stay the
+        same objects with fewer numbers; what wraps the model (DistributedDataParallel) is to be built anew where any
+        went. The same on every rank.
 
         Args:
             also: copies of the model that follow it (an average of its weights: `AveragedModel.module`).
@@ -245,7 +219,8 @@ class ResRepPruner:
     @property
     def unmasked(self) -> Standing:
         """The units whose mask says keep, and all that are not pruned: what is left once all others have died."""
-        return Standing(self.graph, ~self._rows.masked(self.graph.num_units) & ~self.live.remaining.removed)
+        masked = self._rows.masked(self.graph.num_units)
+        return Standing(self.graph, ~masked & ~self.live.remaining.removed)
 
     @property
     def remaining(self) -> Standing:
@@ -354,32 +329,6 @@ class ResRepPruner:
             self.shrink_masked(optimizer)
         self.after_step()
 
-    def _graph_with_compactors(self, graph: ChannelGraph | None) -> ChannelGraph:
-        """The graph for the kind of compactors that the config asks for."""
-        wanted = {
-            "silence": self.config.narrowing.mode != "no",
-            "diagonal": self.config.compactors == "diagonal",
-        }
-        if graph is None:
-            return ChannelGraph(self.model, self.example_inputs, **wanted)
-        if not all(getattr(graph, name) for name, on in wanted.items() if on):
-            options = ", ".join(f"{name}=True" for name, on in wanted.items() if on)
-            raise InputError(f"the graph has other compactors than the config asks for: build it with {options}")
-        return graph
-
-    def _narrowing_of_config(self) -> Narrowing | None:
-        settings = self.config.narrowing
-        if settings.mode == "no":
-            return None
-        return Narrowing(
-            self.live,
-            self.example_inputs,
-            threshold=settings.threshold,
-            folds=settings.mode == "full",
-            least=self._selection.least,
-            multiples=self._selection.multiples,
-        )
-
     def _rows_changed(self) -> None:
         """Anew, after the model got narrower: where each compactor row's unit is."""
         present = self.live.remaining.present
@@ -387,7 +336,8 @@ class ResRepPruner:
             replace(site, units=present(site.units)) for site in self.graph.sites_of(self.selected)
         ]
         compactors = [self.compactors[site.host] for site in self.sites]
-        self._rows = CompactorRows(compactors, [site.units for site in self.sites], self.selected)
+        units = [site.units for site in self.sites]
+        self._rows = CompactorRows(compactors, units, self.selected, self.config.decay)
 
     def _follower(self, model: nn.Module) -> LiveModel:
         """A copy of the model, which AveragedModel has as its `module`."""

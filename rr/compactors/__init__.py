@@ -10,7 +10,7 @@ from rr.compactors.compactor import (
     insert_compactors,
     remove_compactors,
 )
-from rr.compactors.hooks import StepHooks, check_loop
+from rr.compactors.hooks import StepHooks, check_loop, check_optimizer
 from rr.compactors.rows import CompactorRows
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "CompactorRows",
     "StepHooks",
     "check_loop",
+    "check_optimizer",
     "compactors_bypassed",
     "find_compactors",
     "insert_compactors",

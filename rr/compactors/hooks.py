@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from rr.compactors.compactor import Compactor
 from rr.errors import InputError
 from rr.runtime import are_several
 
@@ -66,6 +67,28 @@ class StepHooks:
         skipped = getattr(optimizer, "found_inf", None)  # GradScaler's word to a fused optimiser
         if skipped is None or not skipped:
             self._after(optimizer)
+
+
+def check_optimizer(
+    optimizer: torch.optim.Optimizer, compactors: Mapping[str, Compactor], *, may_be_frozen: bool = False
+) -> None:
+    """Whether an optimiser can train the compactors (by host).
+
+    Raises:
+        InputError: when it doesn't hold their parameters, or, but for `may_be_frozen`, they are frozen.
+    """
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    if not all(id(compactor.pwc.weight) in held for compactor in compactors.values()):
+        raise InputError(
+            "the optimizer lacks the compactors: build it after the pruner, from pruner.param_groups(...) or from "
+            "all of model.parameters()"
+        )
+    frozen = [host for host, compactor in compactors.items() if not compactor.pwc.weight.requires_grad]
+    if frozen and not may_be_frozen:
+        raise InputError(
+            f"{len(frozen)} compactors are frozen ({frozen[0]}, ...): freeze the model's own layers before the "
+            "pruner is built, and leave those that are not to be pruned out with `exclude`"
+        )
 
 
 def check_loop(

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from rr.compactors.compactor import Compactor
+from rr.config import DecayConfig
 from rr.runtime import are_several
 
 # Rows are scaled by this power of two (exactly) before they are squared: norms from 1e-30 to 1e3 neither
@@ -31,13 +32,16 @@ class CompactorRows:
         compactors: the compactors.
         units: of each compactor [D], the unit of each row.
         selected: [num_units] of bool, the units to prune; rows of others are left alone.
+        decay: how masked rows go to zero.
 
     Attributes:
         weights: the compactors' parameters.
     """
 
-    def __init__(self, compactors: Sequence[Compactor], units: Sequence[np.ndarray], selected: np.ndarray) -> None:
-        self._compactors = list(compactors)
+    def __init__(
+        self, compactors: Sequence[Compactor], units: Sequence[np.ndarray], selected: np.ndarray, decay: DecayConfig
+    ) -> None:
+        self._compactors, self._decay = list(compactors), decay
         self.weights: list[nn.Parameter] = [compactor.pwc.weight for compactor in compactors]
         self._sizes = [len(part) for part in units]
         self._all_units = np.concatenate(units)
@@ -55,23 +59,18 @@ class CompactorRows:
         self._penalised = torch.from_numpy(self._is_selected).to(anchor.device, anchor.dtype)
 
     @torch.no_grad()
-    def adjust_gradients(
-        self,
-        penalty: float,
-        masked_penalty: float | None = None,
-        scale: Tensor | float = 1.0,
-        observe: Observer | None = None,
-    ) -> None:
+    def adjust_gradients(self, scale: Tensor | float = 1.0, observe: Observer | None = None) -> None:
         """grad(q_i) = m_i dL/dq_i + lambda q_i / |q_i|, in place (0 for a row that is 0; section 3.3).
 
-        A compactor that is frozen at present gets no gradient.
+        lambda is `penalty`, for masked rows `masked_penalty` where that is given, none where the proximal step is it. A
+        compactor that is frozen at present gets no gradient.
 
         Args:
-            penalty: lambda.
-            masked_penalty: lambda of masked rows; None: the same.
             scale: what the gradients are multiplied by at present.
             observe: is shown the task's gradients before anything is done to them.
         """
+        penalty = self._decay.penalty
+        masked_penalty = 0.0 if self._decay.proximal else self._decay.masked_penalty
         weights = self.weights
         if self._penalised.device != weights[0].device:  # the model was moved since
             self._put_on_device()
@@ -97,18 +96,15 @@ class CompactorRows:
                 weight.grad = None
 
     @torch.no_grad()
-    def shrink_masked(self, optimizer: torch.optim.Optimizer, penalty: float, momentum: float) -> None:
+    def shrink_masked(self, optimizer: torch.optim.Optimizer) -> None:
         """q_i <- q_i max(0, 1 - t / |q_i|) for masked rows: the proximal step of the penalty.
 
         t = lr lambda / (1 - m), what the penalty's gradient moves a row by at each step of SGD under momentum m, with
-        the learning rate that the optimiser has for the compactor at present, whatever the optimiser. The gradient
-        overshoots and leaves rows swinging around zero by as much; this ends at zero and stays there.
-
-        Args:
-            optimizer: of the compactors.
-            penalty: lambda.
-            momentum: m.
+        the learning rate that the optimiser has for the compactor at present and the configured momentum, whatever the
+        optimiser; lambda is `masked_penalty`, or `penalty` where that isn't given. The gradient overshoots and leaves
+        rows swinging around zero by as much; this ends at zero and stays there.
         """
+        penalty = self._decay.penalty if self._decay.masked_penalty is None else self._decay.masked_penalty
         rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
         norms = self._scaled_norms(torch._foreach_mul(self.weights, _SCALE)) / _SCALE
         of_weights = [rates.get(id(weight), 0.0) for weight in self.weights]
@@ -116,7 +112,7 @@ class CompactorRows:
         if any(other is not rate and other != rate for other in of_weights):
             sizes = zip(of_weights, self._sizes, strict=True)
             rate = torch.cat([norms.new_full((size,), float(value)) for value, size in sizes])
-        travel = rate * penalty / (1 - momentum)
+        travel = rate * penalty / (1 - self._decay.momentum)
         masks = torch.cat([compactor.mask for compactor in self._compactors])
         kept = torch.where(masks == 0, (1 - travel / norms).clamp_min(0.0), 1.0).split(self._sizes)
         torch._foreach_mul_(self.weights, [part.view(-1, 1, 1, 1) for part in kept])

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from rr.config import NarrowingConfig
 from rr.graph import Inputs, LiveModel
 from rr.graph.widths import PerGroup, rounded_up
 from rr.narrowing.refold import (
@@ -34,8 +35,7 @@ class Narrowing:
     Args:
         live: the model, and what is left of it.
         example_inputs: what it is called with.
-        threshold: masked units with a smaller norm go.
-        folds: compactors are folded when nothing more is to die; else rows alone go.
+        settings: under which norm masked units go, and whether compactors are folded when nothing more is to die.
         least: units that each group keeps at least.
         multiples: what each group's width is to be a multiple of.
 
@@ -48,14 +48,12 @@ class Narrowing:
         self,
         live: LiveModel,
         example_inputs: Inputs,
-        *,
-        threshold: float,
-        folds: bool,
+        settings: NarrowingConfig,
         least: PerGroup,
         multiples: PerGroup,
     ) -> None:
         self._live, self._example_inputs = live, example_inputs
-        self._threshold, self._folds = threshold, folds
+        self._threshold, self._folds = settings.threshold, settings.mode == "full"
         self._least, self._multiples = np.maximum(least, 1), multiples
         self.silent = silent_units(live.graph, live.model)
         self.retired = False

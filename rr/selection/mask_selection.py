@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from rr.config import SelectionConfig, TargetConfig
+from rr.config import ResRepConfig
 from rr.errors import InputError
 from rr.graph import ChannelGraph, Target
 from rr.graph.widths import least_widths
@@ -23,8 +23,7 @@ class MaskSelection:
     Args:
         graph: of the network.
         selected: [num_units] of bool, the units that may be forgotten.
-        config: what they are ranked by, and how many go at an update.
-        target: what is to be reached.
+        config: what is to be reached, what units are ranked by, and how many go at an update.
         least: [groups], units that each group keeps at least.
         like: a tensor of the compactors' device and type.
 
@@ -42,23 +41,22 @@ class MaskSelection:
         self,
         graph: ChannelGraph,
         selected: np.ndarray,
-        config: SelectionConfig,
-        target: TargetConfig,
+        config: ResRepConfig,
         least: np.ndarray,
         like: Tensor,
     ) -> None:
-        self._graph, self._config = graph, config
-        self.least, self.multiples = least, graph.multiples_in_units(config.width_multiple)
+        self._graph, self._config = graph, config.selection
+        self.least, self.multiples = least, graph.multiples_in_units(config.selection.width_multiple)
         self.candidates = np.flatnonzero(selected)
         self.groups = graph.macs.group_of_unit[self.candidates]
         bounds = (
-            ("flops_target", target.flops, graph.macs, "MACs"),
-            ("params_target", target.params, graph.parameters, "parameters"),
+            ("flops_target", config.target.flops, graph.macs, "MACs"),
+            ("params_target", config.target.params, graph.parameters, "parameters"),
         )
         self.targets = [Target(name, value, cost, noun) for name, value, cost, noun in bounds if value is not None]
         self.waiting = 0
         self._check_target()
-        self._taylor = TaylorScores(graph.num_units, like) if config.score == "taylor" else None
+        self._taylor = TaylorScores(graph.num_units, like) if config.selection.score == "taylor" else None
 
     @property
     def observe(self) -> Callable[..., None] | None:

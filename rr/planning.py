@@ -1,0 +1,82 @@
+"""What is to be pruned of a model, known before any training: its graph, what can go of it, and where compactors go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from rr.compactors import find_compactors
+from rr.config import ResRepConfig
+from rr.conversion import rehearse, rehearse_vanishing
+from rr.errors import InputError
+from rr.graph import ChannelGraph, Inputs, LiveModel
+from rr.runtime import compile_anew
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be pruned.
+
+    Attributes:
+        graph: of the model; what a rehearsal found to be unprunable is so in it.
+        selected: [num_units] of bool, the units to prune.
+        least: [groups], units that each group keeps at least.
+    """
+
+    graph: ChannelGraph
+    selected: np.ndarray
+    least: np.ndarray
+
+    def put_compactors(self, model: nn.Module) -> LiveModel:
+        """The model with its compactors, put there in place or, in a model that has just these, as they are.
+
+        Raises:
+            InputError: if it has compactors at other places.
+        """
+        hosts = {site.host for site in self.graph.sites_of(self.selected)}
+        present = find_compactors(model)
+        if present and set(present) != hosts:
+            raise InputError("the model has compactors at other places: build the pruner on a model without any")
+        if not present:
+            self.graph.insert_compactors(model, self.selected)
+        compile_anew("the model has its compactors")
+        return LiveModel(model, self.graph)
+
+
+def plan(model: nn.Module, example_inputs: Inputs, config: ResRepConfig, graph: ChannelGraph | None = None) -> Plan:
+    """Trace the model, choose what is to be pruned, and rehearse a conversion; the model stays as it is.
+
+    Args:
+        model: the network, with compactors or without.
+        example_inputs: what it is called with.
+        config: the settings.
+        graph: of the model, in place of one that is traced now.
+
+    Raises:
+        InputError: if the model can't be traced, nothing is prunable, or the given graph has other compactors than the
+            config asks for.
+    """
+    chosen = config.selection
+    graph = _with_compactors_of(config, graph, model, example_inputs)
+    selected = graph.select(chosen.layers, chosen.include, chosen.exclude)
+    graph = rehearse(model, graph, example_inputs, selected, max(chosen.min_width, 1))
+    selected = graph.prunable_of(selected)
+    least = np.full(len(graph.groups), max(chosen.min_width, 1))
+    if chosen.min_width == 0:
+        least[rehearse_vanishing(model, graph, example_inputs, selected)] = 0
+    return Plan(graph, selected, least)
+
+
+def _with_compactors_of(
+    config: ResRepConfig, graph: ChannelGraph | None, model: nn.Module, example_inputs: Inputs
+) -> ChannelGraph:
+    """The graph for the kind of compactors that the config asks for."""
+    wanted = {"silence": config.narrowing.mode != "no", "diagonal": config.compactors == "diagonal"}
+    if graph is None:
+        return ChannelGraph(model, example_inputs, **wanted)
+    if not all(getattr(graph, name) for name, on in wanted.items() if on):
+        options = ", ".join(f"{name}=True" for name, on in wanted.items() if on)
+        raise InputError(f"the graph has other compactors than the config asks for: build it with {options}")
+    return graph

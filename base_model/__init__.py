@@ -1,16 +1,21 @@
-"""The networks, built by name with any widths.
+"""The networks, built by name with any widths."""
 
-Public:
-    build_model: a network by name, full or with given widths, with batch norm or folded.
-    build_any: ours, torchvision/NAME, timm/NAME or FILE.py:FUNCTION; check_name, is_file, WHERE_ELSE: such names.
-    folder_name: such a name as a folder's; pretrained_weights: what torchvision and timm offer to download.
-    model_names, model_info, full_widths: what there is.
-    ConvBN: the convolution with batch norm behind which a pruning method puts its layers.
-"""
+from __future__ import annotations
 
-from base_model.anywhere import WHERE_ELSE, build_any, check_name, folder_name, is_file, pretrained_weights
-from base_model.conv_bn import ConvBN
-from base_model.registry import ModelInfo, build_model, full_widths, model_info, model_names
+from typing import TYPE_CHECKING
+
+from rr.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    # Names: what there is, and what it's usually trained on
+    from base_model.names import WHERE_ELSE, ModelInfo, check_name, folder_name, is_file, model_info, model_names
+
+    # Networks: ours, full or with given widths, with batch norm or folded; or from anywhere
+    from base_model.anywhere import build_any, pretrained_weights
+    from base_model.conv_bn import ConvBN
+    from base_model.registry import build_model, full_widths
+
+__getattr__, __dir__ = lazy_exports(__name__, __file__)
 
 __all__ = [
     "WHERE_ELSE",

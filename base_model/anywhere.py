@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +13,10 @@ from types import ModuleType
 import torchvision
 from torch import Tensor, nn
 
-from base_model.registry import build_model, model_names
+from base_model.names import WHERE_ELSE, check_name, is_file
+from base_model.registry import build_model
+from rr.errors import InputError
 
-WHERE_ELSE = "torchvision/NAME, timm/NAME or FILE.py:FUNCTION"
 _TORCHVISION_CHANNELS = 3
 
 
@@ -34,7 +34,7 @@ def build_any(
         image_size: side of the images; None for the network's own. torchvision's and timm's aren't told.
 
     Raises:
-        ValueError: if there is no such network, or it can't have these sizes; the message says what to write.
+        InputError: if there is no such network, or it can't have these sizes; the message says what to write.
     """
     if is_file(name):
         return _from_file(name, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
@@ -47,35 +47,11 @@ def build_any(
     return build_model(name, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
 
 
-def is_file(name: str) -> bool:
-    """Whether a network's name is `FILE.py:FUNCTION`: building it runs that file."""
-    path, colon, function = name.rpartition(":")
-    return bool(colon and function) and path.endswith(".py")
-
-
-def check_name(name: str) -> None:
-    """Raise ValueError unless `name` has one of the forms that `build_any` takes; whether it exists shows later."""
-    source, _, rest = name.partition("/")
-    if name not in model_names() and not is_file(name) and not (rest and source in ("torchvision", "timm")):
-        raise ValueError(f"no network is called {name!r}: choose one of {', '.join(model_names())}, {WHERE_ELSE}")
-
-
-def folder_name(name: str) -> str:
-    """A network's name as that of a folder: `torchvision-mobilenet_v2`, `my_models-build` of `some/my_models.py:build`.
-
-    Our own networks' names stay as they are.
-    """
-    if is_file(name):
-        path, _, function = name.rpartition(":")
-        name = f"{Path(path).stem}-{function}"
-    return re.sub(r"[^\w.-]+", "-", name)
-
-
 def pretrained_weights(name: str) -> dict[str, Tensor]:
     """The state dict that torchvision or timm offers for a network, downloaded where it isn't in their cache.
 
     Raises:
-        ValueError: if there is none, or it can't be downloaded.
+        InputError: if there is none, or it can't be downloaded.
     """
     source, _, rest = name.partition("/")
     if source == "torchvision" and rest:
@@ -86,10 +62,10 @@ def pretrained_weights(name: str) -> dict[str, Tensor]:
     if source == "timm" and rest:
         timm = _timm(rest)
         if not timm.is_model_pretrained(rest):
-            raise ValueError(f"timm has no weights for {rest!r}: `timm.list_models(pretrained=True)` names the others")
+            raise InputError(f"timm has no weights for {rest!r}: `timm.list_models(pretrained=True)` names the others")
         with _told_in_a_line(f"timm's weights for {rest}"):
             return timm.create_model(rest, pretrained=True).state_dict()
-    raise ValueError(
+    raise InputError(
         f"there are no weights to download for {name!r}: give a file, or take {WHERE_ELSE.split(' or')[0]}"
     )
 
@@ -100,13 +76,13 @@ def _told_in_a_line(what: str) -> Iterator[None]:
         yield
     except Exception as error:  # each package, and each version of it, has errors of its own for a lost network
         reason = " ".join(str(error).split())
-        raise ValueError(f"can't download {what} ({reason}): fetch it elsewhere, and give the file") from error
+        raise InputError(f"can't download {what} ({reason}): fetch it elsewhere, and give the file") from error
 
 
 def _from_torchvision(name: str, num_classes: int | None, in_channels: int | None) -> nn.Module:
     _check_torchvision(name)
     if in_channels not in (None, _TORCHVISION_CHANNELS):
-        raise ValueError(
+        raise InputError(
             f"torchvision/{name} takes images of {_TORCHVISION_CHANNELS} channels, not {in_channels}: take timm/NAME, "
             "or a function of your own that changes the first layer (FILE.py:FUNCTION)"
         )
@@ -119,7 +95,7 @@ def _from_torchvision(name: str, num_classes: int | None, in_channels: int | Non
 def _check_torchvision(name: str) -> None:
     classifiers = torchvision.models.list_models(module=torchvision.models)
     if name not in classifiers:
-        raise ValueError(f"torchvision has no classifier {name!r}: choose one of {', '.join(classifiers)}")
+        raise InputError(f"torchvision has no classifier {name!r}: choose one of {', '.join(classifiers)}")
 
 
 def _from_timm(name: str, num_classes: int | None, in_channels: int | None) -> nn.Module:
@@ -128,13 +104,13 @@ def _from_timm(name: str, num_classes: int | None, in_channels: int | None) -> n
 
 
 def _timm(name: str) -> ModuleType:
-    """The package; ValueError if it isn't installed or has no network of this name."""
+    """The package; InputError if it isn't installed or has no network of this name."""
     try:
         import timm
     except ImportError:
-        raise ValueError(f"timm/{name} needs the package timm: `pip install timm`") from None
+        raise InputError(f"timm/{name} needs the package timm: `pip install timm`") from None
     if not timm.is_model(name):
-        raise ValueError(f"timm has no model {name!r}: `timm.list_models()` names them")
+        raise InputError(f"timm has no model {name!r}: `timm.list_models()` names them")
     return timm
 
 
@@ -142,18 +118,18 @@ def _from_file(name: str, **sizes: int | None) -> nn.Module:
     path, _, function = name.rpartition(":")
     build = getattr(_run_file(Path(path)), function, None)
     if not callable(build):
-        raise ValueError(f"{path} has no function {function!r}: give FILE.py:FUNCTION")
+        raise InputError(f"{path} has no function {function!r}: give FILE.py:FUNCTION")
     wanted = inspect.signature(build).parameters
     model = build(**{size: value for size, value in sizes.items() if size in wanted and value is not None})
     if not isinstance(model, nn.Module):
-        raise ValueError(f"{name} returns a {type(model).__name__}: return an nn.Module")
+        raise InputError(f"{name} returns a {type(model).__name__}: return an nn.Module")
     return model
 
 
 def _run_file(path: Path) -> ModuleType:
     """Import a file as `python FILE.py` would: what lies beside it can be imported."""
     if not path.is_file():
-        raise ValueError(f"there is no file {path}: give FILE.py:FUNCTION")
+        raise InputError(f"there is no file {path}: give FILE.py:FUNCTION")
     name = f"network_in_{path.stem}"  # not the stem alone: a `data.py` must not take the place of our `data`
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)

@@ -50,7 +50,7 @@ class CifarResNet(nn.Module):
         folded: True for convolutions with a bias and no batch norm.
 
     Raises:
-        ValueError: if layers that add into one residual stream differ in width.
+        InputError: if layers that add into one residual stream differ in width.
     """
 
     def __init__(

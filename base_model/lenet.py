@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from base_model.conv_bn import ConvBN
+from rr.errors import InputError
 
 KERNEL = 5
 MIN_IMAGE_SIZE = 16  # 16 -> 12 -> 6 -> 2 -> 1
@@ -29,7 +30,7 @@ class LeNet5BN(nn.Module):
         folded: True for convolutions with a bias and no batch norm.
 
     Raises:
-        ValueError: if the images are too small.
+        InputError: if the images are too small.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class LeNet5BN(nn.Module):
     ) -> None:
         super().__init__()
         if image_size < MIN_IMAGE_SIZE:
-            raise ValueError(
+            raise InputError(
                 f"image_size is {image_size}, too small for two 5x5 convolutions and 2x2 pools: "
                 f"give at least {MIN_IMAGE_SIZE}"
             )

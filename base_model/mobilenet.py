@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from base_model.conv_bn import ConvBN
+from rr.errors import InputError
 
 STEM_WIDTH = 32
 BLOCK_WIDTHS = (64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024)
@@ -53,7 +54,7 @@ class MobileNet(nn.Module):
         folded: True for convolutions with a bias and no batch norm.
 
     Raises:
-        ValueError: if a depthwise convolution's width isn't that of its input.
+        InputError: if a depthwise convolution's width isn't that of its input.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class MobileNet(nn.Module):
         for name, stride in zip(self.block_names, strides[1:], strict=True):
             depthwise = f"{name}.depthwise"
             if widths[depthwise] != channels:
-                raise ValueError(
+                raise InputError(
                     f"{depthwise} (width {widths[depthwise]}) keeps the channels of its input {source} "
                     f"(width {channels}): give them the same width"
                 )

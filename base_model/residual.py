@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from base_model.conv_bn import ConvBN
+from rr.errors import InputError
 
 
 class ResidualStage(nn.Module):
@@ -43,10 +44,10 @@ class ResidualStage(nn.Module):
 
 
 def check_stream(widths: Mapping[str, int], first: str, others: Sequence[str]) -> None:
-    """Raise ValueError if a layer can't add into the stream that the layer `first` starts."""
+    """Raise InputError if a layer can't add into the stream that the layer `first` starts."""
     for other in others:
         if widths[other] != widths[first]:
-            raise ValueError(
+            raise InputError(
                 f"{first} (width {widths[first]}) and {other} (width {widths[other]}) add into the same residual "
                 "stream: give them the same width"
             )

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from rr.errors import InputError
+
 _BLOCK = re.compile(r"layer(\d)\.(\d+)\.(conv|bn)(\d)\.(\w+)")
 _SHORTCUT = re.compile(r"layer(\d)\.0\.downsample\.([01])\.(\w+)")
 _STEM = re.compile(r"(conv|bn)1\.(\w+)")
@@ -20,7 +22,7 @@ def our_name(name: str) -> str:
     `layer1.0.downsample.0.weight` -> `stage1.projection.conv.weight`, `bn1.weight` -> `conv1.bn.weight`.
 
     Raises:
-        ValueError: if it isn't a name of a torchvision ResNet.
+        InputError: if it isn't a name of a torchvision ResNet.
     """
     if match := _BLOCK.fullmatch(name):
         stage, block, layer, index, rest = match.groups()
@@ -33,13 +35,13 @@ def our_name(name: str) -> str:
         return f"conv1.{layer}.{rest}"
     if _CLASSIFIER.fullmatch(name):
         return name
-    raise ValueError(f"{name!r} is no weight of a torchvision ResNet: give the state dict of resnet50, 101 or 152")
+    raise InputError(f"{name!r} is no weight of a torchvision ResNet: give the state dict of resnet50, 101 or 152")
 
 
 def from_torchvision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A torchvision ResNet's state dict under our names; the tensors are the same objects.
 
     Raises:
-        ValueError: if a name isn't one of a torchvision ResNet.
+        InputError: if a name isn't one of a torchvision ResNet.
     """
     return {our_name(name): tensor for name, tensor in state.items()}

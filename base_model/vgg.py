@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from base_model.conv_bn import ConvBN
+from rr.errors import InputError
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 HIDDEN_WIDTH = 512
@@ -50,7 +51,7 @@ class VGG(nn.Module):
         folded: True for convolutions with a bias and no batch norm.
 
     Raises:
-        ValueError: if the images are too small for five 2x2 pools.
+        InputError: if the images are too small for five 2x2 pools.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class VGG(nn.Module):
     ) -> None:
         super().__init__()
         if image_size < DOWNSAMPLING:
-            raise ValueError(f"image_size is {image_size}, too small for five 2x2 pools: give at least {DOWNSAMPLING}")
+            raise InputError(f"image_size is {image_size}, too small for five 2x2 pools: give at least {DOWNSAMPLING}")
         channels = in_channels
         for number, stage in enumerate(STAGES, start=1):
             stage_widths = [widths[f"stage{number}.conv{index}"] for index in range(1, len(stage) + 1)]

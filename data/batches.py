@@ -5,6 +5,8 @@ from enum import IntEnum
 
 import numpy as np
 
+from rr.errors import InputError
+
 
 class Stream(IntEnum):
     """What random numbers are for; never 0, as numpy ignores trailing zeros of a seed sequence."""
@@ -27,14 +29,14 @@ class Share:
 def seed_sequence(stream: Stream, seed: int, *place: int) -> np.random.SeedSequence:
     """Seed of the random numbers of one place, such as (epoch, step)."""
     if seed < 0:
-        raise ValueError(f"seed is {seed}; it must be 0 or more")
+        raise InputError(f"seed is {seed}; it must be 0 or more")
     return np.random.SeedSequence((int(stream), seed, *place))
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
     """Steps of one epoch, the last, incomplete batch included."""
     if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
+        raise InputError(f"batch_size is {batch_size}; it must be at least 1")
     return -(-num_examples // batch_size)
 
 
@@ -60,22 +62,22 @@ def train_shares(
     full batch, and from which BN can't take a variance where the feature map is 1x1. (Only batch_size 1 or 2, or a set
     of one image, leave batches of one.)
 
-    Raises ValueError where the processes can't share a batch or start_step is outside of the epoch.
+    Raises InputError where the processes can't share a batch or start_step is outside of the epoch.
     """
     _check_rank(rank, world_size)
     steps = steps_per_epoch(num_examples, batch_size)
     if batch_size % world_size:
-        raise ValueError(
+        raise InputError(
             f"batch_size {batch_size}, the images of all processes, does not divide by world_size {world_size}; "
             f"take a multiple of {world_size}"
         )
     if num_examples // steps < world_size:
-        raise ValueError(
+        raise InputError(
             f"{num_examples} images in {steps} batches leave a batch with fewer images than world_size {world_size}; "
             "use fewer processes"
         )
     if not 0 <= start_step <= steps:
-        raise ValueError(
+        raise InputError(
             f"start_step is {start_step}, but an epoch has {steps} steps; resume with the batch_size of the run"
         )
     order = np.random.default_rng(seed_sequence(Stream.ORDER, seed, epoch)).permutation(num_examples)
@@ -101,4 +103,4 @@ def val_shares(num_examples: int, *, batch_size: int, rank: int = 0, world_size:
 
 def _check_rank(rank: int, world_size: int) -> None:
     if not 0 <= rank < world_size:
-        raise ValueError(f"rank is {rank}; it must be in 0 ... {world_size - 1} (world_size {world_size})")
+        raise InputError(f"rank is {rank}; it must be in 0 ... {world_size - 1} (world_size {world_size})")

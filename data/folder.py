@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from rr.errors import InputError
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
 
 
@@ -15,6 +17,7 @@ class Listing:
 
     files: tuple[str, ...]  # full paths
     labels: np.ndarray  # int64 [N]
+    ignored: tuple[str, ...] = ()  # full paths of what is no image, by its name
 
 
 @dataclass(frozen=True)
@@ -30,17 +33,17 @@ class ClassFolders:
 def list_class_folders(root: Path) -> ClassFolders:
     """The images in `root`, classes in the order of their sorted folder names.
 
-    Raises ValueError where a folder is missing or empty, or the two splits don't have the same classes.
+    Raises InputError where a folder is missing or empty, or the two splits don't have the same classes.
     """
     layout = "it must have train/ and val/ (or test/) with one folder of images per class"
     if not root.is_dir():
-        raise ValueError(f"no data folder '{root}'; link yours with `ln -s YOUR_PATH {root}`: {layout}")
+        raise InputError(f"no data folder '{root}'; link yours with `ln -s YOUR_PATH {root}`: {layout}")
     train_dir = root / "train"
     val_dir = next((root / name for name in ("val", "test") if (root / name).is_dir()), None)
     if not train_dir.is_dir():
-        raise ValueError(f"no folder '{train_dir}'; {layout}")
+        raise InputError(f"no folder '{train_dir}'; {layout}")
     if val_dir is None:
-        raise ValueError(f"neither '{root / 'val'}' nor '{root / 'test'}' is a folder; {layout}")
+        raise InputError(f"neither '{root / 'val'}' nor '{root / 'test'}' is a folder; {layout}")
     train_classes, val_classes = (_class_names(split) for split in (train_dir, val_dir))
     for here, there, extra in (
         (train_dir, val_dir, sorted(set(train_classes) - set(val_classes))),
@@ -48,32 +51,35 @@ def list_class_folders(root: Path) -> ClassFolders:
     ):
         if extra:
             names = ", ".join(extra[:5]) + (f" and {len(extra) - 5} more" if len(extra) > 5 else "")
-            raise ValueError(f"'{here}' has classes that '{there}' lacks: {names}; give both the same class folders")
+            raise InputError(f"'{here}' has classes that '{there}' lacks: {names}; give both the same class folders")
     return ClassFolders(root, train_classes, _list(train_dir, train_classes), _list(val_dir, val_classes))
 
 
 def _class_names(split: Path) -> tuple[str, ...]:
     names = sorted(entry.name for entry in os.scandir(split) if entry.is_dir() and not entry.name.startswith("."))
     if not names:
-        raise ValueError(f"no class folders in '{split}'; it must have one folder of images per class")
+        raise InputError(f"no class folders in '{split}'; it must have one folder of images per class")
     return tuple(names)
 
 
 def _list(split: Path, classes: tuple[str, ...]) -> Listing:
     files: list[str] = []
     labels: list[int] = []
+    ignored: list[str] = []
     for label, name in enumerate(classes):
         # Hidden files are left out: macOS writes a `._cat.jpg`, which is no image, beside each `cat.jpg`.
-        found = sorted(
+        inside = sorted(
             os.path.join(folder, file)
             for folder, _, names in os.walk(split / name, followlinks=True)
             for file in names
-            if file.lower().endswith(SUFFIXES) and not file.startswith(".")
+            if not file.startswith(".")
         )
+        found = [file for file in inside if file.lower().endswith(SUFFIXES)]
+        ignored += [file for file in inside if not file.lower().endswith(SUFFIXES)]
         if not found:
-            raise ValueError(
+            raise InputError(
                 f"no images in '{split / name}' (looked for {' '.join(SUFFIXES)}); add some or remove the folder"
             )
         files += found
         labels += [label] * len(found)
-    return Listing(tuple(files), np.array(labels, dtype=np.int64))
+    return Listing(tuple(files), np.array(labels, dtype=np.int64), tuple(ignored))

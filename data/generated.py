@@ -7,6 +7,7 @@ import torch
 from torchvision.transforms.v2 import functional as TF
 
 from data.memory import Images
+from rr.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class SyntheticSize:
 
     def __post_init__(self) -> None:
         if min(self.train, self.val, self.classes, self.channels) < 1:
-            raise ValueError(f"every field of {self} must be at least 1")
+            raise InputError(f"every field of {self} must be at least 1")
 
 
 def digits(image_size: int) -> tuple[Images, Images]:

@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from torchvision.transforms.v2 import functional as TF
+from tqdm import tqdm
 
 from data.folder import ClassFolders
+from rr.errors import InputError
 
 log = logging.getLogger(__name__)
 
@@ -22,16 +24,16 @@ FILES_PER_JOB = 256
 
 
 def read_image(path: str, channels: int) -> Image.Image:
-    """The decoded image, grey (channels 1) or RGB (3). Raises ValueError with the path where the file is broken."""
+    """The decoded image, grey (channels 1) or RGB (3). Raises InputError with the path where the file is broken."""
     with _open(path) as image:
         if image.mode.startswith(("I", "F")):
-            raise ValueError(
+            raise InputError(
                 f"image '{path}' has more than 8 bits per channel (mode {image.mode}); convert it to 8 bits"
             )
         try:
             return image.convert("L" if channels == 1 else "RGB")
         except Exception as error:  # PIL raises OSError, SyntaxError, EOFError, struct.error, ... on broken files
-            raise ValueError(_broken(path, error)) from error
+            raise InputError(_broken(path, error)) from error
 
 
 def smaller_side(path: str) -> int:
@@ -69,7 +71,7 @@ def _open(path: str) -> Image.Image:
     try:
         return Image.open(path)
     except Exception as error:  # as in read_image
-        raise ValueError(_broken(path, error)) from error
+        raise InputError(_broken(path, error)) from error
 
 
 def _broken(path: str, error: Exception) -> str:
@@ -89,7 +91,8 @@ def _decode(files: tuple[str, ...], channels: int, image_size: int, threads: int
             images[place] = pixels if channels == 1 else pixels.transpose(2, 0, 1)
 
     with ThreadPoolExecutor(threads) as pool:  # PIL decodes without holding Python's lock
-        for _ in pool.map(decode_from, range(0, len(files), FILES_PER_JOB)):
+        starts = range(0, len(files), FILES_PER_JOB)
+        for _ in tqdm(pool.map(decode_from, starts), "decoding", len(starts), disable=None, leave=False):
             pass
     return images
 

@@ -15,8 +15,10 @@ from data.folder import list_class_folders
 from data.generated import SyntheticSize, digits, synthetic
 from data.images import count_channels, load_small_images, smaller_side
 from data.memory import Images, MemoryData
+from data.names import FOLDER_SETS, TORCHVISION_SETS, dataset_names
 from data.source import Data, DataInfo
 from data.worker import ImageFolderData
+from rr.errors import InputError
 
 LARGEST_IN_MEMORY = 64  # pixels: folders of images up to this size are kept in memory
 MAX_DEFAULT_WORKERS = 8
@@ -49,13 +51,7 @@ _TORCHVISION_SETS = {
         "FashionMNIST", "FashionMNIST/raw/", 28, (0.2860,), (0.3530,), flip=True, pad=2 / 28
     ),
 }
-_FOLDER_SETS = ("imagenet", "folder")
-_GENERATED_SETS = ("digits", "synthetic")
-
-
-def dataset_names() -> tuple[str, ...]:
-    """Names that `load_data` takes."""
-    return (*_TORCHVISION_SETS, *_FOLDER_SETS, *_GENERATED_SETS)
+assert tuple(_TORCHVISION_SETS) == TORCHVISION_SETS
 
 
 def load_data(
@@ -74,24 +70,24 @@ def load_data(
     synthetic_size: how many images, classes and channels `synthetic` has.
 
     In a distributed run call it on one process first: that one downloads, or writes the cache of a folder.
-    Raises ValueError, with the fix in the message, for an unknown name and for missing, empty or broken files.
+    Raises InputError, with the fix in the message, for an unknown name and for missing, empty or broken files.
     """
     if name not in dataset_names():
-        raise ValueError(f"unknown data set '{name}'; choose from {', '.join(dataset_names())}")
+        raise InputError(f"unknown data set '{name}'; choose from {', '.join(dataset_names())}")
     if image_size is not None and image_size < 1:
-        raise ValueError(f"image_size is {image_size}; it must be at least 1")
+        raise InputError(f"image_size is {image_size}; it must be at least 1")
     if workers is None:
         workers = min(os.cpu_count() or 1, MAX_DEFAULT_WORKERS)
     if workers < 0:
-        raise ValueError(f"workers is {workers}; it must be 0 or more")
+        raise InputError(f"workers is {workers}; it must be 0 or more")
     if name == "folder" and data_dir is None:
-        raise ValueError(
+        raise InputError(
             "the data set 'folder' needs data_dir: a folder with train/ and val/ (or test/), a folder per class"
         )
     root = Path(data_dir if data_dir is not None else f"{name}_data")
     if name in _TORCHVISION_SETS:
         return _load_torchvision(name, root, image_size)
-    if name in _FOLDER_SETS:
+    if name in FOLDER_SETS:
         return _load_folder(name, root, image_size, workers)
     return _load_generated(name, image_size or 32, synthetic_size or SyntheticSize())
 
@@ -105,7 +101,7 @@ def _load_torchvision(name: str, root: Path, image_size: int | None) -> Data:
     except RuntimeError:  # not there, or not complete
         train = _download(name, root)
     val = read(str(root), train=False, download=False)
-    info = DataInfo(name, tuple(train.classes), len(spec.mean), size, spec.mean, spec.std)
+    info = DataInfo(name, tuple(train.classes), len(spec.mean), size, spec.mean, spec.std, str(root))
     augment = CropFlip(round(size * spec.pad), spec.flip)
     return MemoryData(info, _resize(_to_images(train), size), _resize(_to_images(val), size), augment)
 
@@ -119,7 +115,7 @@ def _download(name: str, root: Path) -> torchvision.datasets.VisionDataset:
         if not existed:  # or the link that the message asks for would end up inside of it
             shutil.rmtree(root, ignore_errors=True)
         reason = " ".join(str(error).split())
-        raise ValueError(
+        raise InputError(
             f"can't download {name} to '{root}' ({reason}); put {spec.files} of torchvision's {spec.class_name} there, "
             f"or link a folder that has it: `ln -s YOUR_PATH {root}`"
         ) from error
@@ -140,6 +136,7 @@ def _resize(split: Images, size: int) -> Images:
 
 def _load_folder(name: str, root: Path, image_size: int | None, workers: int) -> Data:
     folders = list_class_folders(root)
+    found = str(root), (*folders.train.ignored, *folders.val.ignored)
     if image_size is None:
         own_size = smaller_side(folders.train.files[0]) if name == "folder" else 224
         image_size = own_size if own_size <= LARGEST_IN_MEMORY else 224
@@ -150,11 +147,11 @@ def _load_folder(name: str, root: Path, image_size: int | None, workers: int) ->
             for array, listing in zip(images, (folders.train, folders.val), strict=True)
         )
         channels = train.images.shape[1]
-        info = DataInfo(name, folders.classes, channels, image_size, (0.5,) * channels, (0.5,) * channels)
+        info = DataInfo(name, folders.classes, channels, image_size, (0.5,) * channels, (0.5,) * channels, *found)
         return MemoryData(info, train, val, CropFlip(round(image_size * 4 / 32), flip=True))
     channels = count_channels(folders.train.files + folders.val.files) if name == "folder" else 3
     mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.5,), (0.5,))
-    info = DataInfo(name, folders.classes, channels, image_size, mean, std)
+    info = DataInfo(name, folders.classes, channels, image_size, mean, std, *found)
     return ImageFolderData(info, folders, workers)
 
 

@@ -28,6 +28,8 @@ class DataInfo:
     image_size: int  # pixels; images are square
     mean: tuple[float, ...]  # per channel, of values in 0 ... 1
     std: tuple[float, ...]
+    root: str = ""  # the folder that it was read from, if any
+    ignored: tuple[str, ...] = ()  # files in that folder that are no images
 
 
 class Data(ABC):
@@ -40,12 +42,28 @@ class Data(ABC):
         self.image_size = info.image_size
         self.mean = info.mean
         self.std = info.std
+        self._root, self._ignored = info.root, info.ignored
         self.num_train = num_train
         self.num_val = num_val
 
     @property
     def num_classes(self) -> int:
         return len(self.classes)
+
+    def describe(self) -> str:
+        """What was found, in a line for a person."""
+        names = ", ".join(self.classes[:3]) + (f", ..., {self.classes[-1]}" if self.num_classes > 3 else "")
+        size = f"{self.in_channels} x {self.image_size} x {self.image_size}"
+        found = (
+            f"data: {self.name}{f' in {self._root}' if self._root else ''}: {self.num_classes:,} classes ({names}), "
+            f"{self.num_train:,} training and {self.num_val:,} validation images, used at {size}"
+        )
+        if self._ignored:
+            count, first = len(self._ignored), ", ".join(self._ignored[:3])
+            found += (
+                f"; {count:,} file{'s' * (count > 1)} ignored, no image by the name ({first}{', ...' * (count > 3)})"
+            )
+        return found
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """Training steps of one epoch for a batch of `batch_size` images over all processes."""
@@ -67,7 +85,7 @@ class Data(ABC):
         `batch_size` counts the images of all processes together; the shares of all ranks make up the batch that one
         process would get, bit for bit. `start_step` resumes an epoch: the batches before it are not even decoded.
 
-        Raises ValueError, at the call, where batch_size, start_step and world_size don't fit the set.
+        Raises InputError, at the call, where batch_size, start_step and world_size don't fit the set.
         """
         shares = train_shares(
             self.num_train,

@@ -12,6 +12,7 @@ from data.batches import Share, Stream, seed_sequence
 from data.folder import ClassFolders, Listing
 from data.images import read_image
 from data.source import Batch, Data, DataInfo, Normaliser
+from rr.errors import InputError
 
 
 class ImageFolderData(Data):
@@ -45,7 +46,7 @@ class ImageFolderData(Data):
         normalise = Normaliser(self.mean, self.std, device)
         for share, loaded in zip(shares, loader, strict=True):
             if isinstance(loaded, str):
-                raise ValueError(loaded)
+                raise InputError(loaded)
             images, labels = (tensor.to(device, non_blocking=True) for tensor in loaded)
             yield Batch(normalise(images), labels, share.global_size)
 
@@ -65,7 +66,7 @@ class _DecodedBatches(Dataset):
     def __getitem__(self, indices: np.ndarray) -> tuple[torch.Tensor, torch.Tensor] | str:
         try:
             images = torch.stack([self._read(int(index)) for index in indices])
-        except ValueError as error:
+        except InputError as error:
             return str(error)
         return images, torch.from_numpy(self._listing.labels[indices])
 

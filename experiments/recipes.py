@@ -1,11 +1,20 @@
-"""The method's settings by network, the paper's and those of short runs; how it is trained: training/recipe.py."""
+"""Recipes by network: how it is trained, and how the method prunes it, as in the paper or in a short run.
 
+Nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
 from typing import Any
 
-from rr import InputError, ResRepConfig, fast_config, paper_config
+from base_model import folder_name, model_info, model_names
+from rr import InputError, ResRepConfig, Share, fast_config, paper_config
 from rr.settings import settings_of
+from training.recipe import Recipe
 
 PAPER_NETWORKS = ("src56", "sres50")  # of its two experiments, sections 4.1 and 4.2
+FAST_LR = ((12, 0.02), (25, 0.05))  # (epochs, learning rate), as measured: results/short_schedules.json
 
 
 def resrep_config(arch: str, *, fast: bool = False) -> ResRepConfig:
@@ -22,6 +31,95 @@ def resrep_config(arch: str, *, fast: bool = False) -> ResRepConfig:
     if arch.startswith("sres"):
         return build(flops_target=0.455, exclude=("conv1.*",))
     return build(flops_target=0.471)
+
+
+def base_recipe(arch: str, dataset: str | None = None) -> Recipe:
+    """How the network to be pruned is trained, written to `{arch}_train`.
+
+    CIFAR-10: the paper's settings (section 4.1: lr 0.1, 240 epochs, x0.1 at 120 and 180, batch 64). ImageNet: the usual
+    90 epochs at batch 256. MNIST, and networks from anywhere: our choice.
+
+    dataset: the data's name; for our own networks it changes no other setting, and None is their usual one. Raises
+    ValueError where a network from anywhere has none.
+    """
+    output_dir = f"{folder_name(arch)}_train"
+    if arch not in model_names():
+        epochs, batch_size = (90, 256) if _given(arch, dataset) == "imagenet" else (120, 128)
+        return Recipe(arch, dataset, output_dir=output_dir, lr=0.05, epochs=epochs, batch_size=batch_size)
+    usual = model_info(arch).dataset
+    common: dict[str, Any] = {"arch": arch, "dataset": dataset or usual, "output_dir": output_dir, "val_interval": 5}
+    if usual == "mnist":
+        return Recipe(**common, lr=0.01, epochs=60, batch_size=64, schedule="cosine")
+    if arch == "smi1":
+        return Recipe(**common, lr=0.1, epochs=90, batch_size=256, schedule="cosine")
+    if usual == "imagenet":
+        return Recipe(
+            **common,
+            lr=0.1,
+            epochs=90,
+            batch_size=256,
+            schedule="step",
+            milestones=(Share(1 / 3), Share(2 / 3), Share(8 / 9)),
+        )
+    return Recipe(**common, lr=0.1, epochs=240, batch_size=64, schedule="step", milestones=(Share(0.5), Share(0.75)))
+
+
+def resrep_recipe(arch: str, dataset: str | None = None) -> Recipe:
+    """How the network is pruned with ResRep, written to `resrep_models/{arch}_train`.
+
+    lr 0.01, cosine to 0; CIFAR-10 480 epochs at batch 64, ImageNet 180 epochs at batch 256 (sections 4.1 and 4.2);
+    networks from anywhere, but on ImageNet: 240 epochs at batch 128. `dataset` is as in `base_recipe`.
+    """
+    if arch in model_names():
+        usual = model_info(arch).dataset
+        epochs, batch_size = {"imagenet": (180, 256), "mnist": (120, 64)}.get(usual, (480, 64))
+    else:
+        usual = _given(arch, dataset)
+        epochs, batch_size = (180, 256) if usual == "imagenet" else (240, 128)
+    return Recipe(
+        arch=arch,
+        dataset=dataset or usual,
+        output_dir=f"resrep_models/{folder_name(arch)}_train",
+        lr=0.01,
+        schedule="cosine",
+        epochs=epochs,
+        batch_size=batch_size,
+        val_interval=2,
+        save_interval=5,
+    )
+
+
+def fast_recipe(arch: str, dataset: str | None = None, epochs: int | None = None) -> Recipe:
+    """How the network is pruned in a short run (`rr.recipes.fast_config`) of so many epochs (12), for any network.
+
+    Cosine to 0 from 0.02 for 12 epochs or fewer, from 0.05 for 25 or more, from between for a length between: a longer
+    run at the lower rate overfits (docs/experiments.md). Batch 128, ImageNet 256; weight decay 5e-4 for our CIFAR
+    networks, 1e-4 for all others. The rest is as in `resrep_recipe`, and so is `dataset`.
+    """
+    recipe = resrep_recipe(arch, dataset)
+    usual = model_info(arch).dataset if arch in model_names() else recipe.dataset
+    epochs = 12 if epochs is None else epochs
+    return replace(
+        recipe,
+        lr=_fast_lr(epochs),
+        schedule="cosine",
+        epochs=epochs,
+        batch_size=256 if usual == "imagenet" else 128,
+        weight_decay=5e-4 if usual == "cifar10" else 1e-4,
+    )
+
+
+def _fast_lr(epochs: int) -> float:
+    """0.02 for 12 epochs or fewer, 0.05 for 25 or more, on the line between for a length between."""
+    (short, low), (long, high) = FAST_LR
+    way = min(max((epochs - short) / (long - short), 0.0), 1.0)
+    return round(low + way * (high - low), 4)
+
+
+def _given(arch: str, dataset: str | None) -> str:
+    if dataset is None:
+        raise InputError(f"{arch} has no usual data set: name one with --dataset, imagenet or folder, say")
+    return dataset
 
 
 def of_this_version(stored: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rr.errors import InputError
-from rr.settings import Share, changed, check, settings_of
+from rr.settings import Share, changed, check, setting, settings_of
 
 Steps = int | Share  # optimiser steps, or a share of the run's
 
@@ -15,20 +15,16 @@ _STEPS = "must be a whole number of steps, or a share of the run's: Share(0.01),
 _SURPLUS = 1.001  # of a row's way to 0, so that rounding leaves nothing of it for one step more
 
 
-def _setting(default: Any, help: str, **metadata: Any) -> Any:
-    return field(default=default, metadata={"help": help, **metadata})
-
-
 @dataclass(frozen=True)
 class TargetConfig:
     """What is to be left of the network. With both targets, both must hold."""
 
-    flops: float | None = _setting(
-        0.471,
+    flops: float | None = setting(
         "MACs to keep: up to 1 a share of the full network's, over 1 their number; none: no bound",
+        0.471,
         name="flops_target",
     )
-    params: float | None = _setting(None, "parameters to keep, in the same way", name="params_target")
+    params: float | None = setting("parameters to keep, in the same way", None, name="params_target")
 
     def __post_init__(self) -> None:
         check(
@@ -45,40 +41,38 @@ class TargetConfig:
 class SelectionConfig:
     """Which layers are pruned, and which of their channels are masked when."""
 
-    layers: str = _setting(
-        "internal", "'internal' layers, as in the paper, or 'all': residual streams too", choices=("internal", "all")
+    layers: str = setting(
+        "'internal' layers, as in the paper, or 'all': residual streams too", "internal", choices=("internal", "all")
     )
-    include: tuple[str, ...] = _setting((), "prune only layers that fit these name patterns")
-    exclude: tuple[str, ...] = _setting((), "do not prune layers that fit these name patterns")
-    min_width: int = _setting(
-        1,
+    include: tuple[str, ...] = setting("prune only layers that fit these name patterns", ())
+    exclude: tuple[str, ...] = setting("do not prune layers that fit these name patterns", ())
+    min_width: int = setting(
         "the least width that a pruned layer may get; 0: blocks past which a residual runs may go altogether, other "
         "layers keep 1",
+        1,
         aliases=("num_at_least",),
     )
-    width_multiple: int = _setting(1, "pruned layers get widths that are multiples of it (8, say), or stay whole")
-    score: str = _setting(
-        "norm",
+    width_multiple: int = setting("pruned layers get widths that are multiples of it (8, say), or stay whole", 1)
+    score: str = setting(
         "what rows are ranked by for masking: their 'norm', as in the paper, or 'taylor': what the loss would lose by "
         "them, to first order",
+        "norm",
         choices=("norm", "taylor"),
     )
-    per_mac: bool = _setting(
-        False,
+    per_mac: bool = setting(
         "rank rows by their score per MAC that goes with them ('taylor': its square, which is what adds up), so that "
         "layers whose MACs are many get narrow first",
+        False,
     )
-    warmup_steps: Steps = _setting(
-        0, "steps before the masks' first interval begins", option=False, aliases=("before_mask_iters",)
+    warmup_steps: Steps = setting(
+        "steps before the masks' first interval begins", 0, option=False, aliases=("before_mask_iters",)
     )
-    mask_interval: Steps = _setting(200, "steps between mask updates, or a share of the run: 1%")
-    rows_per_update: int = _setting(
-        4, "how many more rows may be masked at each update", aliases=("begin_granularity",)
-    )
-    tighten_steps: Steps = _setting(
-        0,
+    mask_interval: Steps = setting("steps between mask updates, or a share of the run: 1%", 200)
+    rows_per_update: int = setting("how many more rows may be masked at each update", 4, aliases=("begin_granularity",))
+    tighten_steps: Steps = setting(
         "steps from the warm-up's end over which the target falls from the full network's cost to what it is, most of "
         "it early, in place of --rows-per-update; or a share of the run: 10%; 0: it holds from the start",
+        0,
     )
 
     def __post_init__(self) -> None:
@@ -106,20 +100,20 @@ class SelectionConfig:
 class DecayConfig:
     """How masked rows go to zero."""
 
-    penalty: float = _setting(1e-4, "lambda of the group-lasso penalty on compactor rows")
-    masked_penalty: float | None = _setting(
-        None, "lambda of masked rows, which die the faster the more it is; none: that of the others"
+    penalty: float = setting("lambda of the group-lasso penalty on compactor rows", 1e-4)
+    masked_penalty: float | None = setting(
+        "lambda of masked rows, which die the faster the more it is; none: that of the others", None
     )
-    death_steps: Steps = _setting(
-        0,
+    death_steps: Steps = setting(
         "in place of --masked-penalty: sets it so that (with --proximal) a masked row of norm 1 is dead after so many "
         "steps at the full learning rate; or a share of the run: 3%; 0: not used",
+        0,
     )
-    proximal: bool = _setting(
-        False, "shrink masked rows by a proximal step, which ends at exactly zero, in place of the penalty"
+    proximal: bool = setting(
+        "shrink masked rows by a proximal step, which ends at exactly zero, in place of the penalty", False
     )
-    momentum: float = _setting(0.99, "momentum of the compactors", name="compactor_momentum")
-    threshold: float = _setting(1e-5, "rows with a smaller norm are dropped at conversion")
+    momentum: float = setting("momentum of the compactors", 0.99, name="compactor_momentum")
+    threshold: float = setting("rows with a smaller norm are dropped at conversion", 1e-5)
 
     def __post_init__(self) -> None:
         check(
@@ -143,16 +137,16 @@ class DecayConfig:
 class NarrowingConfig:
     """What leaves the network while it trains."""
 
-    mode: str = _setting(
-        "no",
+    mode: str = setting(
         "take dead channels out of the network while it trains, which gets cheaper by that; 'rows': all but the "
         "outputs of the layers that made them, 'full': those as well, by folding the compactors when nothing more is "
         "to die",
+        "no",
         name="narrow",
         choices=("no", "rows", "full"),
     )
-    threshold: float = _setting(
-        1e-3, "narrow: masked rows with a smaller norm are set to zero and taken out", name="narrow_threshold"
+    threshold: float = setting(
+        "narrow: masked rows with a smaller norm are set to zero and taken out", 1e-3, name="narrow_threshold"
     )
 
     def __post_init__(self) -> None:
@@ -191,10 +185,10 @@ class ResRepConfig:
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     decay: DecayConfig = field(default_factory=DecayConfig)
     narrowing: NarrowingConfig = field(default_factory=NarrowingConfig)
-    compactors: str = _setting(
-        "dense",
+    compactors: str = setting(
         "'dense' ones, as in the paper, or 'diagonal': a factor for each channel, which costs less where a layer is "
         "wide, and with --narrow lets dead channels leave the layers that make them too",
+        "dense",
         choices=("dense", "diagonal"),
     )
 

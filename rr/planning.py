@@ -12,7 +12,7 @@ from rr.config import ResRepConfig
 from rr.conversion import rehearse, rehearse_vanishing
 from rr.errors import InputError
 from rr.graph import ChannelGraph, Inputs, LiveModel
-from rr.runtime import compile_anew
+from rr.runtime import compile_anew, stages
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,16 @@ def plan(model: nn.Module, example_inputs: Inputs, config: ResRepConfig, graph: 
             config asks for.
     """
     chosen = config.selection
-    graph = _with_compactors_of(config, graph, model, example_inputs)
-    selected = graph.select(chosen.layers, chosen.include, chosen.exclude)
-    graph = rehearse(model, graph, example_inputs, selected, max(chosen.min_width, 1))
-    selected = graph.prunable_of(selected)
-    least = np.full(len(graph.groups), max(chosen.min_width, 1))
-    if chosen.min_width == 0:
-        least[rehearse_vanishing(model, graph, example_inputs, selected)] = 0
+    with stages("tracing the network", "rehearsing a conversion") as over:
+        graph = _with_compactors_of(config, graph, model, example_inputs)
+        selected = graph.select(chosen.layers, chosen.include, chosen.exclude)
+        over()
+        graph = rehearse(model, graph, example_inputs, selected, max(chosen.min_width, 1))
+        selected = graph.prunable_of(selected)
+        least = np.full(len(graph.groups), max(chosen.min_width, 1))
+        if chosen.min_width == 0:
+            least[rehearse_vanishing(model, graph, example_inputs, selected)] = 0
+        over()
     return Plan(graph, selected, least)
 
 

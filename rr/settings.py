@@ -1,7 +1,8 @@
 """Settings: frozen dataclasses, nested by topic, with one flat name for each setting.
 
-A field's metadata may hold `name` (its flat name, where that isn't the field's own), `aliases` (older names for it) and
-`help`, `choices`, `flags`, `option`, which are for command lines (`training/options.py`).
+A field's metadata may hold `name` (its flat name, where that isn't the field's own), `aliases` (older names for it),
+`topic` (else that of the nested field that it is in) and `help`, `choices`, `flags`, `option`, which are for command
+lines (`training/options.py`).
 """
 
 from __future__ import annotations
@@ -45,6 +46,11 @@ class Share(float):
         return cls(float(number[:-1]) / 100 if number.endswith("%") else float(number))
 
 
+def setting(help: str, default: Any = dataclasses.MISSING, **metadata: Any) -> Any:
+    """A dataclass's field with what a command line says of it; without a default it must be given."""
+    return dataclasses.field(default=default, metadata={"help": help, **metadata})
+
+
 @dataclass(frozen=True)
 class Setting:
     """One setting of a (nested) dataclass.
@@ -55,7 +61,7 @@ class Setting:
         field: the dataclass's field.
         kind: its type.
         value: what it is.
-        topic: the name of the class whose field it is.
+        topic: what it is about: its own, else the nested field that it is in, else "".
     """
 
     name: str
@@ -80,15 +86,20 @@ def settings_of(config: Any, path: tuple[str, ...] = ()) -> Iterator[Setting]:
             yield from settings_of(value, place)
         else:
             name = field.metadata.get("name", field.name)
-            yield Setting(name, place, field, kinds[field.name], value, type(config).__name__)
+            topic = field.metadata.get("topic", path[-1] if path else "")
+            yield Setting(name, place, field, kinds[field.name], value, topic)
 
 
 def flat(config: Any) -> dict[str, Any]:
     """Setting by flat name, as plain values (tuples become lists): equal to what JSON gives back."""
-    return {
-        setting.name: list(setting.value) if isinstance(setting.value, tuple) else setting.value
-        for setting in settings_of(config)
-    }
+    return {setting.name: plain(setting.value) for setting in settings_of(config)}
+
+
+def plain(value: Any) -> Any:
+    """A setting's value as JSON gives it back: lists for tuples, numbers for shares."""
+    if isinstance(value, tuple):
+        return [plain(item) for item in value]
+    return float(value) if isinstance(value, Share) else value
 
 
 def changed(config: T, **values: Any) -> T:

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from base_model import build_model, full_widths
-from rr.weights import save_hdf5
+from rr.weights import save_converted, save_hdf5
+from rr.weights.networks import note_widths
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -37,7 +38,7 @@ def test_base_model(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("a.hdf5: a base model")
     assert "arch: lenet5bn" in done.stdout
-    assert cells(done.stdout, "conv1.bn.bias") == ["conv1.bn.bias", "20", "2", "1", "1", "3"]
+    assert cells(done.stdout, "conv1.bn.bias") == ["conv1.bn.bias", "20", "2", "1", "1", "3", "20", "0", "0", "0"]
     assert cells(done.stdout, "conv2.bn.bias")[-1] == "1 values not finite"
     assert cells(done.stdout, "conv2.conv.weight")[1] == "50 x 20 x 5 x 5"
     assert cells(done.stdout, "conv") == ["conv", "2", "25,500", "102,000"]
@@ -45,6 +46,35 @@ def test_base_model(tmp_path: Path) -> None:
     values = 500 * 800 + 500 + 10 * 500 + 10
     assert cells(done.stdout, "classifier") == ["classifier", "4", f"{values:,}", f"{4 * values:,}"]
     assert cells(done.stdout, "all")[2] == f"{25_500 + 280 + values:,}"
+
+
+def test_counts_and_totals_of_the_original(tmp_path: Path) -> None:
+    """Positive, negative, zero and near-zero entries; kernels, vectors, and mu, var, gamma, beta, bias."""
+    state = build_model("lenet5bn").state_dict()
+    state["conv1.bn.bias"] = torch.tensor([1.0, -2.0, 0.0, 1e-6, -1e-6] * 4)
+    save_hdf5(tmp_path / "a.hdf5", state, {})
+    output = display(tmp_path / "a.hdf5").stdout
+    assert cells(output, "conv1.bn.bias")[-4:] == ["8", "8", "4", "12"]
+    for name in ("mu", "var", "gamma", "beta"):
+        assert cells(output, name)[1:3] == ["2", "70"]
+    assert cells(output, "bias")[1:3] == ["2", "510"]
+    assert cells(output, "kernels")[1:3] == ["4", f"{20 * 25 + 50 * 20 * 25 + 500 * 800 + 10 * 500:,}"]
+    assert cells(output, "vectors")[1:3] == ["10", f"{8 * 35 + 510:,}"]
+
+
+def test_other_formats_say_what_they_are(tmp_path: Path) -> None:
+    model = build_model("src20", folded=True)
+    torch.save(build_model("src20").state_dict(), tmp_path / "state.pth")
+    save_converted(tmp_path / "a.hdf5", note_widths(model, full_widths("src20")), {"arch": "src20"})
+    recipe = {"arch": "src20", "dataset": "digits", "epochs": 9}
+    run = {"recipe": recipe, "epoch": 3, "step": 70, "model": build_model("src20").state_dict(), "optimizer": {}}
+    torch.save(run, tmp_path / "latest.pth")
+    said = {name: display(tmp_path / name).stdout for name in ("state.pth", "a.pth", "latest.pth")}
+    assert said["state.pth"].startswith("state.pth: a base model")
+    assert said["a.pth"].startswith("a.pth: a converted model")
+    assert "deps (21 widths)" in said["a.pth"]
+    assert said["latest.pth"].startswith("latest.pth: a checkpoint of a run")
+    assert "epochs done: 3\nsteps done: 70\narch: src20" in said["latest.pth"]
 
 
 def test_model_in_training(tmp_path: Path) -> None:

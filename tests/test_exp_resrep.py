@@ -20,11 +20,12 @@ import pytest
 import torch
 
 from base_model import build_any, build_model, full_widths
-from experiments.recipes import resrep_config
+from experiments.command_line import read_network
+from experiments.recipes import fast_recipe, resrep_config, resrep_recipe
 from rr import load_converted
 from rr.graph import ChannelGraph
 from rr.weights import load_network, read_hdf5, save_hdf5
-from training import fast_recipe, read_network, resrep_recipe, to_plain
+from training import to_plain
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "rr" / "exp_resrep.py"

@@ -1,13 +1,13 @@
 """Checkpoints on disk: whole or not at all, and only plain values and tensors in them; what of a run is in one."""
 
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from rr.whole_files import written_whole
 from training import run_folder
 from training.callback import Callback, TrainState
 from training.distributed import barrier, broadcast_object
@@ -19,15 +19,10 @@ logger = logging.getLogger(__name__)
 
 def save(path: str | Path, state: dict[str, Any]) -> None:
     """Write `state` (tensors, numbers, strings, dicts, lists, tuples): `path` is at every moment either what it was or
-    the whole new file, which is written beside it, forced to disk, then renamed. Errors (full disk) are raised.
+    the whole new file. Errors (full disk) are raised.
     """
-    path = Path(path)
-    beside = path.with_name(path.name + ".new")
-    with open(beside, "wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+    with written_whole(path) as beside:
+        torch.save(state, beside)
 
 
 def load(path: str | Path) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The processes of a run: who am I, on which device, and the few things that are done together."""
 
-import argparse
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +8,8 @@ from typing import Any
 
 import torch
 from torch import distributed, nn
+
+from rr.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -33,15 +34,10 @@ class World:
             distributed.destroy_process_group()
 
 
-def add_local_rank(parser: argparse.ArgumentParser) -> None:
-    """Accept `--local-rank` and `--local_rank`, which launchers older than torchrun hand to each process."""
-    parser.add_argument("--local-rank", "--local_rank", type=int, default=None, help=argparse.SUPPRESS)
-
-
 def init_world(device: str = "auto", local_rank: int | None = None) -> World:
     """Join the processes that torchrun started (NCCL on CUDA, else Gloo), or be the only one.
 
-    Reads RANK, WORLD_SIZE and LOCAL_RANK; `local_rank` serves where LOCAL_RANK isn't set. Raises ValueError if the
+    Reads RANK, WORLD_SIZE and LOCAL_RANK; `local_rank` serves where LOCAL_RANK isn't set. Raises InputError if the
     device isn't there.
     """
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
@@ -57,27 +53,27 @@ def init_world(device: str = "auto", local_rank: int | None = None) -> World:
 def choose_device(name: str = "auto", local_rank: int | None = None) -> torch.device:
     """'auto': cuda, else mps, else cpu; among several processes each takes the GPU of its local rank.
 
-    Raises ValueError for a name that isn't a device or a device that this machine lacks.
+    Raises InputError for a name that isn't a device or a device that this machine lacks.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ValueError(f"device '{name}' isn't known: choose auto, cpu, cuda, cuda:N or mps") from None
+        raise InputError(f"device '{name}' isn't known: choose auto, cpu, cuda, cuda:N or mps") from None
     if device.type == "cuda":
         index = device.index if local_rank is None else local_rank
         if not torch.cuda.is_available() or (index or 0) >= torch.cuda.device_count():
             wanted = "cuda" if index is None else f"cuda:{index}"
-            raise ValueError(
+            raise InputError(
                 f"device {wanted} isn't available, {torch.cuda.device_count()} CUDA devices are: "
                 "choose --device auto or cpu, or start fewer processes"
             )
         return torch.device("cuda", torch.cuda.current_device() if index is None else index)
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ValueError("device mps isn't available here: choose --device auto or cpu")
+        raise InputError("device mps isn't available here: choose --device auto or cpu")
     if device.type not in ("cpu", "mps"):
-        raise ValueError(f"device '{name}' isn't supported: choose auto, cpu, cuda, cuda:N or mps")
+        raise InputError(f"device '{name}' isn't supported: choose auto, cpu, cuda, cuda:N or mps")
     return device
 
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from data import Data
+from rr.errors import InputError
 from training.distributed import World, all_reduce_sum, broadcast_buffers
 from training.loss import logits_and_loss
 
@@ -82,7 +83,7 @@ def to_evaluation(sums: list[float]) -> Evaluation:
 
 @torch.no_grad()
 def check_fits(model: nn.Module, data: Data, *, for_training: bool = False) -> None:
-    """Raise ValueError if the model can't take the data set's images, or hasn't as many outputs as it has classes.
+    """Raise InputError if the model can't take the data set's images, or hasn't as many outputs as it has classes.
 
     for_training: a copy of it takes a batch in training mode as well, where some networks want larger images, or return
     what no loss is known for. The model stays as it is.
@@ -98,14 +99,14 @@ def check_fits(model: nn.Module, data: Data, *, for_training: bool = False) -> N
             with torch.random.fork_rng(devices=[]):  # for dropout; the model is still on the CPU
                 logits_and_loss(copy.deepcopy(model).train()(images), labels)
     except (RuntimeError, AssertionError) as error:  # torch._assert, in transformers of one size
-        raise ValueError(
+        raise InputError(
             f"the network can't take these images ({sizes}): choose another --image-size ({error})"
         ) from error
     finally:
         model.train(was_training)
     shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
     if shape != (1, data.num_classes):
-        raise ValueError(f"the network gives {shape} for one image, not (1, {data.num_classes}) ({sizes})")
+        raise InputError(f"the network gives {shape} for one image, not (1, {data.num_classes}) ({sizes})")
 
 
 def evaluate(

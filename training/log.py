@@ -7,6 +7,8 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from rr.whole_files import write_text_whole
 from training import run_folder
 from training.distributed import World
 from training.evaluation import Evaluation
@@ -43,16 +46,17 @@ class RunLog:
             run.setdefault("resumed", []).append(surroundings(world))
         else:
             run = {"recipe": recipe, "seed": recipe.get("seed"), **surroundings(world)}
-        write_whole(path, json.dumps(run, indent=2) + "\n")
+        write_text_whole(path, json.dumps(run, indent=2) + "\n")
 
     def __enter__(self) -> "RunLog":
         if self.active:
             self._writer = SummaryWriter(str(self.folder / run_folder.TENSORBOARD))
             file = logging.FileHandler(self.folder / run_folder.LOG, encoding="utf-8")
             file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-            terminal = _TerminalHandler()
-            self._handlers = [file, terminal]
             root = logging.getLogger()
+            self._handlers = [file]
+            if not any(isinstance(handler, _TerminalHandler) for handler in root.handlers):
+                self._handlers.append(_TerminalHandler())
             self._level = root.level
             root.setLevel(min(root.level, logging.INFO))
             for handler in self._handlers:
@@ -99,7 +103,7 @@ class RunLog:
         if self.active and path.exists():
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
             kept = [line for line in lines if line.endswith("\n") and json.loads(line)["epoch"] <= epoch]
-            write_whole(path, "".join(kept))
+            write_text_whole(path, "".join(kept))
 
     def progress_bar(self, total: int, initial: int) -> tqdm:
         """A bar over the run's steps with the time left; nothing where stderr is no terminal."""
@@ -110,11 +114,31 @@ class RunLog:
         return tqdm(total=total, initial=initial, unit="step", disable=quiet, smoothing=0.05, **size)
 
 
+@contextmanager
+def logged_on_terminal(world: World) -> Iterator[None]:
+    """Within, whatever any library logs at INFO or above goes to stderr, from rank 0 alone: also before there is a
+    RunLog, which adds log.txt."""
+    if not world.is_first:
+        yield
+        return
+    root, handler = logging.getLogger(), _TerminalHandler()
+    level = root.level
+    root.setLevel(min(level, logging.INFO))
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+
+
 class _TerminalHandler(logging.Handler):
-    """To stderr past the progress bar; lines that the bar already shows (`extra={'progress': True}`) are left out."""
+    """To stderr past the progress bar; lines that the bar already shows (`extra={'progress': True}`) are left out, and
+    those that were shown before (`extra={'shown': True}`)."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not (getattr(record, "progress", False) and sys.stderr.isatty()):
+        in_bar = getattr(record, "progress", False) and sys.stderr.isatty()
+        if not in_bar and not getattr(record, "shown", False):
             tqdm.write(self.format(record), file=sys.stderr)
 
 
@@ -155,10 +179,3 @@ def _cpu_name() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file whose place the old one keeps until the new one is whole."""
-    beside = path.with_name(path.name + ".new")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from data import Batch, Data
+from rr.errors import InputError
 from training import run_folder
 from training.allocator import keep_freed_memory
 from training.callback import Callback, TrainState
@@ -55,11 +57,11 @@ def train(
     param_groups(model) gives the groups for torch.optim.SGD; write_weights(path, model) writes a weight file; resume
     goes on from latest.pth in the log's folder. Raises NonFiniteLoss at the next look (every log_interval steps).
 
-    teacher: another network of the same classes, for a recipe with `distill` (else ValueError). It is moved to the
+    teacher: another network of the same classes, for a recipe with `distill` (else InputError). It is moved to the
     model's device and left in eval mode; no checkpoint holds it, so it must be given again when a run is resumed.
     """
     if (teacher is None) != (recipe.distill == 0):
-        raise ValueError(f"distill is {recipe.distill:g}: give a teacher where it's over 0, and only there")
+        raise InputError(f"distill is {recipe.distill:g}: give a teacher where it's over 0, and only there")
     began = time.perf_counter()
     state = _start(recipe, model, data, world, log, param_groups, write_weights, teacher)
     meter = Meter(world)
@@ -162,18 +164,8 @@ def _rest_of_epoch(state: TrainState) -> Iterator[Batch]:
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:
-    """The seed of everything random in the model (dropout) at a step, on a process: so a resumed run goes on the same.
-
-    The finaliser of SplitMix64 over each number in turn; in [0, 2^63).
-    """
-    mask = 2**64 - 1
-    mixed = 0
-    for number in (seed, step, rank):
-        mixed = (mixed + number + 0x9E3779B97F4A7C15) & mask
-        mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & mask
-        mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & mask
-        mixed ^= mixed >> 31
-    return mixed >> 1
+    """The seed of all that is random in the model (dropout) at a step, on a process: a resumed run goes on the same."""
+    return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def _forward_backward(state: TrainState, batch: Batch) -> torch.Tensor:

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torchvision.models import GoogLeNetOutputs, InceptionOutputs
 
+from rr.errors import InputError
+
 # The share of each auxiliary classifier's loss: that of the GoogLeNet paper (section 5), and that of PyTorch's
 # fine-tuning tutorial for Inception-v3.
 _AUX_SHARES = {GoogLeNetOutputs: 0.3, InceptionOutputs: 0.4}
@@ -15,7 +17,7 @@ def logits_and_loss(
     """The network's logits [n, classes] in float32 or wider, and the mean cross-entropy over the examples.
 
     output: logits, or what torchvision's GoogLeNet and Inception-v3 return in training, whose auxiliary classifiers'
-    losses are added with a weight. Raises ValueError for anything else.
+    losses are added with a weight. Raises InputError for anything else.
     """
     logits, aux, share = _parts(output)
 
@@ -49,7 +51,7 @@ def _parts(output: object) -> tuple[torch.Tensor, list[torch.Tensor], float]:
         return output, [], 0.0
     share = _AUX_SHARES.get(type(output))
     if share is None:
-        raise ValueError(
+        raise InputError(
             f"in training the network returns a {type(output).__name__}: return the logits alone, or torchvision's "
             "GoogLeNetOutputs or InceptionOutputs"
         )

@@ -6,6 +6,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from rr.errors import InputError
 from training import run_folder
 from training.callback import Callback, TrainState
 from training.evaluation import Evaluation, evaluate
@@ -14,7 +15,7 @@ from training.meter import Meter
 logger = logging.getLogger(__name__)
 
 
-class NonFiniteLoss(ValueError):
+class NonFiniteLoss(InputError):
     """A loss or a weight was infinite or not a number; latest.pth is from before it."""
 
 

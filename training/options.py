@@ -1,46 +1,73 @@
 """Frozen dataclasses as command lines: each setting is an option, its value on a ready instance the default.
 
-    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser = OptionParser(description=...)
     add_options(parser, recipe)                       # any number of instances, of any dataclasses
     recipe = from_options(parser.parse_args(), recipe)
 
 A field's metadata may hold `help`, `choices`, `flags` (short names, ('-a',)), `option` (False: no option), and what
-`rr.settings` knows: `name` and `aliases`, by which an option is called as well.
+`rr.settings` knows: `topic`, under which options are grouped, and `name` and `aliases`, by which one is called as well.
+Nothing here needs torch, so that `--help` and a wrong option answer at once.
 """
+
+from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from difflib import get_close_matches
+from typing import Any, NoReturn, TypeVar
 
-from rr.settings import Setting, Share, changed, flat, settings_of
+from rr.errors import InputError
+from rr.settings import Setting, Share, changed, flat, plain, settings_of
 
 T = TypeVar("T")
+
+
+class OptionParser(argparse.ArgumentParser):
+    """argparse's, which keeps the description's lines, takes no abbreviations, and knows what a person meant."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        """A line with what is wrong, for an unknown option with the nearest one, and exit code 2."""
+        if message.startswith("unrecognized arguments:"):
+            known = [flag for action in self._actions for flag in action.option_strings]
+            unknown = re.findall(r"(?<= )--?[\w-]+", message)
+            near = [match for flag in unknown for match in get_close_matches(flag, known, n=1, cutoff=0.5)]
+            if near:
+                message += f" (did you mean {', '.join(dict.fromkeys(near))}?)"
+        self.exit(2, f"{self.prog}: error: {message}\n")
 
 
 def add_options(parser: argparse.ArgumentParser, *recipes: Any) -> None:
     """Add one option per setting of each dataclass instance; `batch_size` becomes `--batch-size`, default its value.
 
     bool: `--amp` and `--no-amp`. tuple: any number of values. Optional: the word `none` stands for None.
-    Raises ValueError if two instances share a setting, since one option couldn't serve both.
+
+    Raises:
+        InputError: if two instances share a setting, since one option couldn't serve both.
     """
     taken: dict[str, str] = {}
     groups: dict[str, Any] = {}
     for recipe in recipes:
+        owner = type(recipe).__name__
         for setting in _options(recipe):
             if setting.name in taken:
-                raise ValueError(
-                    f"{taken[setting.name]} and {setting.topic} both have a field '{setting.name}': rename one, "
+                raise InputError(
+                    f"{taken[setting.name]} and {owner} both have a field '{setting.name}': rename one, "
                     "or give one metadata={'option': False}"
                 )
-            taken[setting.name] = setting.topic
-            if setting.topic not in groups:
-                groups[setting.topic] = parser.add_argument_group(setting.topic)
+            taken[setting.name] = owner
+            topic = setting.topic or owner
+            if topic not in groups:
+                groups[topic] = parser.add_argument_group(topic)
             metadata = setting.field.metadata
             names = ("--" + name.replace("_", "-") for name in (setting.name, *setting.aliases))
-            groups[setting.topic].add_argument(
+            groups[topic].add_argument(
                 *metadata.get("flags", ()),
                 *names,
                 dest=setting.name,
@@ -48,6 +75,23 @@ def add_options(parser: argparse.ArgumentParser, *recipes: Any) -> None:
                 help=_help(metadata, setting.value),
                 **_argument_settings(metadata, setting.kind),
             )
+
+
+def add_continue(parser: argparse.ArgumentParser) -> None:
+    """Add `-c fs` (from scratch) and `-c continue`, as `options.conti_or_fs`."""
+    parser.add_argument(
+        "-c",
+        "--conti_or_fs",
+        "--conti-or-fs",
+        choices=("fs", "continue"),
+        default=None,
+        help="a folder that holds a run: fs deletes the run and starts from scratch, continue goes on with it",
+    )
+
+
+def add_local_rank(parser: argparse.ArgumentParser) -> None:
+    """Accept `--local-rank` and `--local_rank`, which launchers older than torchrun hand to each process."""
+    parser.add_argument("--local-rank", "--local_rank", type=int, default=None, help=argparse.SUPPRESS)
 
 
 def from_options(options: argparse.Namespace, recipe: T) -> T:
@@ -64,26 +108,25 @@ def to_plain(recipe: Any) -> dict[str, Any]:
 def default_values(*recipes: Any) -> dict[str, Any]:
     """What the settings of these instances' classes are where nobody says otherwise, as `to_plain` gives it."""
     settings = [setting for recipe in recipes for setting in settings_of(recipe)]
-    values = {s.name: s.field.default for s in settings if s.field.default is not dataclasses.MISSING}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    return {s.name: plain(s.field.default) for s in settings if s.field.default is not dataclasses.MISSING}
 
 
 def read_ahead(arguments: Sequence[str], *flags: str, **settings: Any) -> Any:
     """The value of one option, read ahead of all others: one that decides what the others' defaults are.
 
-    None where it isn't given. settings: of `add_argument`, for an option that isn't a plain text's.
+    None where it isn't given. settings: of `add_argument`, for an option that isn't a plain text's
     """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = OptionParser(add_help=False)
     parser.add_argument(*flags, dest="value", **settings)
     return parser.parse_known_args(arguments)[0].value
 
 
 def check_choices(recipe: Any) -> None:
-    """Raise ValueError for a field whose value isn't among its metadata's `choices`."""
+    """Raise InputError for a field whose value isn't among its metadata's `choices`."""
     for field in dataclasses.fields(recipe):
         choices, value = field.metadata.get("choices"), getattr(recipe, field.name)
         if choices and value not in choices:
-            raise ValueError(f"{field.name} is '{value}': choose from {', '.join(map(str, choices))}")
+            raise InputError(f"{field.name} is '{value}': choose from {', '.join(map(str, choices))}")
 
 
 def _options(recipe: Any) -> list[Setting]:
@@ -110,6 +153,8 @@ def _reader(kind: Any) -> Callable[[str], Any]:
         return kind
     if set(typing.get_args(kind)) == {int, Share}:
         return _steps
+    if set(typing.get_args(kind)) == {float, Share}:
+        return _number
     (inner,) = (part for part in typing.get_args(kind) if part is not type(None))
     read_inner = _reader(inner)
 
@@ -129,7 +174,16 @@ def _steps(text: str) -> int | Share:
     return int(text) if text.strip().lstrip("+-").isdigit() else Share.read(text)
 
 
+def _number(text: str) -> float | Share:
+    """A number, an int where it is whole so that a recipe is written the same whichever way it was typed; or `50%`."""
+    if text.strip().endswith("%"):
+        return Share.read(text)
+    value = float(text)
+    return int(value) if value.is_integer() else value
+
+
 _share.__name__ = "share"
+_number.__name__ = "number, or share,"
 _steps.__name__ = "number of steps, or share,"
 
 

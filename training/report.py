@@ -1,4 +1,8 @@
-"""A base network and its pruned one side by side: accuracy, MACs, parameters, time per image, size on disk."""
+"""A base network and its pruned one side by side: accuracy, MACs, parameters, time per image, size on disk.
+
+Speed is that of both networks with their BN folded into the convolutions, each at the number of threads that suits it
+best: what pruning gains, and nothing else.
+"""
 
 import io
 import statistics
@@ -18,12 +22,21 @@ from training.evaluation import Evaluation
 
 @dataclass(frozen=True)
 class Figures:
-    """One network's figures. ms_per_image: batch size -> milliseconds, median of the rounds."""
+    """One network's figures.
+
+    Attributes:
+        val: how good it is.
+        macs, parameters: how large.
+        ms_per_image: batch size -> milliseconds, BN folded, the median of the rounds at the best number of threads.
+        threads: batch size -> that number (of PyTorch's, on the CPU).
+        bytes_on_disk: of its file.
+    """
 
     val: Evaluation
     macs: int
     parameters: int
     ms_per_image: dict[int, float]
+    threads: dict[int, int]
     bytes_on_disk: int
 
 
@@ -54,7 +67,9 @@ class Comparison:
         ]
         for size, speed_up in self.speed_up.items():
             times = (f"{figures.ms_per_image[size]:.4f}" for figures in (base, pruned))
-            rows.append((f"ms/image, batch {size}", *times, f"{speed_up:.2f}x faster"))
+            threads = " and ".join(dict.fromkeys(str(figures.threads[size]) for figures in (base, pruned)))
+            name = f"ms/image, batch {size}, BN folded, threads: {threads}"
+            rows.append((name, *times, f"{speed_up:.2f}x faster"))
         widths = [max(len(row[column]) for row in rows) for column in range(4)]
         return "\n".join(
             "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
@@ -95,55 +110,97 @@ def compare(
     pruned: nn.Module,
     image_shape: Sequence[int],
     *,
+    folded_base: nn.Module,
     base_val: Evaluation,
     pruned_val: Evaluation,
     base_file: str | Path | None = None,
     pruned_file: str | Path | None = None,
     batch_sizes: Sequence[int] = (1, 64),
     rounds: int = 20,
+    most_seconds: float = 60.0,
+    threads: Sequence[int] | None = None,
 ) -> Comparison:
-    """Compare two networks on the device of the base one, in eval mode; image_shape is (C, H, W).
+    """Compare two networks on the device of the base one, in eval mode.
 
-    Without a file, the size on disk is that of the saved state dict. Timing takes base and pruned in turn, so that a
-    machine's slow moments meet both.
+    Args:
+        base: the network that was pruned.
+        pruned: what it became.
+        image_shape: (C, H, W).
+        folded_base: the base with its BN folded, as the pruned one has none: what is timed against it.
+        base_val, pruned_val: how good they are.
+        base_file, pruned_file: for the size on disk; None: that of the saved state dict.
+        batch_sizes: how many images at a time are timed.
+        rounds: how often, base and pruned in turn, so that a machine's slow moments meet both.
+        most_seconds: for each batch size; where the rounds would take longer, there are fewer, 3 at least.
+        threads: numbers of PyTorch's threads to try on the CPU; None: 1 and as many as there are.
     """
     device = next(base.parameters()).device
     pruned.to(device)
-    ms: dict[int, tuple[float, float]] = {}
-    speed_up: dict[int, float] = {}
+    folded_base.to(device)
+    counts = threads or sorted({1, torch.get_num_threads()})
+    timed = {}
     for size in batch_sizes:
-        ms[size], speed_up[size] = _time_paired(base, pruned, torch.randn(size, *image_shape, device=device), rounds)
+        images = torch.randn(size, *image_shape, device=device)
+        timed[size] = _best_of_threads(folded_base, pruned, images, rounds, most_seconds, counts)
 
     def figures(model: nn.Module, val: Evaluation, file: str | Path | None, place: int) -> Figures:
         return Figures(
             val,
             count_macs(model, torch.zeros(1, *image_shape, device=device)),
             sum(parameter.numel() for parameter in model.parameters()),
-            {size: ms[size][place] for size in batch_sizes},
+            {size: found.ms[place] for size, found in timed.items()},
+            {size: found.threads[place] for size, found in timed.items()},
             Path(file).stat().st_size if file is not None else _saved_size(model),
         )
 
     return Comparison(
-        figures(base, base_val, base_file, 0), figures(pruned, pruned_val, pruned_file, 1), speed_up, str(device)
+        figures(base, base_val, base_file, 0),
+        figures(pruned, pruned_val, pruned_file, 1),
+        {size: found.speed_up for size, found in timed.items()},
+        str(device),
     )
 
 
+@dataclass(frozen=True)
+class _Timed:
+    """ms per image of two networks, the number of threads of each, and how many times the second is faster."""
+
+    ms: tuple[float, float]
+    threads: tuple[int, int]
+    speed_up: float
+
+
 @torch.inference_mode()
-def _time_paired(
-    base: nn.Module, pruned: nn.Module, images: torch.Tensor, rounds: int
-) -> tuple[tuple[float, float], float]:
-    """Median ms per image of both, and the median over the rounds of base / pruned."""
-    models = (base, pruned)
+def _best_of_threads(
+    base: nn.Module, pruned: nn.Module, images: torch.Tensor, rounds: int, most_seconds: float, counts: Sequence[int]
+) -> _Timed:
+    """Each at the number of threads with the least median; round by round the numbers and the networks in turn."""
+    before, models = torch.get_num_threads(), (base, pruned)
+    if images.device.type != "cpu":
+        counts = (before,)
     modes = [model.training for model in models]
     for model in models:
         model.eval()
-        for _ in range(2):  # warm-up: memory, and the choice of kernels
-            _time_once(model, images)
-    times = [tuple(_time_once(model, images) for model in models) for _ in range(rounds)]
+
+    def one_round() -> dict[int, tuple[float, float]]:
+        found = {}
+        for count in counts:
+            torch.set_num_threads(count)
+            found[count] = _time_once(base, images), _time_once(pruned, images)
+        return found
+
+    one_round()  # warm-up: memory, and the choice of kernels
+    began = time.perf_counter()
+    one_round()
+    affordable = int(most_seconds / (time.perf_counter() - began))
+    found = [one_round() for _ in range(max(3, min(rounds, affordable)))]
+    torch.set_num_threads(before)
     for model, mode in zip(models, modes, strict=True):
         model.train(mode)
-    medians = tuple(statistics.median(column) for column in zip(*times, strict=True))
-    return (medians[0], medians[1]), statistics.median(first / second for first, second in times)
+    medians = [{count: statistics.median(one[count][place] for one in found) for count in counts} for place in (0, 1)]
+    first, second = (min(counts, key=of_count.__getitem__) for of_count in medians)
+    ratios = [one[first][0] / one[second][1] for one in found]
+    return _Timed((medians[0][first], medians[1][second]), (first, second), statistics.median(ratios))
 
 
 def _time_once(model: nn.Module, images: torch.Tensor) -> float:

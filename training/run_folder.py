@@ -1,12 +1,14 @@
 """What a run's folder holds, and what to do with the run that is already in it."""
 
-import argparse
 import json
 import shutil
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from typing import Any
+
+from rr.errors import InputError
+from rr.whole_files import BESIDE_SUFFIX
 
 RUN, LOG, METRICS, TENSORBOARD = "run.json", "log.txt", "metrics.jsonl", "tensorboard"
 LATEST, INIT_WEIGHTS, FINISH, FINISH_WEIGHTS = "latest.pth", "init.hdf5", "finish.pth", "finish.hdf5"
@@ -23,18 +25,6 @@ class RunState(Enum):
     FINISHED = "finished"
 
 
-def add_continue(parser: argparse.ArgumentParser) -> None:
-    """Add `-c fs` (from scratch) and `-c continue`, as `options.conti_or_fs`."""
-    parser.add_argument(
-        "-c",
-        "--conti_or_fs",
-        "--conti-or-fs",
-        choices=("fs", "continue"),
-        default=None,
-        help="a folder that holds a run: fs deletes the run and starts from scratch, continue goes on with it",
-    )
-
-
 def prepare(
     folder: str | Path,
     recipe: dict[str, Any],
@@ -44,21 +34,28 @@ def prepare(
 ) -> RunState:
     """Decide what to do in `folder` with this recipe (all fields, plain values); start from scratch in a clean one.
 
-    defaults: what a setting was in a run that is older than the setting, so that such runs can be gone on with
-    translate: makes settings of this version of those that an older run has
-
     Nothing but a run's own files is ever deleted, and only for 'fs' or where the run had no checkpoint yet. Call it on
-    rank 0 alone. Raises ValueError where the folder holds an unfinished run and `conti_or_fs` doesn't say what to do
-    with it, or a run of another recipe.
+    rank 0 alone.
+
+    Args:
+        folder: the run's.
+        recipe: all settings, as plain values.
+        conti_or_fs: 'continue', 'fs' (from scratch) or None, as the person says.
+        defaults: what a setting was in a run that is older than the setting, so that such runs can be gone on with.
+        translate: makes settings of this version of those that an older run has.
+
+    Raises:
+        InputError: if the folder holds an unfinished run and `conti_or_fs` doesn't say what to do with it, or a run of
+            another recipe.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file: choose another --output-dir")
+        raise InputError(f"{folder} is a file: choose another --output-dir")
     stored = _stored_recipe(folder)
     finished = (folder / FINISH_WEIGHTS).exists()
     if conti_or_fs == "fs":
         if finished and stored is None:
-            raise ValueError(
+            raise InputError(
                 f"{folder} holds {FINISH_WEIGHTS} but no {RUN}: move that file away, or choose another folder"
             )
         _clear(folder)
@@ -68,14 +65,14 @@ def prepare(
         return RunState.START
     differing = _differences({**(defaults or {}), **translate(stored)}, recipe) if stored is not None else []
     if differing:
-        raise ValueError(
+        raise InputError(
             f"{folder} holds a run of another recipe ({'; '.join(differing)}): "
             "choose another --output-dir, or add '-c fs' to delete it and start from scratch"
         )
     if finished:
         return RunState.FINISHED
     if conti_or_fs is None:
-        raise ValueError(
+        raise InputError(
             f"{folder} holds an unfinished run: add '-c continue' to go on with it, "
             "or '-c fs' to delete it and start from scratch"
         )
@@ -107,7 +104,7 @@ def _differences(stored: dict[str, Any], recipe: dict[str, Any]) -> list[str]:
 def _clear(folder: Path) -> None:
     if not (folder / RUN).exists():  # no run of ours, so none of our files
         return
-    for pattern in (LOG, METRICS, "*.hdf5", "*.pth", "*.new"):
+    for pattern in (LOG, METRICS, "*.hdf5", "*.pth", f"*{BESIDE_SUFFIX}"):
         for path in folder.glob(pattern):
             path.unlink()
     shutil.rmtree(folder / TENSORBOARD, ignore_errors=True)

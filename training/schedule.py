@@ -16,7 +16,7 @@ def lr_factor(recipe: Recipe, steps_per_epoch: int) -> Callable[[int], float]:
     """
     warmup_steps = recipe.warmup_epochs * steps_per_epoch
     falling_steps = recipe.epochs * steps_per_epoch - warmup_steps
-    milestones = [epoch * steps_per_epoch for epoch in recipe.milestones]
+    milestones = [round(epoch * steps_per_epoch) for epoch in recipe.milestone_epochs]
     minimum = recipe.min_lr / recipe.lr
 
     def factor(step: int) -> float:

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from rr.errors import InputError
+
 CHILD = "compactor"  # a host module holds its compactor under this name, as in the original's weight files
 WEIGHT_SUFFIX = f".{CHILD}.pwc.weight"
 MASK_SUFFIX = f".{CHILD}.mask"
@@ -80,15 +82,15 @@ def insert_compactors(
     behind the BN. groups: host name -> groups of its compactor, where that isn't dense.
 
     No output changes, no name of the model's own parameters changes, and the model's own checkpoints load
-    (strictly) before and after. Returns the compactors by host name. Raises ValueError for a host that the
+    (strictly) before and after. Returns the compactors by host name. Raises InputError for a host that the
     model lacks or that has a compactor already.
     """
     modules = dict(model.named_modules())
     for name in hosts:
         if name not in modules:
-            raise ValueError(f"no module {name!r} in the model to put a compactor behind")
+            raise InputError(f"no module {name!r} in the model to put a compactor behind")
         if CHILD in dict(modules[name].named_children()):
-            raise ValueError(f"module {name!r} has a compactor already: insert once per model")
+            raise InputError(f"module {name!r} has a compactor already: insert once per model")
     for name, channels in hosts.items():
         host = modules[name]
         anchor = next(chain(host.parameters(), model.parameters()))  # a BN without affine has none of its own

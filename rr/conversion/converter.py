@@ -24,6 +24,7 @@ from rr.conversion.proof import (
 from rr.conversion.report import ConversionReport, report_of
 from rr.graph import ExampleInputs, Inputs, LiveModel
 from rr.graph.widths import PerGroup
+from rr.runtime import stages
 from rr.weights.networks import note_widths
 
 FLOAT32_TOLERANCE = 1e-6  # or 4 times the unconverted model's own float32 error, where that is more
@@ -64,11 +65,15 @@ def convert(
     follows = alive is not None
     if alive is None:
         alive = alive_units(live, norms, threshold, min_width, width_multiple)
-    expected = _expected(live, alive, example_inputs) if prove else None
-    start = time.perf_counter()
-    folded = fold(live, alive)
-    seconds = time.perf_counter() - start
-    differences = {} if expected is None else _differences(expected, folded)
+    with stages("running the trained network", "folding", "proving") as over:
+        expected = _expected(live, alive, example_inputs) if prove else None
+        over()
+        start = time.perf_counter()
+        folded = fold(live, alive)
+        seconds = time.perf_counter() - start
+        over()
+        differences = {} if expected is None else _differences(expected, folded)
+        over()
     anchor = next(live.model.parameters())
     slim = note_widths(folded.to(anchor.dtype).to(anchor.device), graph.widths(alive))
     parameters = sum(parameter.numel() for parameter in slim.parameters())

@@ -39,6 +39,15 @@ class WeightFile:
             return "converted"
         return "training" if any(name.endswith(WEIGHT_SUFFIX) for name in self.arrays) else "base"
 
+    @property
+    def description(self) -> str:
+        """The kind, in words."""
+        return {
+            "base": "a base model (no compactors)",
+            "training": "a model in training (with compactors)",
+            "converted": "a converted model (folded and narrow)",
+        }[self.kind]
+
 
 def to_arrays(state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
     """`to_array` of each."""

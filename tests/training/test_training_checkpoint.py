@@ -46,12 +46,13 @@ def test_is_on_disk_before_the_rename(tmp_path: Path, monkeypatch: pytest.Monkey
         real = getattr(os, name)
         monkeypatch.setattr(os, name, lambda *a, real=real, name=name: (calls.append(name), real(*a))[1])
     checkpoint.save(tmp_path / "latest.pth", {"step": 1})
-    assert calls == ["fsync", "replace"]
+    assert calls == ["fsync", "replace", "fsync"]  # of the file, then of its folder
 
 
 def test_errors_are_raised(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="nowhere"):
-        checkpoint.save(tmp_path / "nowhere" / "latest.pth", {"step": 1})
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        checkpoint.save(tmp_path / "file" / "latest.pth", {"step": 1})
     with pytest.raises(OSError, match="missing"):
         checkpoint.load(tmp_path / "missing.pth")
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rr import param_groups
+from rr import Share, param_groups
 from tests.training import tiny_run
 from tests.training.tiny_run import PlainNet, StepSum, run, tiny_data, tiny_recipe, tiny_teacher
 from training import Callback, NonFiniteLoss, TrainState, checkpoint
@@ -33,7 +33,7 @@ def largest_difference(a: torch.nn.Module, b: torch.nn.Module) -> float:
 def test_takes_the_steps_of_a_plain_loop(tmp_path: Path, distill: float, until: float, taught: int) -> None:
     """The teacher has its part in the first `taught` of 14 steps."""
     settings = {"label_smoothing": 0.1, "nesterov": True, "temperature": 3.0}
-    settings |= {"distill": distill, "distill_until": until}
+    settings |= {"distill": distill, "distill_until": Share(until)}
     model, result = run(tiny_recipe(tmp_path, epochs=2, **settings))
 
     teacher = tiny_teacher("plain").requires_grad_(False)

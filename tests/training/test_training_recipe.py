@@ -2,23 +2,17 @@
 
 import argparse
 import dataclasses
+import json
 from dataclasses import dataclass, field
 
 import pytest
 
 from base_model import model_names
+from experiments.command_line import read_network
+from experiments.recipes import base_recipe, fast_recipe, resrep_recipe
 from rr import Share
-from training import (
-    Recipe,
-    add_options,
-    base_recipe,
-    default_values,
-    fast_recipe,
-    from_options,
-    read_network,
-    resrep_recipe,
-    to_plain,
-)
+from training import Recipe, add_options, default_values, from_options, to_plain
+from training.schedule import lr_factor
 
 
 def parser_for(*recipes: object) -> argparse.ArgumentParser:
@@ -54,7 +48,9 @@ def test_a_longer_fast_run_has_the_higher_rate(epochs: int, lr: float) -> None:
 def test_recipes_hold_the_papers_settings() -> None:
     base = base_recipe("src56")
     assert (base.dataset, base.lr, base.epochs, base.batch_size) == ("cifar10", 0.1, 240, 64)
-    assert (base.schedule, base.milestones, base.gamma) == ("step", (120, 180), 0.1)
+    assert (base.schedule, base.for_run().milestones, base.gamma) == ("step", (120, 180), 0.1)
+    imagenet = base_recipe("sres50")
+    assert (imagenet.epochs, imagenet.for_run().milestones) == (90, (30, 60, 80))
     for arch, epochs, batch_size in (("src56", 480, 64), ("sres50", 180, 256)):
         resrep = resrep_recipe(arch)
         assert (resrep.lr, resrep.schedule, resrep.min_lr) == (0.01, "cosine", 0.0)
@@ -183,7 +179,22 @@ def test_a_field_of_two_dataclasses_is_refused() -> None:
 
 
 def test_plain_values_are_what_json_gives_back() -> None:
-    assert to_plain(base_recipe("src56"))["milestones"] == [120, 180]
+    plain = to_plain(base_recipe("src56").for_run())
+    assert plain["milestones"] == [120, 180]
+    assert plain == json.loads(json.dumps(plain))
+
+
+@pytest.mark.parametrize("arch", model_names())
+@pytest.mark.parametrize("epochs", [1, 7, 1000])
+def test_every_recipe_takes_any_number_of_epochs(arch: str, epochs: int) -> None:
+    """Milestones are shares of the run."""
+    recipe = dataclasses.replace(base_recipe(arch), epochs=epochs)
+    falls = [factor for factor in (lr_factor(recipe.for_run(), 100)(step) for step in range(100 * epochs))]
+    assert falls == sorted(falls, reverse=True)
+    if recipe.schedule == "step":
+        assert len(set(falls)) == len(recipe.milestones) + 1
+    for build in (resrep_recipe, fast_recipe):
+        assert dataclasses.replace(build(arch), epochs=epochs).for_run().epochs == epochs
 
 
 def test_network_and_data_are_read_ahead_of_the_rest() -> None:

@@ -34,12 +34,15 @@ def test_comparison(tmp_path: Path) -> None:
         base,
         pruned,
         (3, 8, 8),
+        folded_base=base,
         base_val=Evaluation(93.5, 99.0, 0.25, 100),
         pruned_val=Evaluation(93.25, 99.0, 0.2538, 100),
         pruned_file=tmp_path / "pruned.hdf5",
         batch_sizes=(1, 4),
         rounds=3,
+        threads=(1, 2),
     )
+    assert set(found.base.threads.values()) <= {1, 2}
     assert (found.base.macs, found.pruned.macs) == tuple(36 * w * 27 + w * 36 * 4 for w in (8, 2))
     assert (found.base.parameters, found.pruned.parameters) == tuple(w * 28 + w * 144 + 4 for w in (8, 2))
     assert found.pruned.bytes_on_disk == 1234

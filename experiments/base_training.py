@@ -1,0 +1,66 @@
+"""Training the network that is pruned afterwards: what `train_base_model.py` does."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from functools import partial
+
+from experiments.recipes import base_recipe
+from experiments.run import Run, begun
+from experiments.starts import BaseStart
+from rr import InputError, param_groups
+from rr.weights import save_hdf5
+from training import Recipe, RunState
+from training.run_folder import FINISH_WEIGHTS
+
+logger = logging.getLogger(__name__)
+
+
+def train_base(recipe: Recipe, start: BaseStart, conti_or_fs: str | None = None, local_rank: int | None = None) -> None:
+    """Train as the recipe says.
+
+    Raises:
+        InputError: for what a person can put right.
+    """
+    if recipe.distill and start.weights is None:
+        raise InputError("distill needs a teacher, the trained weights that the run starts from: give --weights too")
+    with begun(recipe, start, conti_or_fs=conti_or_fs, local_rank=local_rank) as run:
+        model, left_out = run.network(), []
+        if start.weights is not None and run.is_new:
+            left_out = run.load(model, start.weights, new_classifier=start.new_classifier)
+        if recipe.distill and left_out:
+            raise InputError(
+                f"distill needs a teacher that knows the data's classes, and {start.weights} comes without its "
+                "classifier: train without --distill first, and start from what that writes"
+            )
+        state = run.state()
+        if state is RunState.FINISHED:
+            logger.info("%s holds the finished run of this recipe ('-c fs' starts it again)", run.folder)
+            say_where(run)
+            return
+        with run.logged(state):
+            if left_out:
+                logger.info("starting from %s without its classifier: %s", start.weights, ", ".join(left_out))
+            run.train(
+                model,
+                state,
+                param_groups=partial(param_groups, **recipe.sgd),
+                write_weights=lambda path, network: save_hdf5(path, network.state_dict(), run.attributes),
+                teacher=run.teacher(copy.deepcopy(model), state),
+            )
+            say_where(run)
+
+
+def say_where(run: Run) -> None:
+    """What the run has left where, and what to do next."""
+    weights, recipe = run.folder / FINISH_WEIGHTS, run.recipe
+    words = ["-a", recipe.arch, "--dataset", recipe.dataset]
+    words += ["--data-dir", recipe.data_dir] if recipe.data_dir else []
+    if recipe.output_dir != base_recipe(recipe.arch, recipe.dataset).output_dir:
+        words += ["--weights", str(weights)]
+    logger.info(
+        "the trained network: %s; log, curves and recipe beside it\nprune it: python rr/exp_resrep.py %s",
+        weights,
+        " ".join(words),
+    )

@@ -1,0 +1,182 @@
+"""A whole pruning run: train with compactors, convert, prove, test. What `rr/exp_resrep.py` does."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from base_model import model_names
+from experiments.recipes import base_recipe
+from experiments.resrep_callback import ResRepCallback
+from experiments.run import DOWNLOAD, Run, begun
+from experiments.starts import PruningStart
+from rr import InputError, ResRepConfig, ResRepPruner
+from rr.weights import CONVERTED_WEIGHTS, load_network, load_strict, read_hdf5, save_converted, save_hdf5
+from rr.whole_files import write_text_whole
+from training import Recipe, RunState, barrier, evaluate_pair
+from training.run_folder import FINISH_WEIGHTS, METRICS, RUN
+
+RESULT = "result.json"
+
+logger = logging.getLogger(__name__)
+
+
+def prune(
+    recipe: Recipe,
+    config: ResRepConfig,
+    start: PruningStart,
+    conti_or_fs: str | None = None,
+    local_rank: int | None = None,
+) -> None:
+    """Train with compactors, convert and test.
+
+    Raises:
+        InputError: for what a person can put right.
+    """
+    with begun(recipe, conti_or_fs=conti_or_fs, local_rank=local_rank) as run:
+        config = config_of_run(run, config, start)
+        run.settings = config, start
+        model = run.network()
+        if run.is_new:
+            run.load(model, base_weights_of(recipe, start))
+        start_network = copy.deepcopy(model) if recipe.distill else model  # without compactors
+        example = torch.zeros(1, run.data.in_channels, run.data.image_size, run.data.image_size)
+        pruner = ResRepPruner(model, example, config)
+        state = run.state()
+        with run.logged(state):
+            if state is not RunState.FINISHED:
+                run.train(
+                    model,
+                    state,
+                    param_groups=lambda _: pruner.param_groups(**recipe.sgd),
+                    write_weights=lambda path, network: save_hdf5(
+                        path, pruner.live.remaining.full_state(network.state_dict()), run.attributes
+                    ),
+                    callbacks=[ResRepCallback(pruner)],
+                    teacher=run.teacher(start_network, state),
+                )
+            elif not (run.folder / CONVERTED_WEIGHTS).exists():
+                logger.info("%s holds a finished run: converting and testing it", run.folder)
+                load_strict(model, read_hdf5(run.folder / FINISH_WEIGHTS).arrays, str(run.folder / FINISH_WEIGHTS))
+            if not (run.folder / CONVERTED_WEIGHTS).exists() and run.world.is_first:
+                write_converted(run, pruner)
+            barrier(run.world)
+            evaluate_converted(run)
+            say_where(run, start)
+
+
+def config_of_run(run: Run, config: ResRepConfig, start: PruningStart) -> ResRepConfig:
+    """The method's settings in the run's own steps."""
+    if start.before_mask_epochs is not None:
+        steps_per_epoch = run.data.steps_per_epoch(run.recipe.batch_size)
+        config = config.with_settings(warmup_steps=round(start.before_mask_epochs * steps_per_epoch))
+    return config.for_run(run.total_steps, run.recipe.lr)
+
+
+def base_weights_of(recipe: Recipe, start: PruningStart) -> str:
+    """The file to start from, or `default`.
+
+    Raises:
+        InputError: if it is missing, with the command that makes it.
+    """
+    if start.base_weights == DOWNLOAD:
+        return DOWNLOAD
+    depth = recipe.arch.removeprefix("sres")
+    if start.base_weights is not None:
+        path, fix = Path(start.base_weights), "check --weights"
+    elif recipe.arch in model_names() and depth != recipe.arch:
+        path = Path(f"torchvision_res{depth}.hdf5")
+        fix = f"make them with `python transform_torchvision.py -a {recipe.arch}`, or give a file with --weights"
+    else:
+        path = Path(base_recipe(recipe.arch, recipe.dataset).output_dir) / FINISH_WEIGHTS
+        fix = f"make them with `python train_base_model.py -a {recipe.arch}`, or give a file with --weights"
+        if recipe.arch not in model_names():
+            fix += f", or '{DOWNLOAD}' for what torchvision or timm has to download"
+    if not path.is_file():
+        raise InputError(f"the base weights {path} are missing: {fix}")
+    return str(path)
+
+
+def write_converted(run: Run, pruner: ResRepPruner) -> None:
+    """Fold, prove, write; the conversion's report goes into result.json."""
+    slim = pruner.convert()
+    report, unmasked = pruner.report, pruner.unmasked
+    if report.macs_ratio > unmasked.macs_ratio:
+        logger.warning(
+            "%.4f of the MACs remain, not the %.4f that the masks ask for: masked rows whose norm is still over %g "
+            "stay in the converted model, so that nothing is lost. Train longer, or %s.",
+            report.macs_ratio,
+            unmasked.macs_ratio,
+            pruner.config.decay.threshold,
+            "raise --penalty" if pruner.config.decay.masked_penalty is None else "lower --death-steps",
+        )
+    logger.info("converted, layer by layer:\n%s", report)
+    if report.kept_for_width:
+        logger.info("%d rows that could be dropped stay, for the widths that were asked for", report.kept_for_width)
+    ratios = {"masked_macs_ratio": unmasked.macs_ratio, "masked_params_ratio": unmasked.params_ratio}
+    write_result(run.folder, {"conversion": {**report.as_dict(), **ratios}})
+    save_converted(run.folder / CONVERTED_WEIGHTS, slim, run.attributes)  # last: the file says that all is done
+
+
+def evaluate_converted(run: Run) -> None:
+    """Load what was trained and what it was converted to afresh, and evaluate both.
+
+    In float32 whatever training was in, since bfloat16 rounds differently once BN is folded.
+    """
+    model, _ = load_network(run.folder / FINISH_WEIGHTS, run.build)
+    converted, file = load_network(run.folder / CONVERTED_WEIGHTS, run.build)
+    *evaluations, paired = evaluate_pair(
+        model.to(run.world.device),
+        converted.to(run.world.device),
+        run.data,
+        run.world,
+        batch_size=run.recipe.batch_size,
+        channels_last=run.recipe.channels_last,
+    )
+    found = dict(zip(("before_conversion", "converted"), evaluations, strict=True))
+    if run.world.is_first:
+        logger.info("deps of the converted model: %s", file.deps)
+        for name, val in found.items():
+            words = "converted model" if name == "converted" else "model before its conversion"
+            logger.info("%s: top1=%.4f, top5=%.4f, loss=%.6f (float32)", words, val.top1, val.top5, val.loss)
+        logger.info(
+            "of %d images, %d are right only before the conversion, %d only after it",
+            paired.num,
+            paired.only_first,
+            paired.only_second,
+        )
+        write_result(run.folder, {name: val.to_dict() for name, val in found.items()})
+    barrier(run.world)
+
+
+def write_result(folder: Path, findings: dict[str, Any]) -> None:
+    """Add to result.json, which repeats what run.json says about recipe, seed, versions, commit and hardware."""
+    path = folder / RESULT
+    stored = json.loads(path.read_text()) if path.exists() else {}
+    run = json.loads((folder / RUN).read_text())
+    epochs = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+    evaluated = [record for record in epochs if "val" in record]
+    accuracies = {"base": evaluated[0]["val"], "last_epoch": evaluated[-1]["val"]}
+    write_text_whole(path, json.dumps({**stored, **accuracies, **findings, "run": run}, indent=2) + "\n")
+
+
+def say_where(run: Run, start: PruningStart) -> None:
+    """What the run has left where, and what to do next."""
+    converted = run.folder / CONVERTED_WEIGHTS
+    base = start.base_weights
+    if base is None or base == DOWNLOAD or not Path(base).is_file():
+        base = str(run.folder / "init.hdf5")
+    logger.info(
+        "the pruned network: %s and %s; figures: %s; log, curves and recipe beside them\n"
+        "compare it with the base: python tools/evaluate.py %s --against %s",
+        converted,
+        converted.with_suffix(".pth").name,
+        RESULT,
+        converted,
+        base,
+    )

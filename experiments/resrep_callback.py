@@ -1,0 +1,76 @@
+"""The method in the training loop of the scripts."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from rr import ResRepPruner
+from training import Callback, TrainState
+
+BEFORE_FIRST_MASK = "before_first_mask.hdf5"
+REMAIN_INTERVAL = 1000  # steps between log lines on what a conversion would leave
+
+logger = logging.getLogger(__name__)
+
+
+class ResRepCallback(Callback):
+    """The method in the training loop: the pruner's hooks, its log lines, curves and files."""
+
+    def __init__(self, pruner: ResRepPruner) -> None:
+        self.pruner = pruner
+
+    def on_start(self, state: TrainState) -> None:
+        self.pruner.attach(state.optimizer)
+        state.settled = lambda: self.pruner.settled
+        if self.pruner.config.selection.warmup_steps == 0:
+            state.save_weights(BEFORE_FIRST_MASK)
+
+    def after_step(self, state: TrainState) -> None:
+        pruner = self.pruner
+        if state.step == pruner.config.selection.warmup_steps:
+            state.save_weights(BEFORE_FIRST_MASK)
+        if pruner.masks_are_due():
+            logger.info("iter %d, unmasked deps %s", state.step, pruner.unmasked.widths)
+        if pruner.narrow_is_due and (gone := pruner.narrow()):
+            state.rewrap()
+            logger.info("iter %d, %d dead channels taken out of the network", state.step, gone)
+            if pruner.retired:
+                logger.info(
+                    "iter %d, pruning is over: the compactors are gone, the narrow network trains on", state.step
+                )
+        if state.step % REMAIN_INTERVAL == 0:
+            remaining = pruner.remaining
+            logger.info(
+                "iter %d, thres %g, remain deps %s, FLOPs %.6f, params %.6f",
+                state.step,
+                pruner.config.decay.threshold,
+                remaining.widths,
+                remaining.macs_ratio,
+                remaining.params_ratio,
+            )
+
+    def scalars(self) -> dict[str, float]:
+        pruner = self.pruner
+        unmasked, remaining, norms = pruner.unmasked, pruner.remaining, pruner.candidate_norms()
+        widths = zip(pruner.graph.width_names(), unmasked.widths, strict=True)
+        pruned_layers = {site.layer for site in pruner.sites}
+        return {
+            "MACs/masked": unmasked.macs_ratio,
+            "MACs/remaining": remaining.macs_ratio,
+            "parameters/masked": unmasked.params_ratio,
+            "parameters/remaining": remaining.params_ratio,
+            "norm/min": float(norms.min()),
+            "norm/mean": float(norms.mean()),
+            "norm/max": float(norms.max()),
+            **{f"width/{name}": float(width) for name, width in widths if name in pruned_layers},
+        }
+
+    def progress(self) -> dict[str, str]:
+        return {"MACs": f"{self.pruner.unmasked.macs_ratio:.3f}", "left": f"{self.pruner.remaining.macs_ratio:.3f}"}
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.pruner.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.pruner.load_state_dict(state)

@@ -1,0 +1,185 @@
+"""One way to run: processes, data, network, folder, log and loop, for all scripts and benchmarks that train."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from base_model import pretrained_weights
+from data import Data
+from experiments.recipes import of_this_version
+from rr.compactors import remove_compactors
+from rr.errors import InputError
+from rr.weights import load_network, load_start, read_weights
+from training import (
+    Callback,
+    Recipe,
+    RunLog,
+    RunState,
+    TrainResult,
+    World,
+    broadcast_object,
+    check_fits,
+    data_for,
+    default_values,
+    file_attributes,
+    first_rank_first,
+    init_world,
+    is_new_run,
+    logged_on_terminal,
+    network_builder,
+    prepare,
+    to_plain,
+    train,
+)
+from training.run_folder import INIT_WEIGHTS
+
+DOWNLOAD = "default"  # --weights: what torchvision or timm has to download
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Run:
+    """A run: its recipe, its data, and this process's part in it.
+
+    Attributes:
+        recipe: as the run's files say it, its milestones in epochs.
+        settings: of other dataclasses, which decide what is computed as well.
+        world: this process among all.
+        data: the images.
+        conti_or_fs: 'continue', 'fs' or None, as the person says.
+    """
+
+    recipe: Recipe
+    settings: tuple[Any, ...]
+    world: World
+    data: Data
+    conti_or_fs: str | None = None
+    _log: RunLog | None = field(default=None, init=False)
+
+    @property
+    def folder(self) -> Path:
+        """What the run writes to."""
+        return Path(self.recipe.output_dir)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it starts from its first weights."""
+        return is_new_run(self.folder, self.conti_or_fs)
+
+    @property
+    def everything(self) -> dict[str, Any]:
+        """All settings, as plain values."""
+        return {name: value for part in (self.recipe, *self.settings) for name, value in to_plain(part).items()}
+
+    @property
+    def attributes(self) -> dict[str, str | int]:
+        """What its weight files say of the network."""
+        return file_attributes(self.recipe, self.data)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole schedule; `max_steps` doesn't shorten it."""
+        return self.recipe.epochs * self.data.steps_per_epoch(self.recipe.batch_size)
+
+    def build(self) -> nn.Module:
+        """The network, freshly initialised."""
+        return network_builder(self.recipe.arch, self.data)()
+
+    def network(self) -> nn.Module:
+        """The network with the seed's weights, found to take the data's images."""
+        torch.manual_seed(self.recipe.seed)
+        model = self.build()
+        check_fits(model, self.data, for_training=True)
+        if self.recipe.sync_bn:
+            if self.world.device.type != "cuda":
+                raise InputError("sync_bn works on CUDA devices alone: leave --sync-bn out")
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        return model
+
+    def load(self, model: nn.Module, weights: str | Path, *, new_classifier: bool = False) -> list[str]:
+        """Load weights to start from, of a file or what there is to download; the names that were left out."""
+        if str(weights) == DOWNLOAD:
+            with first_rank_first(self.world):
+                arrays = pretrained_weights(self.recipe.arch)
+        else:
+            arrays = read_weights(weights).arrays
+        return load_start(model, arrays, str(weights), self.data.num_classes, new_classifier)
+
+    def state(self) -> RunState:
+        """What is to be done in the folder; it is ready for that then.
+
+        Raises:
+            InputError: as `training.prepare` does.
+        """
+        defaults, state = default_values(self.recipe, *self.settings), None
+        if self.world.is_first:
+            state = prepare(self.folder, self.everything, self.conti_or_fs, defaults, of_this_version)
+        return broadcast_object(self.world, state)
+
+    def teacher(self, model: nn.Module, state: RunState) -> nn.Module | None:
+        """For a recipe with `distill`: the network as it is before its first step, without compactors.
+
+        model: a copy of it for a run that starts; one that goes on has it in its folder
+        """
+        if not self.recipe.distill:
+            return None
+        if state is RunState.START:
+            return model
+        first, _ = load_network(self.folder / INIT_WEIGHTS, self.build)
+        remove_compactors(first)
+        return first
+
+    @contextmanager
+    def logged(self, state: RunState) -> Iterator[None]:
+        """Log all that happens within, in the folder and on the terminal."""
+        with RunLog(self.folder, self.world, self.everything, resume=state is not RunState.START) as self._log:
+            logger.info("%s", self.data.describe(), extra={"shown": True})
+            yield
+        self._log = None
+
+    def train(
+        self,
+        model: nn.Module,
+        state: RunState,
+        *,
+        param_groups: Callable[[nn.Module], list[dict[str, Any]]],
+        write_weights: Callable[[Path, nn.Module], None],
+        callbacks: Sequence[Callback] = (),
+        teacher: nn.Module | None = None,
+    ) -> TrainResult:
+        """Train within `logged`, from the start or on from where the run was stopped (`training.train`)."""
+        assert self._log is not None, "train within `with run.logged()`"
+        return train(
+            self.recipe,
+            model,
+            self.data,
+            self.world,
+            self._log,
+            param_groups=param_groups,
+            write_weights=write_weights,
+            callbacks=callbacks,
+            resume=state is RunState.RESUME,
+            teacher=teacher,
+        )
+
+
+@contextmanager
+def begun(
+    recipe: Recipe, *settings: Any, conti_or_fs: str | None = None, local_rank: int | None = None
+) -> Iterator[Run]:
+    """A run with its processes and its data."""
+    recipe = recipe.for_run()
+    with init_world(recipe.device, local_rank) as world, logged_on_terminal(world):
+        with first_rank_first(world):
+            data = data_for(recipe.arch, recipe.dataset, recipe.data_dir, recipe.image_size, recipe.workers)
+        logger.info("%s", data.describe())
+        yield Run(recipe, settings, world, data, conti_or_fs)

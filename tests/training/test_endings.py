@@ -1,0 +1,72 @@
+"""A user's mistake is one line and exit code 2, and so is being stopped; a bug is still a traceback."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rr import InputError
+from training import ends_in_one_line
+
+
+def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped, ends_in_one_line():
+        raise InputError("no such\n  model")
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == "error: no such model\n"
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug in NumPy"), FileNotFoundError("a bug"), KeyError("a bug")])
+def test_other_errors_keep_their_traceback(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(type(error)), ends_in_one_line():
+        raise error
+    assert capsys.readouterr().err == ""
+
+
+def in_folder(folder: Path, work: Callable[[], None]) -> None:
+    with ends_in_one_line() as ending:
+        ending.folder = folder
+        work()
+
+
+def interrupted() -> None:
+    raise KeyboardInterrupt
+
+
+def terminated() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    raise AssertionError("the signal's handler comes first")
+
+
+@pytest.mark.parametrize(("stop", "code"), [(interrupted, 130), (terminated, 143)])
+def test_who_stops_a_run_is_told_how_it_goes_on(
+    stop: Callable[[], None], code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    for words in ("stopped before the first checkpoint", "with -c continue goes on from"):
+        with pytest.raises(SystemExit) as stopped:
+            in_folder(tmp_path, stop)
+        assert stopped.value.code == code
+        line = capsys.readouterr().err
+        assert words in line
+        assert "-c continue" in line
+        assert line.count("\n") == 1
+        (tmp_path / "latest.pth").touch()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_script_without_a_run_just_stops(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit), ends_in_one_line():
+        raise KeyboardInterrupt
+    assert capsys.readouterr().err == "stopped\n"
+
+
+def test_one_process_of_several_speaks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(SystemExit), ends_in_one_line():
+        raise InputError("no such model")
+    assert capsys.readouterr().err == ""

@@ -1,0 +1,71 @@
+"""How the scripts end: in one line for a person's mistake, and for one who stops them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from rr.errors import InputError
+from training.run_folder import LATEST
+
+
+class Terminated(BaseException):
+    """SIGTERM came: nothing but a script's end catches it, and what is open closes on the way."""
+
+
+@dataclass
+class Ending:
+    """What a script that is stopped can say.
+
+    Attributes:
+        folder: of the run that it is at work on, None where there is none.
+    """
+
+    folder: Path | None = None
+
+    def stopped(self) -> str:
+        """How to go on."""
+        if self.folder is None:
+            return "stopped"
+        if (self.folder / LATEST).exists():
+            return f"stopped; the same command with -c continue goes on from {self.folder / LATEST}"
+        return f"stopped before the first checkpoint in {self.folder}; the same command (-c continue, too) starts again"
+
+
+@contextmanager
+def ends_in_one_line() -> Iterator[Ending]:
+    """Turn an InputError into one line `error: ...` on stderr and exit code 2; Ctrl-C and SIGTERM into 130 and 143.
+
+    Any other exception is a fault of the code, and keeps its traceback.
+    """
+    ending = Ending()
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield ending
+    except InputError as error:
+        _say("error: " + " ".join(str(error).split()))  # messages of libraries may have several lines
+        sys.exit(2)
+    except KeyboardInterrupt:
+        _say(ending.stopped())
+        sys.exit(128 + signal.SIGINT)
+    except Terminated:
+        _say(ending.stopped())
+        sys.exit(128 + signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(_: int, __: FrameType | None) -> None:
+    raise Terminated
+
+
+def _say(line: str) -> None:
+    """To stderr, from one process of several where all have the same to say."""
+    if os.environ.get("RANK", "0") == "0":
+        print(line, file=sys.stderr, flush=True)

@@ -13,6 +13,8 @@ import torch
 from base_model import build_model, full_widths
 from rr.weights import save_hdf5
 
+pytestmark = pytest.mark.slow
+
 CHECKOUT = Path(__file__).resolve().parents[1]
 
 

@@ -26,6 +26,8 @@ from rr.graph import ChannelGraph
 from rr.weights import load_network, read_hdf5, save_hdf5
 from training import fast_recipe, read_network, resrep_recipe, to_plain
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "rr" / "exp_resrep.py"
 COMMON = ["-a", "src20", "--dataset", "digits", "--image-size", "8", "--batch-size", "64", "--device", "cpu"]

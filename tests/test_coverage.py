@@ -20,6 +20,8 @@ from benchmarks.coverage_proof import examine, fitting_sizes, give, on_disk, ran
 from benchmarks.processes import in_processes
 from tests.process_work import work
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 TINY = """
 import torch

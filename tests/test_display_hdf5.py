@@ -14,6 +14,8 @@ from base_model import build_model, full_widths
 from rr.weights import save_converted, save_hdf5
 from rr.weights.networks import note_widths
 
+pytestmark = pytest.mark.slow
+
 CHECKOUT = Path(__file__).resolve().parents[1]
 
 

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = "digits"  # no example, but what they train
 TARGET = 0.5  # of the MACs, in every example

@@ -27,6 +27,8 @@ from rr.graph import ChannelGraph
 from rr.weights import load_network, read_hdf5, save_hdf5
 from training import to_plain
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "rr" / "exp_resrep.py"
 COMMON = ["-a", "src20", "--dataset", "digits", "--image-size", "8", "--batch-size", "64", "--device", "cpu"]

@@ -32,6 +32,7 @@ def tool(*options: object) -> int:
     return run.returncode
 
 
+@pytest.mark.slow
 def test_the_files_say_what_the_results_say() -> None:
     assert tool("--check") == 0, "run `python tools/results_table.py`"
 
@@ -57,6 +58,7 @@ def luckier(result: dict[str, Any]) -> None:
     result["entries"][0]["top1"]["mean"] += 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "change"),
     [("src20_digits.json", better), ("coverage.json", smaller), ("narrowing_accuracy.json", luckier)],
@@ -71,6 +73,7 @@ def test_a_changed_file_is_noticed(checkout: Path, name: str, change: Callable[[
     assert tool("--check", "--root", checkout) == 0
 
 
+@pytest.mark.slow
 def test_a_page_typed_by_hand_is_noticed(checkout: Path) -> None:
     page = checkout / "docs" / "coverage.md"
     page.write_text(page.read_text() + "| one more |\n")

@@ -53,6 +53,8 @@ from rr.exp_resrep import parse_arguments
 from rr.weights import read_hdf5, save_hdf5
 from training import Paired, Recipe, TrainState, count_macs, loop, to_plain
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(short_schedules.__file__)
 IMAGE = torch.zeros(1, 1, 8, 8)
 NETWORK = ("-a", studies.NETWORKS[0])

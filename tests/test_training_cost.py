@@ -28,6 +28,8 @@ from benchmarks.training_cost_figures import (
 from benchmarks.training_cost_steps import Schedule, Setting, mask, narrow_plain, training_of
 from rr.compactors import find_compactors
 
+pytestmark = pytest.mark.slow
+
 TINY = Setting("src20", "float32", batch=2, image_size=16)
 SILENT_UNITS_LEAVE_CONSTANTS = Setting("torchvision/mobilenet_v2", "float32", batch=2, image_size=32)
 

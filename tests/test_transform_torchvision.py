@@ -15,6 +15,8 @@ from torch import nn
 from base_model import build_model
 from rr.weights import load_strict, read_hdf5
 
+pytestmark = pytest.mark.slow
+
 CHECKOUT = Path(__file__).resolve().parents[1]
 
 

@@ -831,6 +831,7 @@ def test_invalid_settings_are_refused(settings: dict[str, object]) -> None:
         paper_config(**settings)
 
 
+@pytest.mark.slow
 def test_one_update_of_resnet50_is_exact_and_costs_a_dozen_evaluations(
     traced: Networks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -889,6 +890,7 @@ def test_a_pruner_takes_a_model_that_has_its_compactors() -> None:
         ResRepPruner(pruner.model, IMAGES, paper_config(flops_target=0.8, include=("0",)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layers", ["internal", "all"])
 def test_a_small_task_from_training_to_the_narrow_network(layers: str) -> None:
     """The class is where the bright spot is; the penalty drives the masked rows under the threshold."""

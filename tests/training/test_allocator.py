@@ -30,6 +30,7 @@ print((faults() - before) / 4)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 def test_freed_memory_stays() -> None:
     def faults(*arguments: str) -> float:

@@ -71,6 +71,7 @@ def losses(folder: Path) -> list[list]:
     return [list(point) for point in log.losses]
 
 
+@pytest.mark.slow
 def test_the_curve_is_the_golden_one(tmp_path: Path) -> None:
     found, golden = losses(tmp_path), json.loads(GOLDEN.read_text())
     assert [point[:2] for point in found] == [point[:2] for point in golden]

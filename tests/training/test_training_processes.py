@@ -35,6 +35,7 @@ def in_two_processes(folder: Path, *words: str) -> None:
     assert [process.returncode for process in processes] == [0, 0], outputs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("distill", [0.0, 0.5])
 def test_two_processes_take_the_steps_of_one(tmp_path: Path, distill: float) -> None:
     """50 images in batches of 7 and 8: the processes' parts are of 3 and 4 images, or 4 and 4, each cut in two."""
@@ -51,6 +52,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path, distill: float) -> 
     assert (two / "log.txt").read_text().count("val at epoch 0") == 1
 
 
+@pytest.mark.slow
 def test_all_processes_are_evaluated_with_the_first_ones_statistics(tmp_path: Path) -> None:
     """Each process has its own BN statistics, and rank 0's are in the files: the evaluation must be of those."""
     in_two_processes(tmp_path / "two", "--net", "dropout", "--max-steps", "7")

@@ -54,6 +54,7 @@ def assert_same_runs(one: Path, other: Path) -> None:
     assert metrics_without_times(one) == metrics_without_times(other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("distill", [0.0, 0.5])
 def test_kill_in_mid_epoch_changes_nothing(tmp_path: Path, distill: float) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"

@@ -34,6 +34,7 @@ def trained_tiny(dead: float = 0.5) -> tuple[nn.Module, ChannelGraph, Tensor, np
     return model, graph, images, alive
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["src20", "vc", "lenet5bn", "smi1", "smi1_cifar", "sres50"])
 @pytest.mark.parametrize("layers", ["internal", "all"])
 def test_every_family_converts_exactly(name: str, layers: str, traced: Networks) -> None:
@@ -183,6 +184,7 @@ def test_without_proof_it_is_the_same_model(dtype: torch.dtype) -> None:
     assert report.float64_difference is report.float32_difference is report.cut_difference is None
 
 
+@pytest.mark.slow
 def test_memory_holds_one_float64_copy_of_the_model(monkeypatch: pytest.MonkeyPatch, traced: Networks) -> None:
     """Whenever outputs have been computed there is no more than one copy in float64 beside the model."""
     plain, images, graph = traced["src20"]

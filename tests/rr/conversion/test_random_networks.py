@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from tests.rr.networks import generic, insert_generic_compactors, random_alive
 from tests.rr.random_networks import EXAMPLES, RandomNet
 
 
+@pytest.mark.slow
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data(), seed=st.integers(0, 2**16), dead=st.sampled_from([0.2, 0.5, 0.9]))
 def test_what_may_go_goes_exactly(data: st.DataObject, seed: int, dead: float) -> None:

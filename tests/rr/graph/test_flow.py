@@ -451,6 +451,7 @@ def test_several_inputs_and_integers() -> None:
     assert convert(LiveModel(model, graph), inputs)[1].float64_difference <= 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "squeezenet1_1", "shufflenet_v2_x0_5"])
 def test_torchvisions_networks(name: str) -> None:
     torch.manual_seed(0)

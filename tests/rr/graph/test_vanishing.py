@@ -32,6 +32,7 @@ def vanishing_layers(graph: ChannelGraph, vanishing: np.ndarray) -> set[str]:
     return {name for group, gone in zip(graph.groups, vanishing, strict=True) if gone for name in group.producers}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["src20", "torchvision/mobilenet_v3_small", "torchvision/resnext50_32x4d"])
 def test_blocks_leave_exactly_and_come_back_from_a_file(name: str, tmp_path) -> None:
     """Every second block of the network, in its own way of blocks: basic, with squeeze-excite, with grouped layers."""

@@ -49,6 +49,7 @@ def dense_layers(pruner: ResRepPruner) -> dict[str, tuple[int, int]]:
     return {name: outputs_of_layer(pruner.live, name) for name in sites}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_in_eval_mode_nothing_changes_and_layers_get_their_width(family: str, optimizer: str) -> None:
@@ -215,6 +216,7 @@ def test_a_run_that_was_killed_goes_on_bit_by_bit(optimizer: str) -> None:
     assert wide.report.widths == again.report.widths
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"all sorts"}))
 def test_in_the_end_a_plain_network_is_left(family: str, optimizer: str) -> None:
@@ -403,6 +405,7 @@ def test_a_row_that_is_zero_but_stays_keeps_its_channel() -> None:
     assert (block.bn.weight[:4].abs() > 1e-2).all()
 
 
+@pytest.mark.slow
 def test_a_compiled_network_and_an_average_follow() -> None:
     curves = []
     family = "dense"

@@ -29,6 +29,7 @@ def own_widths(pruner: ResRepPruner) -> dict[str, tuple[int, int]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compactors", ["dense", "diagonal"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("family", FAMILIES)

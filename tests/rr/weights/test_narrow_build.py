@@ -32,6 +32,7 @@ def narrow(model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
     return model.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import coverage, coverage_proof
-from benchmarks.coverage import default_names, in_short, main, missing
-from benchmarks.coverage_figures import BARS, FAMILIES, bars, family, largest_difference, proven
-from benchmarks.coverage_proof import examine, fitting_sizes, give, on_disk, randomised
+from benchmarks.coverage import proof, run
+from benchmarks.coverage.figures import BARS, FAMILIES, bars, family, largest_difference, proven
+from benchmarks.coverage.proof import examine, fitting_sizes, give, on_disk, randomised
+from benchmarks.coverage.run import default_names, in_short, main, missing
 from benchmarks.processes import in_processes
 from tests.process_work import work
 
@@ -232,8 +232,8 @@ def test_the_postponed_come_at_the_end_one_by_one(monkeypatch: pytest.MonkeyPatc
             yield name, {"postponed": 1} if name == "large" and arguments[-1] < math.inf else {"name": name}
 
     calls: list[tuple[list[str], int]] = []
-    monkeypatch.setattr(coverage, "in_processes", in_turn)
-    found = list(coverage.examined(["large", "small"], jobs=2, threads=1, most_parameters=9, limit_s=1))
+    monkeypatch.setattr(run, "in_processes", in_turn)
+    found = list(run.examined(["large", "small"], jobs=2, threads=1, most_parameters=9, limit_s=1))
     assert found == [("small", {"name": "small"}), ("large", {"name": "large"})]
     assert calls == [(["large", "small"], 2), (["large"], 1)]
 
@@ -260,7 +260,7 @@ def test_a_network_that_cannot_be_run_is_a_failure_and_no_crash(tiny: Path) -> N
 
 
 def test_a_wrong_conversion_misses_the_bars(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    convert, fold = coverage_proof.convert, coverage_proof.fold
+    convert, fold = proof.convert, proof.fold
 
     def spoiled(slim: nn.Module) -> nn.Module:
         with torch.no_grad():
@@ -271,8 +271,8 @@ def test_a_wrong_conversion_misses_the_bars(tiny: Path, monkeypatch: pytest.Monk
         slim, report = convert(*arguments, **options)
         return spoiled(slim), report
 
-    monkeypatch.setattr(coverage_proof, "convert", wrong)
-    monkeypatch.setattr(coverage_proof, "fold", lambda *arguments: spoiled(fold(*arguments)))
+    monkeypatch.setattr(proof, "convert", wrong)
+    monkeypatch.setattr(proof, "fold", lambda *arguments: spoiled(fold(*arguments)))
     found = bars(examine(f"{tiny}:build", most_parameters=10_000))
     assert {bar for bar, passed in found.items() if not passed} == {"float64", "float32", "converts_again"}
 
@@ -332,10 +332,17 @@ def test_sizes_that_a_network_takes() -> None:
 
 def test_the_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "there" / "coverage.json"
-    command = [sys.executable, str(ROOT / "benchmarks" / "coverage.py"), "--output", str(output), "--models", "src20"]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.startswith("[1/1] src20: 99.8% of the MACs can go")
+    command = [
+        sys.executable,
+        str(ROOT / "benchmarks" / "coverage" / "run.py"),
+        "--output",
+        str(output),
+        "--models",
+        "src20",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("[1/1] src20: 99.8% of the MACs can go")
     first = json.loads(output.read_text())
     assert first["models"]["src20"]["bars"] == dict.fromkeys(BARS, True)
     assert first["models"]["src20"]["commit"] == first["commit"]

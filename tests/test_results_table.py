@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.coverage_tables import (
+from benchmarks.coverage.tables import (
     CAUSE_HEAD,
     FAMILY_HEAD,
     MODEL_HEAD,
@@ -20,7 +20,7 @@ from benchmarks.coverage_tables import (
     readme_part,
     summary,
 )
-from benchmarks.coverage_tables import page as coverage_page
+from benchmarks.coverage.tables import page as coverage_page
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -22,21 +22,9 @@ from PIL import Image
 from torch import nn
 
 from base_model import build_model, full_widths
-from benchmarks import fast_settings, narrowing_accuracy, short_schedules, short_schedules_rivals, studies
-from benchmarks.short_schedules import ARMS
-from benchmarks.short_schedules_rivals import (
-    INNER,
-    Rival,
-    SparseLearning,
-    convolutions,
-    cut,
-    cut_by_torch_pruning,
-    two_parts,
-    uniform_widths,
-    widths_of,
-)
-from benchmarks.study_pairs import paired_runs
-from benchmarks.study_results import (
+from benchmarks.studies import fast_settings, narrowing_accuracy, rivals, short_schedules, study
+from benchmarks.studies.pairs import paired_runs
+from benchmarks.studies.results import (
     at_best_rates,
     entry_of,
     evaluations_table,
@@ -47,6 +35,18 @@ from benchmarks.study_results import (
     read_run,
     table,
 )
+from benchmarks.studies.rivals import (
+    INNER,
+    Rival,
+    SparseLearning,
+    convolutions,
+    cut,
+    cut_by_torch_pruning,
+    two_parts,
+    uniform_widths,
+    widths_of,
+)
+from benchmarks.studies.short_schedules import ARMS
 from data import Data, load_data
 from rr import Share, fast_config
 from rr.exp_resrep import parse_arguments
@@ -55,7 +55,7 @@ from training import Paired, Recipe, TrainState, count_macs, loop, to_plain
 
 SCRIPT = Path(short_schedules.__file__)
 IMAGE = torch.zeros(1, 1, 8, 8)
-NETWORK = ("-a", studies.NETWORKS[0])
+NETWORK = ("-a", study.NETWORKS[0])
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +205,7 @@ def test_what_a_rival_cannot_be_is_one_line(
 ) -> None:
     options = [str(base) if option == "BASE" else option for option in options]
     with pytest.raises(SystemExit) as stopped:
-        short_schedules_rivals.main([*RIVAL, *options, "--output-dir", str(tmp_path / "run")])
+        rivals.main([*RIVAL, *options, "--output-dir", str(tmp_path / "run")])
     assert stopped.value.code == 2
     assert words in [line for line in capsys.readouterr().err.splitlines() if "error: " in line][-1]
     assert not (tmp_path / "run").exists()
@@ -235,7 +235,7 @@ def test_a_rival_that_is_stopped_ends_with_the_same_weights(
     """Stopped behind the first checkpoint of each of its parts."""
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     options = [*RIVAL, "--how", how, *more] + ([] if how == "scratch" else ["--weights", str(base)])
-    short_schedules_rivals.main([*options, "--output-dir", str(whole)])
+    rivals.main([*options, "--output-dir", str(whole)])
     real, stopped_in = loop.save_run, []
 
     def save_and_stop(name: str, state: TrainState, *rest: object) -> None:
@@ -248,9 +248,9 @@ def test_a_rival_that_is_stopped_ends_with_the_same_weights(
     monkeypatch.setattr(loop, "save_run", save_and_stop)
     for _ in range(stops):
         with pytest.raises(KeyboardInterrupt):
-            short_schedules_rivals.main(again)
+            rivals.main(again)
         assert not (stopped / "result.json").exists()
-    short_schedules_rivals.main(again)
+    rivals.main(again)
     assert stopped_in == [stopped / "sparse", stopped][-stops:]
 
     first, second = (read_hdf5(folder / "finish.hdf5") for folder in (whole, stopped))
@@ -269,7 +269,7 @@ def test_a_rival_that_is_stopped_ends_with_the_same_weights(
     else:
         assert 0.4 < results[0]["macs_ratio"] <= 0.47
     (stopped / "result.json").unlink()  # stopped before its last word
-    short_schedules_rivals.main(again)
+    rivals.main(again)
     assert json.loads((stopped / "result.json").read_text())["finished"] == results[0]["finished"]
 
 
@@ -318,7 +318,7 @@ def test_every_arm_runs_once_and_is_read_then(
         assert entry["recipe"]["distill"] == (0.5 if "distill" in name else 0.0)
         assert entry["recipe"]["distill_until"] == (0.65 if name.endswith("distill-part") else 1.0)
         assert entry["lr"] == ARMS[name].lr == entry["recipe"]["lr"]
-        is_cut = ARMS[name].script == studies.RIVALS and name != "base"  # two steps are too few for compactors
+        is_cut = ARMS[name].script == study.RIVALS and name != "base"  # two steps are too few for compactors
         assert (run["macs_ratio"] <= 0.47) == is_cut
         assert (run["base"] is None) == (name == "scratch")
         assert (run["after_cut"] is None) == (name in ("base", "scratch"))
@@ -329,7 +329,7 @@ def test_every_arm_runs_once_and_is_read_then(
         assert paired["points"] == pytest.approx(lead["points"]["mean"])
 
     first = (place / "results" / "short.json").read_text()
-    monkeypatch.setattr(studies, "start", lambda *_: pytest.fail("started again"))
+    monkeypatch.setattr(study, "start", lambda *_: pytest.fail("started again"))
     short_schedules.main(words)
     assert (place / "results" / "short.json").read_text() == first
     short_schedules.main([*words, "--report", "--seeds", "0", "1"])  # those of another seed aren't trained
@@ -359,7 +359,7 @@ def test_what_a_file_keeps_is_not_trained_again(
     assert l1["runs"][0] == first["runs"][0]
     assert l1["top1"] == over_seeds([run["top1"] for run in l1["runs"]])
 
-    monkeypatch.setattr(studies, "start", lambda *_: pytest.fail("started again"))
+    monkeypatch.setattr(study, "start", lambda *_: pytest.fail("started again"))
     whole = output.read_text()
     short_schedules.main([*words, "scratch", "--seeds", "1", "--runs", runs[1]])
     assert output.read_text() == whole
@@ -372,14 +372,14 @@ def test_what_a_file_keeps_is_not_trained_again(
 
 
 def test_another_network_has_a_file_of_its_own(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(studies, "ROOT", tmp_path)
-    study = studies.Study("", ARMS, "short.json", (1,))
+    monkeypatch.setattr(study, "ROOT", tmp_path)
+    of_one = study.Study("", ARMS, "short.json", (1,))
     words = ["--data-dir", "images", "--bases", str(place / "bases"), "--runs", "runs", "--seeds", "0", "--arms", "l1"]
     for network, file in (("src20", "short.json"), ("src56", "short_src56.json")):
-        options = studies.parse_arguments(study, [*words, "-a", network])
+        options = study.parse_arguments(of_one, [*words, "-a", network])
         assert options.output == tmp_path / "results" / file
-        (run,) = studies.wanted_runs(ARMS, options)
-        assert run.command[:3] == (studies.RIVALS, "-a", network)
+        (run,) = study.wanted_runs(ARMS, options)
+        assert run.command[:3] == (study.RIVALS, "-a", network)
 
 
 def test_killed_it_goes_on_and_no_run_is_trained_twice_at_once(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -424,7 +424,7 @@ def test_compiling_more_threads_or_processes_make_it_no_other_run(place: Path, m
         threads.append(env["OMP_NUM_THREADS"])
         return popen(["true"], env=env, **options)
 
-    monkeypatch.setattr(studies.subprocess, "Popen", instead)
+    monkeypatch.setattr(study.subprocess, "Popen", instead)
     # those after the first would raise if they were other runs
     for more in ([], ["--compile"], ["--threads", "2"], ["--processes", "2"]):
         with pytest.raises(SystemExit):
@@ -449,11 +449,11 @@ def test_two_processes_train_a_run_together(place: Path) -> None:
 
 def test_each_arm_of_the_settings_changes_one_of_them() -> None:
     lr = ("--lr", str(fast_settings.LR))
-    before = [*NETWORK, *studies.COMMON, *fast_settings.ARMS["before"].options, *lr]
+    before = [*NETWORK, *study.COMMON, *fast_settings.ARMS["before"].options, *lr]
     ours = [to_plain(part) for part in parse_arguments(before)[:3]]
     for name, arm in fast_settings.ARMS.items():
-        if arm.script == studies.PRUNE:
-            words = [*NETWORK, *studies.COMMON, *arm.options, "--lr", str(arm.lr)]
+        if arm.script == study.PRUNE:
+            words = [*NETWORK, *study.COMMON, *arm.options, "--lr", str(arm.lr)]
             theirs = [to_plain(part) for part in parse_arguments(words)[:3]]
             changed = [key for a, b in zip(ours, theirs, strict=True) for key in a if a[key] != b[key]]
             assert len(changed) == (name != "before"), name
@@ -462,7 +462,7 @@ def test_each_arm_of_the_settings_changes_one_of_them() -> None:
 def test_the_arms_of_narrowing_differ_in_nothing_else() -> None:
     ours, found = fast_config(flops_target=0.47, per_mac=False, tighten_steps=Share(0.25)), {}
     for name, arm in narrowing_accuracy.ARMS.items():
-        _, config, _, _ = parse_arguments([*NETWORK, *studies.COMMON, *arm.options])
+        _, config, _, _ = parse_arguments([*NETWORK, *study.COMMON, *arm.options])
         found[name] = (config.narrowing.mode, config.decay.proximal)
         assert config.with_settings(narrow="full", proximal=True) == ours
     assert found == {"no": ("no", True), "rows": ("rows", True), "full": ("full", True), "penalty": ("full", False)}
@@ -521,12 +521,12 @@ def test_leads_of_one_seed_are_compared_where_the_runs_are_and_else_kept(monkeyp
         asked.extend(pairs)
         return [Paired(1, 2, 10) for _ in pairs]
 
-    monkeypatch.setattr(studies, "paired_runs", measure)
+    monkeypatch.setattr(study, "paired_runs", measure)
     groups = {(12, name, lr): {0: Path(name)} for name, lr in (("ours", 0.1), ("many", 0.1), ("theirs", 0.2))}
     leads = [lead("ours", 1.0), lead("many", 2.0, seeds=2), lead("gone", 3.0), lead("trained anew", 4.0)]
     before = [{**lead(*of), "paired": of} for of in (("ours", 1.0), ("gone", 3.0), ("trained anew", 5.0))]
     options = SimpleNamespace(arch="src20", data_dir=Path("images"))
-    found = studies.with_pairs(leads, groups, before, options)
+    found = study.with_pairs(leads, groups, before, options)
     assert asked == [(Path("theirs"), Path("ours"))]
     assert [one.get("paired") for one in found] == [Paired(1, 2, 10).to_dict(), None, ("gone", 3.0), None]
     assert [{**one, "paired": None} for one in found] == [{**one, "paired": None} for one in leads]

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import training_cost
-from benchmarks.training_cost_figures import (
+from benchmarks.cost import training_cost
+from benchmarks.cost.training_figures import (
     FLOOR,
     FULL,
     FULL_WIDTH,
@@ -25,7 +25,7 @@ from benchmarks.training_cost_figures import (
     whole_run,
     whole_runs,
 )
-from benchmarks.training_cost_steps import Schedule, Setting, mask, narrow_plain, training_of
+from benchmarks.cost.training_steps import Schedule, Setting, mask, narrow_plain, training_of
 from rr.compactors import find_compactors
 
 TINY = Setting("src20", "float32", batch=2, image_size=16)

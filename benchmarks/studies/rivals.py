@@ -1,6 +1,6 @@
 """Other ways than compactors, to a narrow network or to none, each trained by this project's own loop on its own data.
 
-    python benchmarks/short_schedules_rivals.py --how l1 -a src20 --dataset folder --data-dir DIR \\
+    python benchmarks/studies/rivals.py --how l1 -a src20 --dataset folder --data-dir DIR \\
         --weights src20_train/finish.hdf5 --epochs 12 --schedule cosine --milestones --lr 0.05 --output-dir l1
 
 l1: the first convolution of every block keeps the same share of its filters, those with the largest L1 norm (Li et al.,
@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the checkout without PYTHONPATH
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run from the checkout without PYTHONPATH
 
 from base_model import build_model, full_widths, model_names
 from data import Data

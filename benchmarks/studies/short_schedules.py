@@ -2,7 +2,7 @@
 
     for s in 0 1 2; do python train_base_model.py -a src20 --dataset folder --data-dir DIR --epochs 40 --amp \\
         --batch-size 128 --schedule cosine --milestones --weight-decay 5e-4 --seed $s --output-dir BASES/s$s; done
-    python benchmarks/short_schedules.py --data-dir DIR --bases BASES --runs RUNS --jobs 2
+    python benchmarks/studies/short_schedules.py --data-dir DIR --bases BASES --runs RUNS --jobs 2
 
 Each arm starts, for each seed, from BASES/s{seed}/finish.hdf5 (but `scratch`) and trains for the same epochs on the
 same batches: 128 images, a cosine, bfloat16 autocast. DIR holds train/ and test/ with a folder of images per class. An
@@ -10,7 +10,7 @@ epoch of CIFAR-10 takes src20 one to two minutes on one core, so an arm of 12 ep
 
 base: the unpruned network, trained on; resrep: the paper's rule, scaled to the length; fast: this project's settings
 for short runs; fast-diagonal: the same with diagonal compactors; l1, scratch, torch-pruning: see
-short_schedules_rivals.py; *-distill: the unpruned network teaches; *-distill-part: it does so for 65% of the run.
+rivals.py; *-distill: the unpruned network teaches; *-distill-part: it does so for 65% of the run.
 
 Each run is a process with a folder of its own in RUNS. Killed ones go on where they were, finished ones are only read,
 one that another call of this script is at work on is left to that. Writes results/short_schedules.json and .png of all
@@ -25,9 +25,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the checkout without PYTHONPATH
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run from the checkout without PYTHONPATH
 
-from benchmarks.studies import PRUNE, RIVALS, TARGET, Arm, Study, run_study
+from benchmarks.studies.study import PRUNE, RIVALS, TARGET, Arm, Study, run_study
 
 DISTILL = ("--distill", "0.5", "--temperature", "4")
 LEAVES = ("--distill-until", "0.65")

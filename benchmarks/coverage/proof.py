@@ -1,4 +1,4 @@
-"""All figures of one model for benchmarks/coverage.py: trace it, kill half of its channels, convert it, compare."""
+"""All figures of one model, for run.py: trace it, kill half of its channels, convert it, compare."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from base_model import build_any
-from benchmarks.coverage_figures import HALF, bars
+from benchmarks.coverage.figures import HALF, bars
 from rr.compactors import find_compactors
 from rr.conversion import ConversionReport, convert, fold, rehearse
 from rr.conversion.proof import exact_copy

@@ -1,8 +1,8 @@
 """What each setting of `--fast` does: src20 at 47% of its MACs after 4 epochs, one setting changed at a time.
 
-    python benchmarks/fast_settings.py --data-dir DIR --bases BASES --runs RUNS --seeds 0 --jobs 2
+    python benchmarks/studies/fast_settings.py --data-dir DIR --bases BASES --runs RUNS --seeds 0 --jobs 2
 
-DIR, BASES and RUNS are what benchmarks/short_schedules.py takes, and are kept and read in the same way. A run takes
+DIR, BASES and RUNS are what short_schedules.py takes, and are kept and read in the same way. A run takes
 about 5 minutes on one core. The loss on the test images tells settings apart better than so many images more or less.
 
 Writes results/fast_settings.json and .png.
@@ -12,9 +12,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the checkout without PYTHONPATH
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run from the checkout without PYTHONPATH
 
-from benchmarks.studies import PRUNE, RIVALS, TARGET, Arm, Study, run_study
+from benchmarks.studies.study import PRUNE, RIVALS, TARGET, Arm, Study, run_study
 
 BEFORE = ("--fast", "--tighten-steps", "0.25")  # what --fast was before this study
 LR, OTHER_LRS = 0.02, (0.01, 0.05)

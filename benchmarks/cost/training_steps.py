@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from base_model import build_any
-from benchmarks.training_cost_figures import (
+from benchmarks.cost.training_figures import (
     FLOOR,
     FULL,
     FULL_WIDTH,

@@ -1,16 +1,16 @@
 """How far the channel graph reaches: networks traced, half of their channels killed, converted, compared, used.
 
-    python benchmarks/coverage.py --jobs 2              # torchvision's classifiers and those of coverage_timm.txt
-    python benchmarks/coverage.py --again timm/resnet18 # once more, although it is in the file
-    python benchmarks/coverage.py --plot-only           # nothing but the plot, from the file
-    python benchmarks/coverage.py --trace-again NAME    # after a measurement on a busy machine
+    python benchmarks/coverage/run.py --jobs 2              # torchvision's classifiers and those of timm_networks.txt
+    python benchmarks/coverage/run.py --again timm/resnet18 # once more, although it is in the file
+    python benchmarks/coverage/run.py --plot-only           # nothing but the plot, from the file
+    python benchmarks/coverage/run.py --trace-again NAME    # after a measurement on a busy machine
 
 Writes results/coverage.json and results/coverage_seconds.png; then run tools/results_table.py. Needs the package timm.
 For each network: units, layers, share of the MACs that can go, seconds to trace and plan, and the proof: compactors
 are random matrices (0.5 I + noise), BN statistics and affine parameters random (negative gammas and betas among them),
 a random half of the prunable units is dead. The converted network is compared in float64 and float32 at two input sizes
 and two batch sizes, converted again, trained for a step and exported; then masks chosen at random take half of the
-MACs, over all prunable units. benchmarks/coverage_figures.py has the bars.
+MACs, over all prunable units. figures.py has the bars.
 
 Each network has a process of its own, so one that the machine kills for its memory is a failure of that network alone;
 with several jobs, the largest networks come at the end, one by one.
@@ -31,17 +31,17 @@ from typing import Any
 import torch
 import torchvision
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the checkout without PYTHONPATH
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run from the checkout without PYTHONPATH
 
-from benchmarks.coverage_figures import bars, was_run
-from benchmarks.coverage_plot import plot_seconds
-from benchmarks.coverage_proof import examine, trace_cost
+from benchmarks.coverage.figures import bars, was_run
+from benchmarks.coverage.plot import plot_seconds
+from benchmarks.coverage.proof import examine, trace_cost
 from benchmarks.processes import in_processes
 from training import init_world, surroundings
 from training.log import write_whole
 
 SHARE_OF_MEMORY = 0.7  # of the machine's, for all networks that are examined at a time
-TIMM_NAMES = Path(__file__).with_name("coverage_timm.txt")
+TIMM_NAMES = Path(__file__).with_name("timm_networks.txt")
 Results = dict[str, Any]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.training_cost_figures import FLOOR, FULL, FULL_WIDTH, PLAIN, ROWS, SHARES, VARIANTS, Figures
+from benchmarks.cost.training_figures import FLOOR, FULL, FULL_WIDTH, PLAIN, ROWS, SHARES, VARIANTS, Figures
 
 COLOURS = {PLAIN: "0.3", FULL_WIDTH: "tab:red", ROWS: "tab:blue", FULL: "tab:purple", FLOOR: "tab:green"}
 STYLES = dict(zip(SHARES, ("-", "--"), strict=True))  # by when the target is reached

@@ -18,15 +18,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.study_pairs import paired_runs
-from benchmarks.study_plot import plot_arms
-from benchmarks.study_results import SIDES, Figures, entry_of, in_short, joined, lead_in_words, leads_of, read_run
+from benchmarks.studies.pairs import paired_runs
+from benchmarks.studies.plot import plot_arms
+from benchmarks.studies.results import SIDES, Figures, entry_of, in_short, joined, lead_in_words, leads_of, read_run
 from training import exit_on_bad_input
 from training.log import write_whole
 from training.run_folder import FINISH_WEIGHTS
 
-ROOT = Path(__file__).resolve().parent.parent
-PRUNE, RIVALS = "rr/exp_resrep.py", "benchmarks/short_schedules_rivals.py"
+ROOT = Path(__file__).resolve().parents[2]
+PRUNE, RIVALS = "rr/exp_resrep.py", "benchmarks/studies/rivals.py"
 TARGET = ("--flops-target", "0.47")
 NETWORKS = ("src20", "src56")
 DATASET = "folder"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from benchmarks.study_results import at_best_rates
+from benchmarks.studies.results import at_best_rates
 
 
 def plot_arms(results: dict[str, Any], path: Path) -> None:

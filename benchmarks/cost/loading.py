@@ -1,7 +1,7 @@
 """Whether loading keeps up with training: images a second of the loader alone, augmentation included, and of steps.
 
-    python benchmarks/loading.py --cifar DIR                    # folders train/ and test/ of small images; 2 minutes
-    python benchmarks/loading.py --cifar DIR --imagenet DIR     # and of photographs: 5 minutes
+    python benchmarks/cost/loading.py --cifar DIR                 # folders train/ and test/ of small images; 2 minutes
+    python benchmarks/cost/loading.py --cifar DIR --imagenet DIR  # and of photographs: 5 minutes
 
 Writes results/loading.json. Bar: small images load at least 20 times as fast as src20 trains here (bfloat16, batch
 128), so that a machine 20 times as fast isn't kept waiting. Small images are decoded when the data set is loaded, which
@@ -22,7 +22,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the checkout without PYTHONPATH
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run from the checkout without PYTHONPATH
 
 from base_model import build_model
 from data import Data, load_data

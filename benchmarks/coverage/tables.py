@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from benchmarks.coverage_figures import BARS, HALF, bars, family, largest_difference, proven, was_run, worst
+from benchmarks.coverage.figures import BARS, HALF, bars, family, largest_difference, proven, was_run, worst
 
 Figures = Mapping[str, Any]
 Models = Mapping[str, Figures]
@@ -96,8 +96,8 @@ def page(results: Mapping[str, Any]) -> str:
         [
             "# Coverage: every network that was tried",
             "",
-            "Written by `tools/results_table.py` from `results/coverage.json`, which `benchmarks/coverage.py` measured "
-            f"on {_machine(results)}.",
+            "Written by `tools/results_table.py` from `results/coverage.json`, which `benchmarks/coverage/run.py` "
+            f"measured on {_machine(results)}.",
             "",
             "Each network got random compactors (0.5 I + noise) and random BN layers, lost a random half of its "
             "prunable units and was converted. Differences are the largest of all outputs and inputs, over the largest "

@@ -1,6 +1,6 @@
 """What ResRep itself costs: the step with compactors, a mask update, folding, and the data's augmentation.
 
-    python benchmarks/method_cost.py                # writes results/method_cost.json; about 3 minutes on 2 cores
+    python benchmarks/cost/method_cost.py           # writes results/method_cost.json; about 3 minutes on 2 cores
 
 Bars: a src56 step at batch 64 in float32 with compactors at most 1.15x the step without (the first implementation:
 1.18x); a mask update on sres50 at half its MACs under 10 ms (129 ms); folding sres50 under 0.5 s without the proof
@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the checkout without PYTHONPATH
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run from the checkout without PYTHONPATH
 
 from base_model import build_model
 from data import SyntheticSize, load_data

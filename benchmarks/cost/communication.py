@@ -1,6 +1,6 @@
 """What several processes cost a pruning step: the share of the exchange of gradients, and of the pruner's hooks.
 
-    OMP_NUM_THREADS=1 torchrun --nproc_per_node 2 benchmarks/communication.py     # src20 and src56; 2 minutes
+    OMP_NUM_THREADS=1 torchrun --nproc_per_node 2 benchmarks/cost/communication.py  # src20 and src56; 2 minutes
 
 Writes results/communication.json. Each process takes its part of the batch through a DistributedDataParallel network
 with compactors (bfloat16 autocast, channels-last format). Steps with the exchange and without it (`no_sync`) are timed
@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the checkout without PYTHONPATH
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run from the checkout without PYTHONPATH
 
 from base_model import build_model
 from rr import ResRepPruner, paper_config

@@ -1,8 +1,8 @@
 """What narrowing in mid-run does to the accuracy: src20, the settings for short runs, but for what leaves it and when.
 
-    python benchmarks/narrowing_accuracy.py --data-dir DIR --bases BASES --runs RUNS --jobs 2
+    python benchmarks/studies/narrowing_accuracy.py --data-dir DIR --bases BASES --runs RUNS --jobs 2
 
-DIR, BASES and RUNS are what benchmarks/short_schedules.py takes, and are kept and read in the same way. Runs of one
+DIR, BASES and RUNS are what short_schedules.py takes, and are kept and read in the same way. Runs of one
 seed start from the same network and see the same batches. A run of 12 epochs takes about 15 minutes on one core.
 
 no: all channels and compactors stay to the end; rows: dead channels leave, compactors stay; full: compactors are folded
@@ -17,9 +17,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the checkout without PYTHONPATH
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run from the checkout without PYTHONPATH
 
-from benchmarks.studies import PRUNE, TARGET, Arm, Study, run_study
+from benchmarks.studies.study import PRUNE, TARGET, Arm, Study, run_study
 
 LR = 0.02
 SHORT = (*TARGET, "--fast", "--no-per-mac", "--tighten-steps", "0.25")

@@ -1,4 +1,4 @@
-"""What the figures of benchmarks/coverage.py mean: the bars that a model has to pass, and the family it belongs to.
+"""What the figures that run.py measures mean: the bars that a model has to pass, and the family it belongs to.
 
 Pure functions of what stands in results/coverage.json; figures that a model lacks give None, never a guess.
 """

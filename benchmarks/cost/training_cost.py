@@ -1,10 +1,10 @@
 """What a pruning run costs against plain training of the unpruned network, its dead channels taken out on the way.
 
-    python benchmarks/training_cost.py                     # src20 and src56; estimated at 5 minutes on 2 free cores
-    python benchmarks/training_cost.py --precision float32
-    python benchmarks/training_cost.py --compactors diagonal
-    python benchmarks/training_cost.py --models torchvision/resnet50 torchvision/mobilenet_v2
-    python benchmarks/training_cost.py --again             # what the file has is measured once more
+    python benchmarks/cost/training_cost.py          # src20 and src56; estimated at 5 minutes on 2 free cores
+    python benchmarks/cost/training_cost.py --precision float32
+    python benchmarks/cost/training_cost.py --compactors diagonal
+    python benchmarks/cost/training_cost.py --models torchvision/resnet50 torchvision/mobilenet_v2
+    python benchmarks/cost/training_cost.py --again  # what the file has is measured once more
 
 Writes results/training_cost.json and, of all that is in there, results/training_cost.png; what the file has isn't
 measured again. Nothing else may run meanwhile. At ten points from full width to the target (47% of the MACs, resnet50
@@ -27,12 +27,12 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the checkout without PYTHONPATH
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run from the checkout without PYTHONPATH
 
+from benchmarks.cost.training_figures import FULL, FULL_WIDTH, VARIANTS, Figures
+from benchmarks.cost.training_plot import plot_costs
+from benchmarks.cost.training_steps import Setting, measure, peak_memory
 from benchmarks.processes import in_processes
-from benchmarks.training_cost_figures import FULL, FULL_WIDTH, VARIANTS, Figures
-from benchmarks.training_cost_plot import plot_costs
-from benchmarks.training_cost_steps import Setting, measure, peak_memory
 from training import exit_on_bad_input, init_world, surroundings
 from training.log import write_whole
 

@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from benchmarks.coverage import proof, run
+from benchmarks.coverage.examination import examine, fitting_sizes, randomised
 from benchmarks.coverage.figures import BARS, FAMILIES, bars, family, largest_difference, proven
-from benchmarks.coverage.proof import examine, fitting_sizes, give, on_disk, randomised
+from benchmarks.coverage.proof import give, on_disk
 from benchmarks.coverage.run import default_names, in_short, main, missing
 from benchmarks.processes import in_processes
 from tests.process_work import work

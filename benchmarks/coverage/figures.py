@@ -87,8 +87,8 @@ def bars(figures: Figures) -> dict[str, bool | None]:
     """Which bars a model's figures pass, by name as in `BARS`; None where nothing was measured.
 
     reaches_half: a random choice among all prunable channels, made as the masks are, takes the converted network to
-                  half of the MACs, by the graph's count and by torch's own
-    float64, float32: the largest relative difference of the outputs, over all inputs
+        half of the MACs, by the graph's count and by torch's own.
+    float64, float32: the largest relative difference of the outputs, over all inputs.
     """
     return {
         "reaches_half": _reaches_half(figures),
@@ -99,7 +99,7 @@ def bars(figures: Figures) -> dict[str, bool | None]:
 
 
 def proven(figures: Figures) -> bool:
-    """Whether channels of a model went, the rest is equal and could be used: no bar but `reaches_half` is missed."""
+    """Whether channels were dropped, and the result is equal and usable: no bar but `reaches_half` is missed."""
     missed = [bar for bar, passed in bars(figures).items() if passed is False and bar != "reaches_half"]
     return "failed" not in figures and figures.get("dropped", 0) > 0 and not missed
 

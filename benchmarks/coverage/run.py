@@ -14,7 +14,8 @@ MACs, over all prunable units. figures.py has the bars.
 
 Each network has a process of its own, so one that the machine kills for its memory is a failure of that network alone;
 with several jobs, the largest networks come at the end, one by one.
-What is in the file isn't done again, so a stopped run goes on. With --jobs 2 on 2 free cores: estimated at 45 minutes.
+Networks that the file has are not examined again, so a stopped run can go on. With --jobs 2 on 2 free cores: estimated
+at 45 minutes.
 """
 
 import argparse
@@ -33,9 +34,9 @@ import torchvision
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run from the checkout without PYTHONPATH
 
+from benchmarks.coverage.examination import examine, trace_cost
 from benchmarks.coverage.figures import bars, was_run
 from benchmarks.coverage.plot import plot_seconds
-from benchmarks.coverage.proof import examine, trace_cost
 from benchmarks.processes import in_processes
 from training import init_world, surroundings
 from training.log import write_whole
@@ -103,7 +104,7 @@ def default_names() -> list[str]:
 
 
 def missing(names: Sequence[str], results: Results) -> list[str]:
-    """What a run that was stopped has yet to do."""
+    """The networks that the file doesn't have yet."""
     return [name for name in names if name not in results["models"]]
 
 

@@ -1,9 +1,9 @@
-"""What narrowing in mid-run does to the accuracy: src20, the settings for short runs, but for what leaves it and when.
+"""What narrowing in mid-run does to the accuracy of src20, pruned with the settings for short runs.
 
     python benchmarks/studies/narrowing_accuracy.py --data-dir DIR --bases BASES --runs RUNS --jobs 2
 
-DIR, BASES and RUNS are what short_schedules.py takes, and are kept and read in the same way. Runs of one
-seed start from the same network and see the same batches. A run of 12 epochs takes about 15 minutes on one core.
+DIR, BASES and RUNS are what short_schedules.py takes, and are kept and read in the same way. Runs of one seed start
+from the same network and see the same batches. A run of 12 epochs takes about 15 minutes on one core.
 
 no: all channels and compactors stay to the end; rows: dead channels leave, compactors stay; full: compactors are folded
 as well, all at once when nothing more is to die; penalty: full, but masked rows shrink by their penalty's gradient, as

@@ -9,8 +9,10 @@ from benchmarks.studies.results import at_best_rates
 
 
 def plot_arms(results: dict[str, Any], path: Path) -> None:
-    """Draw each number of epochs in a panel of its own: every seed a dot, the mean a bar, and the unpruned networks'
-    mean before any of it a line. Each arm is shown at its best learning rate."""
+    """Draw each number of epochs in a panel of its own, each arm at its best learning rate.
+
+    Every seed is a dot, the mean a bar; the dashed line is the mean of the unpruned networks that the runs start from.
+    """
     import matplotlib
 
     matplotlib.use("Agg")

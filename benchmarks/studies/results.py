@@ -1,4 +1,4 @@
-"""What the runs of a study came to, read from their folders."""
+"""The figures of a study: read from the folders of its runs, put together by arm, compared, and told as text."""
 
 from __future__ import annotations
 
@@ -22,10 +22,13 @@ Figures = dict[str, Any]
 def read_run(folder: Path) -> Figures | None:
     """The figures of a finished run, whichever of the two scripts wrote it; None where it isn't finished.
 
-    top1: of the narrow network with the last epoch's weights, in percent; base: of the network that the run started
-    from; before_cut, after_cut: around the cut (or the conversion), None where there was none; val_loss, train_loss:
-    of the last epoch, with augmentation (and the teacher's part) in the latter. They tell settings apart where so many
-    images more or less are chance. evaluations: the top-1 on the way, by the number of epochs.
+    Returns:
+        top1: of the narrow network with the last epoch's weights, in percent.
+        base: top-1 of the network that the run started from.
+        before_cut, after_cut: top-1 around the cut (or the conversion), None where there was none.
+        val_loss, train_loss: of the last epoch, the latter with augmentation (and the teacher's part). They tell
+            settings apart whose top-1 differs by no more than chance.
+        evaluations: top-1 in the course of the run, by the number of epochs.
     """
     path = folder / RESULT
     if not path.exists():
@@ -39,7 +42,7 @@ def read_run(folder: Path) -> Figures | None:
 
 
 def entry_of(folders: Mapping[int, Path]) -> Figures:
-    """The figures of one arm: of each seed, and over all. spread: sample standard deviation; None for one seed."""
+    """The figures of one arm, of each seed and over all (`over_seeds`), from the runs' folders by seed."""
     found = {seed: read_run(folder) for seed, folder in sorted(folders.items())}
     runs = [{"seed": seed, **figures} for seed, figures in found.items()]
     recipe = {name: value for name, value in runs[0]["run"]["recipe"].items() if name not in WHERE}
@@ -52,7 +55,8 @@ def entry_of(folders: Mapping[int, Path]) -> Figures:
 def joined(entry: Figures, earlier: Figures) -> Figures:
     """The entry with those runs of an earlier one of the same arm whose seeds it lacks.
 
-    ValueError where the two were trained by different recipes (as far as both know an option).
+    Raises:
+        ValueError: where the two were trained by different recipes (as far as both know an option).
     """
     seeds = {run["seed"] for run in entry["runs"]}
     missing = [run for run in earlier["runs"] if run["seed"] not in seeds]
@@ -70,13 +74,13 @@ def joined(entry: Figures, earlier: Figures) -> Figures:
 
 
 def over_seeds(values: Sequence[float]) -> Figures:
-    """Mean, sample standard deviation (None for one value) and how many."""
+    """Mean, spread (the sample standard deviation, None for one value) and how many."""
     spread = statistics.stdev(values) if len(values) > 1 else None
     return {"mean": statistics.fmean(values), "spread": spread, "n": len(values)}
 
 
 def at_best_rates(entries: Sequence[Figures]) -> list[Figures]:
-    """Each arm, after each number of epochs, at its learning rate with most seeds, among these at the best."""
+    """Each arm, for each number of epochs, at its best learning rate among those with the most seeds."""
     best: dict[tuple[int, str], Figures] = {}
     for entry in entries:
         key = entry["epochs"], entry["arm"]
@@ -87,8 +91,15 @@ def at_best_rates(entries: Sequence[Figures]) -> list[Figures]:
 def leads_of(entries: Sequence[Figures], rivals: Sequence[tuple[str, str]]) -> list[Figures]:
     """By how much an arm is above its rival after the same epochs, over the seeds that both have (`at_best_rates`).
 
-    rivals: pairs of arms. points: differences of the top-1, seed by seed; spread: the larger one of the two arms;
-    more_than_the_spread: whether the mean difference is, None for one seed; seeds, arm_lr, rival_lr: of which runs
+    Args:
+        rivals: pairs of arms.
+
+    Returns:
+        For each pair and number of epochs, beside their names:
+        points: differences of the top-1, seed by seed.
+        spread: the larger one of the two arms.
+        more_than_the_spread: whether the mean difference is; None for one seed.
+        seeds, arm_lr, rival_lr: of the runs compared.
     """
     found, at_best = [], at_best_rates(entries)
     for epochs in sorted({entry["epochs"] for entry in at_best}):
@@ -177,7 +188,7 @@ def table(results: Figures, file: str, entries: Sequence[Figures]) -> str:
 
 
 def evaluations_table(entries: Sequence[Figures]) -> str:
-    """The top-1 on the way of each run that has it, as a Markdown table: a line per evaluation, a column per run."""
+    """The top-1 in the course of each run that has it, as a Markdown table: a line per evaluation, a column per run."""
     names, columns = ["after epoch"], []
     for entry in entries:
         for run in entry["runs"]:
@@ -192,7 +203,7 @@ def evaluations_table(entries: Sequence[Figures]) -> str:
 
 
 def _over_all(recipe: Figures, runs: list[Figures]) -> Figures:
-    """An arm's runs, with what they come to together."""
+    """An arm's runs, with their figures over all seeds."""
     changes = [figures["top1"] - figures["base"] for figures in runs if figures["base"] is not None]
     return {
         "top1": over_seeds([figures["top1"] for figures in runs]),
@@ -204,7 +215,7 @@ def _over_all(recipe: Figures, runs: list[Figures]) -> Figures:
 
 
 def _cells(entry: Figures) -> dict[str, str]:
-    """What a line says of an entry, empty where there is nothing to say."""
+    """The figures of an entry as text, empty where there is none."""
     top1, change = entry["top1"], entry["change"]
     around = {name: [run[name] for run in entry["runs"] if run[name] is not None] for name in AROUND}
     return {

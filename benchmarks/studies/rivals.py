@@ -1,4 +1,4 @@
-"""Other ways than compactors, to a narrow network or to none, each trained by this project's own loop on its own data.
+"""Rivals of this project's pruning, all without compactors, each trained by its own loop on its own data.
 
     python benchmarks/studies/rivals.py --how l1 -a src20 --dataset folder --data-dir DIR \\
         --weights src20_train/finish.hdf5 --epochs 12 --schedule cosine --milestones --lr 0.05 --output-dir l1
@@ -6,28 +6,28 @@
 l1: the first convolution of every block keeps the same share of its filters, those with the largest L1 norm (Li et al.,
 2017), and the narrow network is fine-tuned. scratch: a new network of those widths. torch-pruning: Torch-Pruning's
 group sparsity (Fang et al., 2023) for a part of the epochs, its own cut of the same layers to the same MACs, then
-fine-tuning for the rest; that part's run is in the folder sparse/ of the run's. unpruned: the given network, trained
-on: what pruning is to lose nothing against. With --distill the network of --weights teaches. A run that was stopped
-goes on with `-c continue`; the folder gets result.json when all is done.
+fine-tuning for the rest; the part before the cut is a run in the subfolder sparse/. unpruned: the given network,
+trained further: the accuracy that pruning should keep. With --distill the network of --weights teaches. A run that was
+stopped goes on with `-c continue`; the folder gets result.json when all is done.
 """
 
 import argparse
 import copy
 import json
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run from the checkout without PYTHONPATH
 
-from base_model import build_model, full_widths, model_names
+from base_model import model_names
+from benchmarks.studies.cuts import cut, group_pruner, widths_of
+from benchmarks.studies.results import RESULT
 from data import Data
 from rr import param_groups
 from rr.weights import load_start, load_strict, read_hdf5, read_weights, save_hdf5
@@ -58,14 +58,16 @@ from training import (
 from training.log import write_whole
 from training.run_folder import FINISH_WEIGHTS, METRICS, RUN
 
-RESULT, SPARSE = "result.json", "sparse"
-INNER = re.compile(r"\.block\d+\.conv1\.conv$")  # what the paper prunes in these networks
-PRUNING_STEPS = 400  # of Torch-Pruning's cut, as in its own experiments
+SPARSE = "sparse"  # the folder of the part before Torch-Pruning's cut, in the run's
 
 
 @dataclass(frozen=True)
 class Rival:
-    """Which way, from which network, to how many MACs. Raises ValueError, with the fix, on a value that can't be."""
+    """Which way, from which network, to how many MACs.
+
+    Raises:
+        ValueError: on a value that can't be; says what can.
+    """
 
     how: str = field(
         default="l1",
@@ -112,7 +114,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(recipe: Recipe, rival: Rival, conti_or_fs: str | None = None) -> None:
-    """Make the network narrow, train it, write what came of it; raises ValueError for what a person can put right."""
+    """Make the network narrow, train it, write what came of it.
+
+    Raises:
+        ValueError: for what a person can put right.
+    """
     if recipe.arch not in model_names() or not recipe.arch.startswith("src"):
         raise ValueError(f"only the CIFAR ResNets have these layers, not {recipe.arch}: give -a src20, say")
     if recipe.distill and rival.base_weights is None:
@@ -130,13 +136,17 @@ def run(recipe: Recipe, rival: Rival, conti_or_fs: str | None = None) -> None:
             before_cut = copy.deepcopy(start)
             sparsity = [SparseLearning(rival, data)]
             train_in_folder(before, rival, before_cut, data, world, teacher, conti_or_fs, sparsity)
-        narrow = cut(rival, recipe.arch, before_cut, data)
+        narrow = cut(rival.how, recipe.arch, before_cut, data, rival.flops_target)
         train_in_folder(recipe_after, rival, narrow, data, world, teacher, conti_or_fs)
         write_result(recipe_after, rival, (start, before_cut, narrow), data, world)
 
 
 def two_parts(recipe: Recipe, rival: Rival) -> tuple[Recipe, Recipe]:
-    """The recipes before and behind the cut, whose epochs are all of the recipe's. Sparsity takes the decay's place."""
+    """The recipes before and after the cut, which share the recipe's epochs; before it, sparsity replaces weight decay.
+
+    Raises:
+        ValueError: where there is only one epoch.
+    """
     if recipe.epochs < 2:
         raise ValueError("how 'torch-pruning' trains before the cut and behind it: give --epochs 2 at least")
     first = min(max(round(recipe.epochs * rival.sparse_share), 1), recipe.epochs - 1)
@@ -191,123 +201,15 @@ def train_in_folder(
         )
 
 
-# The cuts ---------------------------------------------------------------------------------------------------
-
-
-def cut(rival: Rival, arch: str, model: nn.Module, data: Data) -> nn.Module:
-    """The narrow network, from the model's own weights but for 'scratch'; a copy for 'unpruned'. The model stays."""
-    if rival.how == "unpruned":
-        return copy.deepcopy(model)
-    if rival.how == "torch-pruning":
-        return cut_by_torch_pruning(copy.deepcopy(model), data, rival.flops_target)
-    sizes = {"num_classes": data.num_classes, "in_channels": data.in_channels, "image_size": data.image_size}
-    narrow = build_model(arch, uniform_widths(arch, data, rival.flops_target), **sizes)
-    if rival.how == "l1":
-        copy_largest(model, narrow)
-    return narrow.to(next(model.parameters()).device)
-
-
-def uniform_widths(arch: str, data: Data, target: float) -> list[int]:
-    """The widths with one share of the filters in the first convolution of every block, the largest share for which
-    at most `target` of the MACs remain. ValueError where one filter in each is too many."""
-    sizes = {"num_classes": data.num_classes, "in_channels": data.in_channels, "image_size": data.image_size}
-    image = torch.zeros(1, data.in_channels, data.image_size, data.image_size)
-    full = full_widths(arch)
-    with torch.device("meta"):
-        names = [name for name, _ in convolutions(build_model(arch, **sizes))]
-    most = 1024
-
-    def widths(share: int) -> list[int]:
-        return [
-            max(1, (2 * width * share + most) // (2 * most)) if INNER.search(name) else width
-            for name, width in zip(names, full, strict=True)
-        ]
-
-    def macs(share: int) -> int:
-        return count_macs(build_model(arch, widths(share), **sizes), image)
-
-    low, high, limit = 0, most, target * macs(most)
-    if macs(low) > limit:
-        raise ValueError(f"flops_target {target:g} can't be reached: with one filter in each layer more remain")
-    while high - low > 1:  # macs(low) <= limit < macs(high)
-        middle = (low + high) // 2
-        low, high = (middle, high) if macs(middle) <= limit else (low, middle)
-    return widths(low)
-
-
-def convolutions(model: nn.Module) -> list[tuple[str, nn.Conv2d]]:
-    """Every convolution by name, in building order, which is that of the widths."""
-    return [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
-
-
-def widths_of(model: nn.Module) -> list[int]:
-    """The width of every convolution."""
-    return [module.out_channels for _, module in convolutions(model)]
-
-
-@torch.no_grad()
-def copy_largest(model: nn.Module, narrow: nn.Module) -> None:
-    """Give the narrow network the weights of those filters of the model that have the largest L1 norms."""
-    state = dict(model.state_dict())
-    for name, conv in convolutions(model):
-        if not INNER.search(name):
-            continue
-        norms = conv.weight.abs().sum((1, 2, 3))  # [D]
-        kept = norms.topk(narrow.get_submodule(name).out_channels).indices.sort().values
-        block = name.removesuffix(".conv1.conv")
-        for key in [key for key, value in state.items() if key.startswith(f"{block}.conv1.") and value.dim() > 0]:
-            state[key] = state[key][kept]
-        reader = f"{block}.conv2.conv.weight"
-        state[reader] = state[reader][:, kept]
-    narrow.load_state_dict(state)
-
-
-def group_pruner(model: nn.Module, data: Data, penalty: float) -> Any:
-    """Torch-Pruning's GroupNormPruner as in its own CIFAR experiments, for the first convolutions of the blocks."""
-    try:
-        import torch_pruning
-    except ImportError:
-        raise ValueError("how 'torch-pruning' needs that package: `pip install torch-pruning`") from None
-    others = [
-        module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Conv2d | nn.Linear) and not INNER.search(name)
-    ]
-    device = next(model.parameters()).device
-    return torch_pruning.pruner.GroupNormPruner(
-        model,
-        torch.zeros(1, data.in_channels, data.image_size, data.image_size, device=device),
-        importance=torch_pruning.importance.GroupMagnitudeImportance(p=2, normalizer="max"),
-        reg=penalty,
-        global_pruning=True,
-        pruning_ratio=1.0,
-        iterative_steps=PRUNING_STEPS,
-        ignored_layers=others,
-    )
-
-
-def cut_by_torch_pruning(model: nn.Module, data: Data, target: float) -> nn.Module:
-    """Prune the model in place, step by step, until at most `target` of the MACs remain."""
-    image = torch.zeros(1, data.in_channels, data.image_size, data.image_size, device=next(model.parameters()).device)
-    limit = target * count_macs(model, image)
-    pruner = group_pruner(model, data, 0.0)
-    for _ in range(PRUNING_STEPS):
-        if count_macs(model, image) <= limit:
-            return model
-        pruner.step()
-    raise ValueError(f"flops_target {target:g} can't be reached: raise it")
-
-
-# What came of it --------------------------------------------------------------------------------------------
-
-
 def write_result(
     recipe: Recipe, rival: Rival, networks: tuple[nn.Module, nn.Module, nn.Module], data: Data, world: World
 ) -> None:
-    """result.json, last of all: the given network, the one before the cut, the one right behind it, the trained one.
+    """Write result.json, the run's last file, with how the networks test: after all training, and on the way to it.
 
-    The latter in float32, as a converted network, the others as in training. networks: the given one, the one before
-    the cut, and the trained one.
+    The trained network is tested in float32, as converted ones are, the others as in training.
+
+    Args:
+        networks: the given one, the one before the cut, and the trained one.
     """
     folder = Path(recipe.output_dir)
     # One memory format, whether a run was done before (and its weights are from a file) or now: sums are in its order.

@@ -4,16 +4,16 @@
         --batch-size 128 --schedule cosine --milestones --weight-decay 5e-4 --seed $s --output-dir BASES/s$s; done
     python benchmarks/studies/short_schedules.py --data-dir DIR --bases BASES --runs RUNS --jobs 2
 
-Each arm starts, for each seed, from BASES/s{seed}/finish.hdf5 (but `scratch`) and trains for the same epochs on the
+Each arm but `scratch` starts, for each seed, from BASES/s{seed}/finish.hdf5, and trains for the same epochs on the
 same batches: 128 images, a cosine, bfloat16 autocast. DIR holds train/ and test/ with a folder of images per class. An
 epoch of CIFAR-10 takes src20 one to two minutes on one core, so an arm of 12 epochs is done in about 20 minutes.
 
-base: the unpruned network, trained on; resrep: the paper's rule, scaled to the length; fast: this project's settings
-for short runs; fast-diagonal: the same with diagonal compactors; l1, scratch, torch-pruning: see
-rivals.py; *-distill: the unpruned network teaches; *-distill-part: it does so for 65% of the run.
+base: the unpruned network, trained further; resrep: the paper's rule, scaled to the length; fast: this project's
+settings for short runs; fast-diagonal: the same with diagonal compactors; l1, scratch, torch-pruning: see rivals.py;
+*-distill: the unpruned network teaches; *-distill-part: it does so for 65% of the run.
 
-Each run is a process with a folder of its own in RUNS. Killed ones go on where they were, finished ones are only read,
-one that another call of this script is at work on is left to that. Writes results/short_schedules.json and .png of all
+Each run is a process with a folder of its own in RUNS. Killed ones go on where they were, finished ones are only read;
+a run that another call of this script is training is left alone. Writes results/short_schedules.json and .png of all
 finished runs that were asked for, with --keep beside those that the file has already. --lr tries other learning rates
 than an arm's own; give it an --output of its own.
 With `-a src56 --epochs 60 --seeds 0 --bases results/bases/src56` (a base trained as above, by two processes on JPEG

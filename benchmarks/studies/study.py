@@ -1,19 +1,10 @@
-"""A study: several ways of training one network (its arms), each for some seeds and lengths, compared in one file.
-
-Each run is a process with a folder of its own. Killed ones go on where they were, finished ones are only read, one that
-another call is at work on is left to that.
-"""
+"""A study: several ways of training one network (its arms), each for some seeds and lengths, compared in one file."""
 
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +12,11 @@ from pathlib import Path
 from benchmarks.studies.pairs import paired_runs
 from benchmarks.studies.plot import plot_arms
 from benchmarks.studies.results import SIDES, Figures, entry_of, in_short, joined, lead_in_words, leads_of, read_run
+from benchmarks.studies.runs import ROOT, EntryKey, Run, check_command, train_all
 from training import exit_on_bad_input
 from training.log import write_whole
 from training.run_folder import FINISH_WEIGHTS
 
-ROOT = Path(__file__).resolve().parents[2]
 PRUNE, RIVALS = "rr/exp_resrep.py", "benchmarks/studies/rivals.py"
 TARGET = ("--flops-target", "0.47")
 NETWORKS = ("src20", "src56")
@@ -36,12 +27,18 @@ COMMON = (
     *("--val-interval", "5", "--val-last", "1", "--save-interval", "0", "--checkpoint-interval", "100"),
 )
 
-EntryKey = tuple[int, str, float]  # epochs, arm, learning rate: what tells an entry of the file from the others
-
 
 @dataclass(frozen=True)
 class Arm:
-    """A way: which script, with which learning rate and options, and those that hang on the number of epochs."""
+    """One way of training.
+
+    Attributes:
+        script: that trains, by its path from the repository's root.
+        lr: learning rate.
+        options: of the script, beside those that all arms share.
+        of_epochs: options that depend on the number of epochs.
+        starts_from_base: whether it gets the base's weights.
+    """
 
     script: str
     lr: float
@@ -52,8 +49,15 @@ class Arm:
 
 @dataclass(frozen=True)
 class Study:
-    """description: the script's docstring; output: the file's name in results/, which gets the network's name unless it
-    is the first one, a plot goes beside it; rivals: pairs of arms, the first of which is to be above the second."""
+    """What a script compares.
+
+    Attributes:
+        description: the script's docstring.
+        arms: by name.
+        output: the file's name in results/, to which any network but the first adds its name; a plot goes beside it.
+        epochs: the lengths, where the command line names none.
+        rivals: pairs of arms whose difference is told; the first is hoped to be above the second.
+    """
 
     description: str
     arms: Mapping[str, Arm]
@@ -62,30 +66,8 @@ class Study:
     rivals: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True)
-class Run:
-    """One arm with one seed: its name, the folder with that name, and the command that trains it."""
-
-    arm: str
-    epochs: int
-    lr: float
-    seed: int
-    folder: Path
-    command: tuple[str, ...]
-
-    @property
-    def output(self) -> Path:
-        """What its process writes; the file is locked while the process is at work."""
-        return self.folder.with_suffix(f"{self.folder.suffix}.out")
-
-    @property
-    def entry(self) -> EntryKey:
-        """The entry of the file that it is part of."""
-        return self.epochs, self.arm, self.lr
-
-
 def run_study(study: Study, arguments: Sequence[str] | None = None) -> None:
-    """Train what isn't trained yet, then write what all of it came to; exit code 1 where a run failed."""
+    """Train what isn't trained yet, then write the results of all; exit code 1 where a run failed."""
     options = parse_arguments(study, arguments)
     with exit_on_bad_input():
         runs = wanted_runs(study.arms, options)
@@ -102,7 +84,7 @@ def run_study(study: Study, arguments: Sequence[str] | None = None) -> None:
 
 
 def parse_arguments(study: Study, arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Exits with 2 for what it doesn't know."""
+    """The options; an unknown one exits with 2."""
     arms = list(study.arms)
     parser = argparse.ArgumentParser(
         description=study.description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
@@ -143,7 +125,11 @@ def parse_arguments(study: Study, arguments: Sequence[str] | None) -> argparse.N
 
 
 def wanted_runs(arms: Mapping[str, Arm], options: argparse.Namespace) -> list[Run]:
-    """Every run that is asked for, seed by seed, so that all arms of one seed are done early."""
+    """Every run that is asked for, seed by seed, so that all arms of one seed are done early.
+
+    Raises:
+        ValueError: where a number of jobs, processes, threads or epochs is less than 1, or as `run_of`.
+    """
     if min(options.jobs, options.processes, options.threads, *options.epochs) < 1:
         counts = (f"--{name} {getattr(options, name)}" for name in ("jobs", "processes", "threads", "epochs"))
         raise ValueError(f"{', '.join(counts)}: give at least 1 of each")
@@ -157,7 +143,11 @@ def wanted_runs(arms: Mapping[str, Arm], options: argparse.Namespace) -> list[Ru
 
 
 def run_of(name: str, arm: Arm, epochs: int, lr: float, seed: int, options: argparse.Namespace) -> Run:
-    """One run; ValueError where the network that it starts from is missing."""
+    """One run.
+
+    Raises:
+        ValueError: where the network that it starts from is missing.
+    """
     folder = options.runs / f"{name}-e{epochs}-lr{lr:g}-s{seed}"
     command = [arm.script, "-a", options.arch, *COMMON, *arm.options, *arm.of_epochs(epochs)]
     command += ["--lr", f"{lr:g}", "--epochs", str(epochs)]
@@ -170,86 +160,7 @@ def run_of(name: str, arm: Arm, epochs: int, lr: float, seed: int, options: argp
     return Run(name, epochs, lr, seed, folder, (*command, "--output-dir", str(folder)))
 
 
-def check_command(run: Run) -> None:
-    """Raise ValueError where the folder holds, or waits for, a run of other options; else note these beside it."""
-    note = run.folder.with_suffix(f"{run.folder.suffix}.command.json")
-    if run.folder.exists() and note.exists() and json.loads(note.read_text()) != list(run.command):
-        raise ValueError(
-            f"{run.folder} was begun with other options (see {note.name}): move both away, or undo the change"
-        )
-    note.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(note, json.dumps(run.command) + "\n")
-
-
-# Training them ----------------------------------------------------------------------------------------------
-
-
-def train_all(runs: Sequence[Run], jobs: int, processes: int, threads: int, extra: Sequence[str]) -> bool:
-    """Train the runs, `jobs` at a time, in so many processes each; False where one failed or is another's.
-
-    extra: options for each of them that don't make it another run.
-
-    When this process is stopped, so are they; the next call goes on with them.
-    """
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    waiting, complete = list(reversed(runs)), True
-    running: dict[Run, subprocess.Popen] = {}
-    try:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                run = waiting.pop()
-                process = start(run, processes, threads, extra)
-                if process is None:
-                    print(f"{run.folder.name}: another process is at work on it", flush=True)
-                    complete = False
-                else:
-                    running[run] = process
-            time.sleep(0.2)
-            for run, process in list(running.items()):
-                if process.poll() is None:
-                    continue
-                del running[run]
-                figures = read_run(run.folder)
-                if process.returncode == 0 and figures is not None:
-                    print(f"{run.folder.name}: top-1 {figures['top1']:.2f}%", flush=True)
-                else:
-                    complete = False
-                    last = run.output.read_text().strip().splitlines()[-1:]
-                    print(f"{run.folder.name}: FAILED ({process.returncode}): {' '.join(last)}", flush=True)
-    finally:
-        for process in running.values():
-            process.terminate()
-        for process in running.values():
-            process.wait()
-        signal.signal(signal.SIGTERM, before)
-    return complete
-
-
-def start(run: Run, processes: int, threads: int, extra: Sequence[str]) -> subprocess.Popen | None:
-    """Begin or go on with a run; None where another process holds it.
-
-    The process inherits the locked file, so the lock lasts as long as it does, also if this one is killed.
-    """
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes))
-    with open(run.output, "a") as output:
-        try:
-            fcntl.flock(output, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return None
-        script, *options = run.command
-        return subprocess.Popen(
-            [
-                *("nice", "-n", "5", sys.executable, *(torchrun if processes > 1 else ())),
-                *(str(ROOT / script), *options, *extra, "-c", "continue"),
-            ],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-        )
-
-
-# What came of it --------------------------------------------------------------------------------------------
+# The results -----------------------------------------------------------------------------------------------
 
 
 def write_results(study: Study, runs: Sequence[Run], options: argparse.Namespace) -> None:
@@ -283,7 +194,12 @@ def with_pairs(
     earlier: Sequence[Figures],
     options: argparse.Namespace,
 ) -> list[Figures]:
-    """The leads, those of one seed compared image by image (`paired`): now, or before where a folder is gone."""
+    """The leads, where those of one seed also say how their networks compare image by image (`paired`).
+
+    Args:
+        groups: the folders of finished runs, by entry and seed.
+        earlier: leads of the file as it was; their `paired` is kept where a folder is gone.
+    """
     known = {identity(lead): lead["paired"] for lead in earlier if "paired" in lead}
     pairs: dict[int, tuple[Path, Path]] = {}
     for place, lead in enumerate(leads):
@@ -305,7 +221,11 @@ def identity(lead: Figures) -> tuple[object, ...]:
 
 
 def earlier_results(options: argparse.Namespace) -> Figures:
-    """With --keep, what the output file has; ValueError where that is of another network, data or target."""
+    """With --keep, what the output file has.
+
+    Raises:
+        ValueError: where that is of another network, data or target.
+    """
     if not (options.keep and options.output.is_file()):
         return {"leads": [], "entries": []}
     results = json.loads(options.output.read_text())

@@ -25,11 +25,10 @@ from torch.nn.parallel import DistributedDataParallel
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run from the checkout without PYTHONPATH
 
 from base_model import build_model
+from benchmarks.cost.timing import MASK_INTERVAL
 from rr import ResRepPruner, paper_config
 from training import World, barrier, exit_on_bad_input, init_world, surroundings
 from training.log import write_whole
-
-MASK_INTERVAL = 200  # steps between mask updates: the method's default
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -11,8 +11,6 @@ import argparse
 import json
 import statistics
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +21,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run from the checkout without PYTHONPATH
 
 from base_model import build_model
+from benchmarks.cost.timing import MASK_INTERVAL, seconds, zero_gradients
 from data import SyntheticSize, load_data
 from experiments.recipes import resrep_config
 from rr import ResRepPruner, paper_config, param_groups
@@ -58,7 +57,7 @@ def step_cost(arch: str, rounds: int) -> dict[str, object]:
     images = images.contiguous(memory_format=torch.channels_last)
     plain = build_model(arch).to(memory_format=torch.channels_last)
     compacted = build_model(arch).to(memory_format=torch.channels_last)
-    pruner = ResRepPruner(compacted, images[:1], paper_config(mask_interval=200))
+    pruner = ResRepPruner(compacted, images[:1], paper_config(mask_interval=MASK_INTERVAL))
     settings = {"lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4}
     optimizers = [
         torch.optim.SGD(param_groups(plain, **settings), lr=0.01),
@@ -76,7 +75,10 @@ def step_cost(arch: str, rounds: int) -> dict[str, object]:
         for pair in pairs:
             step(*pair)
     times = [[seconds(lambda pair=pair: step(*pair)) for pair in pairs] for _ in range(rounds)]
-    hooks = [seconds(pruner.adjust_gradients) for _ in range(rounds) if _gradients_at_zero(pruner)]
+    hooks = []
+    for _ in range(rounds):
+        zero_gradients(pruner)
+        hooks.append(seconds(pruner.adjust_gradients))
     ratios = [with_compactors / without for without, with_compactors in times]
     return {
         "arch": arch,
@@ -90,12 +92,6 @@ def step_cost(arch: str, rounds: int) -> dict[str, object]:
         "ratio_quartiles": np.quantile(ratios, [0.25, 0.75]).tolist(),
         "bar": 1.15,
     }
-
-
-def _gradients_at_zero(pruner: ResRepPruner) -> bool:
-    for compactor in pruner.compactors.values():
-        compactor.pwc.weight.grad = torch.zeros_like(compactor.pwc.weight)
-    return True
 
 
 def mask_update_cost() -> dict[str, object]:
@@ -142,13 +138,6 @@ def augment_cost() -> dict[str, object]:
     batches = data.train_batches(0, batch_size=BATCH, seed=0, device=torch.device("cpu"))
     times = [seconds(lambda: next(batches)) for _ in range(100)]
     return {"images": BATCH, "ms": 1000 * statistics.median(times), "bar_ms": 2.8}
-
-
-def seconds(action: Callable[[], object]) -> float:
-    """Seconds that an action takes, once."""
-    began = time.perf_counter()
-    action()
-    return time.perf_counter() - began
 
 
 if __name__ == "__main__":

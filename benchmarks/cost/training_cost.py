@@ -1,4 +1,4 @@
-"""What a pruning run costs against plain training of the unpruned network, its dead channels taken out on the way.
+"""What a pruning run costs against plain training of the unpruned network, its dead channels taken out as they die.
 
     python benchmarks/cost/training_cost.py          # src20 and src56; estimated at 5 minutes on 2 free cores
     python benchmarks/cost/training_cost.py --precision float32

@@ -1,4 +1,4 @@
-"""What times of training steps come to: ratios of pairs, the cost of a whole run, and the bars."""
+"""What follows from times of training steps: ratios of pairs, the cost of a whole run, and the bars."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ Figures = dict[str, Any]
 def paired_ratio(times: Sequence[Mapping[str, float]], variant: str, over: str = PLAIN) -> Figures:
     """Median and quartiles of one variant's step over another's, each pair from one round.
 
-    times: [rounds], seconds of each variant's step.
+    Args:
+        times: [rounds], seconds of each variant's step.
     """
     ratios = [of_round[variant] / of_round[over] for of_round in times]
     return {"median": statistics.median(ratios), "quartiles": np.quantile(ratios, [0.25, 0.75]).tolist()}
@@ -30,8 +31,13 @@ def paired_ratio(times: Sequence[Mapping[str, float]], variant: str, over: str =
 def whole_run(progress: Sequence[float], ratios: Sequence[float], share: float) -> float:
     """The mean cost of a step over a run that reaches its target at `share` of its steps.
 
-    progress: [points], rising from 0 (full width) to 1 (the target); ratios: [points], a step's cost there. It is
-    linear between the points, and stays what it is at the last one for the rest of the run.
+    Args:
+        progress: [points], rising from 0 (full width) to 1 (the target).
+        ratios: [points], a step's cost there; linear between points, and as at the last one for the rest of the run.
+        share: of the steps.
+
+    Raises:
+        ValueError: where `share` or `progress` is none of that.
     """
     if not 0 < share <= 1:
         raise ValueError(f"share must be more than 0 and at most 1, not {share}")
@@ -47,8 +53,9 @@ def whole_run(progress: Sequence[float], ratios: Sequence[float], share: float) 
 def whole_runs(points: Sequence[Figures], between_steps: Mapping[str, float]) -> dict[str, dict[str, float]]:
     """A whole run of the variants that get cheaper over a plain one, by when the target is reached.
 
-    points: as measured, with `progress` and `ratios`; between_steps: what a variant does beside its steps (mask
-    updates, narrowing), per step and over a plain step.
+    Args:
+        points: as measured, with `progress` and `ratios`.
+        between_steps: what a variant does beside its steps (mask updates, narrowing), per step and over a plain step.
     """
     progress = [point["progress"] for point in points]
     found = {}

@@ -204,7 +204,7 @@ def train_in_folder(
 def write_result(
     recipe: Recipe, rival: Rival, networks: tuple[nn.Module, nn.Module, nn.Module], data: Data, world: World
 ) -> None:
-    """Write result.json, the run's last file, with how the networks test: after all training, and on the way to it.
+    """Write result.json, the run's last file, with how each of the networks tests, and what trained them.
 
     The trained network is tested in float32, as converted ones are, the others as in training.
 

@@ -1,4 +1,4 @@
-"""What the processes of test_coverage.py do: a module that starts fast."""
+"""What the processes of test_processes.py do: a module that starts fast."""
 
 from __future__ import annotations
 

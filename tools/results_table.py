@@ -14,11 +14,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # run from the checkout without PYTHONPATH
 
-from benchmarks.coverage_tables import PAGE, readme_part, summary
-from benchmarks.coverage_tables import page as coverage_page
-from benchmarks.study_results import at_best_rates, evaluations_table
-from benchmarks.study_results import table as study_table
-from benchmarks.training_cost_figures import table as cost_table
+from benchmarks.cost.training_figures import table as cost_table
+from benchmarks.coverage.tables import PAGE, readme_part, summary
+from benchmarks.coverage.tables import page as coverage_page
+from benchmarks.studies.results import at_best_rates, evaluations_table
+from benchmarks.studies.results import table as study_table
 
 README, EXPERIMENTS = Path("README.md"), Path("docs") / "experiments.md"
 STUDIES = (  # the page, its part, the file in results/, and which of its entries

@@ -1,0 +1,4 @@
+"""How far the channel graph reaches: which networks it traces, prunes and converts without a wrong output.
+
+run.py examines every network of the list; it writes results/coverage.json and results/coverage_seconds.png.
+"""

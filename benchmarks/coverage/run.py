@@ -1,0 +1,155 @@
+"""How far the channel graph reaches: networks traced, half of their channels killed, converted, compared, used.
+
+    python benchmarks/coverage/run.py --jobs 2              # torchvision's classifiers and those of timm_networks.txt
+    python benchmarks/coverage/run.py --again timm/resnet18 # once more, although it is in the file
+    python benchmarks/coverage/run.py --plot-only           # nothing but the plot, from the file
+    python benchmarks/coverage/run.py --trace-again NAME    # after a measurement on a busy machine
+
+Writes results/coverage.json and results/coverage_seconds.png; then run tools/results_table.py. Needs the package timm.
+For each network: units, layers, share of the MACs that can go, seconds to trace and plan, and the proof: compactors
+are random matrices (0.5 I + noise), BN statistics and affine parameters random (negative gammas and betas among them),
+a random half of the prunable units is dead. The converted network is compared in float64 and float32 at two input sizes
+and two batch sizes, converted again, trained for a step and exported; then masks chosen at random take half of the
+MACs, over all prunable units. figures.py has the bars.
+
+Each network has a process of its own, so one that the machine kills for its memory is a failure of that network alone;
+with several jobs, the largest networks come at the end, one by one.
+Networks that the file has are not examined again, so a stopped run can go on. With --jobs 2 on 2 free cores: estimated
+at 45 minutes.
+"""
+
+import argparse
+import importlib.metadata
+import importlib.util
+import json
+import math
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run from the checkout without PYTHONPATH
+
+from benchmarks.coverage.examination import examine, trace_cost
+from benchmarks.coverage.figures import bars, was_run
+from benchmarks.coverage.plot import plot_seconds
+from benchmarks.processes import in_processes
+from training import init_world, surroundings
+from training.log import write_whole
+
+SHARE_OF_MEMORY = 0.7  # of the machine's, for all networks that are examined at a time
+TIMM_NAMES = Path(__file__).with_name("timm_networks.txt")
+Results = dict[str, Any]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Examine what the file lacks, or what is to be done again; each result is on disk as soon as it is there."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--output", type=Path, default=Path("results/coverage.json"), help="the plot goes beside it")
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument("--models", nargs="+", metavar="NAME", help="only these: torchvision/NAME, timm/NAME, ours")
+    chosen.add_argument("--again", nargs="+", metavar="NAME", help="only these, and even where the file has them")
+    chosen.add_argument(
+        "--trace-again", nargs="+", metavar="NAME", help="of these measure only once more what tracing takes"
+    )
+    chosen.add_argument("--plot-only", action="store_true", help="examine nothing")
+    parser.add_argument("--jobs", type=int, default=1, help="how many at a time; the cores are shared out")
+    parser.add_argument(
+        "--most-parameters",
+        type=int,
+        default=700_000_000,
+        help="networks with more are only traced (default: 700 million; in float64, 24 GiB hold no copy of more)",
+    )
+    parser.add_argument("--minutes-each", type=float, default=15, help="a network that takes longer counts as failed")
+    options = parser.parse_args(arguments)
+    if options.jobs < 1:
+        parser.error(f"--jobs must be at least 1, not {options.jobs}")
+    results = json.loads(options.output.read_text()) if options.output.exists() else {"models": {}}
+    if options.trace_again:
+        unknown = [name for name in options.trace_again if name not in results["models"]]
+        if unknown:
+            parser.error(f"{options.output} has no {', '.join(unknown)}: examine it first, with --models")
+        for name, figures in in_processes(trace_cost, options.trace_again, (), 1, 60 * options.minutes_each):
+            if "failed" not in figures:
+                results["models"][name] |= figures
+            write_whole(options.output, json.dumps(results, indent=1) + "\n")
+            print(f"{name}: {figures}", flush=True)
+    elif not options.plot_only:
+        names = options.again or options.models or default_names()
+        if any(name.startswith("timm/") for name in names) and importlib.util.find_spec("timm") is None:
+            parser.error("needs the package timm: `pip install timm`, or choose others with --models")
+        todo = names if options.again else missing(names, results)
+        threads = max(1, torch.get_num_threads() // options.jobs)
+        results |= made_by(options.jobs, threads)
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        done = examined(todo, options.jobs, threads, options.most_parameters, 60 * options.minutes_each)
+        for position, (name, figures) in enumerate(done, start=1):
+            results["models"][name] = {**figures, "commit": results["commit"]}
+            write_whole(options.output, json.dumps(results, indent=1) + "\n")
+            print(f"[{position}/{len(todo)}] {name}: {in_short(figures)}", flush=True)
+    plot_seconds(results["models"], options.output.with_name(f"{options.output.stem}_seconds.png"))
+
+
+def default_names() -> list[str]:
+    """All of torchvision's classifiers, and timm's networks as listed beside this file."""
+    lines = [line.strip() for line in TIMM_NAMES.read_text().splitlines()]
+    theirs = [f"torchvision/{name}" for name in torchvision.models.list_models(module=torchvision.models)]
+    return theirs + [f"timm/{line}" for line in lines if line and not line.startswith("#")]
+
+
+def missing(names: Sequence[str], results: Results) -> list[str]:
+    """The networks that the file doesn't have yet."""
+    return [name for name in names if name not in results["models"]]
+
+
+def made_by(jobs: int, threads: int) -> Results:
+    """What measures: time, versions, commit, hardware."""
+    around = surroundings(init_world("cpu"))
+    around["versions"] |= {
+        package: importlib.metadata.version(package)
+        for package in ("torchvision", "timm")
+        if importlib.util.find_spec(package)
+    }
+    return {**around, "jobs": jobs, "threads": threads}
+
+
+def examined(
+    names: Sequence[str], jobs: int, threads: int, most_parameters: int, limit_s: float
+) -> Iterator[tuple[str, Results]]:
+    """The figures of each network, `jobs` at a time; those that need much memory come at the end, one by one."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    most_bytes = SHARE_OF_MEMORY * memory / jobs if jobs > 1 else math.inf
+    large = []
+    for name, figures in in_processes(on_threads, names, (threads, most_parameters, most_bytes), jobs, limit_s):
+        if "postponed" in figures:
+            large.append(name)
+        else:
+            yield name, figures
+    yield from in_processes(on_threads, large, (threads, most_parameters, math.inf), 1, limit_s)
+
+
+def on_threads(name: str, threads: int, most_parameters: int, most_bytes: float) -> Results:
+    """`examine` in a fresh process, with its share of the cores."""
+    torch.set_num_threads(threads)
+    return examine(name, most_parameters, most_bytes)
+
+
+def in_short(figures: Results) -> str:
+    """A line on one network."""
+    if "failed" in figures:
+        return f"FAILED: {figures['failed']}"
+    share = f"{figures['share_of_macs_that_can_go']:.1%} of the MACs can go, {figures['seconds']:.0f} s"
+    if not was_run(figures):
+        return f"{share}; {figures['not_run']}"
+    missed = [bar for bar, passed in bars(figures).items() if not passed]
+    return f"{share}, " + (f"MISSED: {', '.join(missed)}" if missed else "all bars passed")
+
+
+if __name__ == "__main__":
+    main()

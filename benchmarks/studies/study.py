@@ -1,0 +1,245 @@
+"""A study: several ways of training one network (its arms), each for some seeds and lengths, compared in one file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.studies.pairs import paired_runs
+from benchmarks.studies.plot import plot_arms
+from benchmarks.studies.results import SIDES, Figures, entry_of, in_short, joined, lead_in_words, leads_of, read_run
+from benchmarks.studies.runs import ROOT, EntryKey, Run, check_command, train_all
+from training import exit_on_bad_input
+from training.log import write_whole
+from training.run_folder import FINISH_WEIGHTS
+
+PRUNE, RIVALS = "rr/exp_resrep.py", "benchmarks/studies/rivals.py"
+TARGET = ("--flops-target", "0.47")
+NETWORKS = ("src20", "src56")
+DATASET = "folder"
+COMMON = (
+    *("--dataset", DATASET, "--batch-size", "128", "--schedule", "cosine", "--milestones"),
+    *("--weight-decay", "5e-4", "--amp", "--channels-last"),
+    *("--val-interval", "5", "--val-last", "1", "--save-interval", "0", "--checkpoint-interval", "100"),
+)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way of training.
+
+    Attributes:
+        script: that trains, by its path from the repository's root.
+        lr: learning rate.
+        options: of the script, beside those that all arms share.
+        of_epochs: options that depend on the number of epochs.
+        starts_from_base: whether it gets the base's weights.
+    """
+
+    script: str
+    lr: float
+    options: tuple[str, ...] = ()
+    of_epochs: Callable[[int], tuple[str, ...]] = lambda epochs: ()
+    starts_from_base: bool = True
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a script compares.
+
+    Attributes:
+        description: the script's docstring.
+        arms: by name.
+        output: the file's name in results/, to which any network but the first adds its name; a plot goes beside it.
+        epochs: the lengths, where the command line names none.
+        rivals: pairs of arms whose difference is told; the first is hoped to be above the second.
+    """
+
+    description: str
+    arms: Mapping[str, Arm]
+    output: str
+    epochs: tuple[int, ...]
+    rivals: tuple[tuple[str, str], ...] = ()
+
+
+def run_study(study: Study, arguments: Sequence[str] | None = None) -> None:
+    """Train what isn't trained yet, then write the results of all; exit code 1 where a run failed."""
+    options = parse_arguments(study, arguments)
+    with exit_on_bad_input():
+        runs = wanted_runs(study.arms, options)
+        kept = {(*key_of(entry), one["seed"]) for entry in earlier_results(options)["entries"] for one in entry["runs"]}
+        for run in runs:
+            check_command(run)
+        waiting = [run for run in runs if read_run(run.folder) is None and (*run.entry, run.seed) not in kept]
+        complete = options.report or train_all(
+            waiting, options.jobs, options.processes, options.threads, ["--compile"] * options.compile
+        )
+        write_results(study, runs, options)
+    if not complete:
+        sys.exit(1)
+
+
+def parse_arguments(study: Study, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options; an unknown one exits with 2."""
+    arms = list(study.arms)
+    parser = argparse.ArgumentParser(
+        description=study.description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--data-dir", type=Path, required=True, help="folder with train/ and test/, a folder per class")
+    parser.add_argument("--data-name", default="CIFAR-10 (JPEG copies)", help="what the figures call the data")
+    parser.add_argument("--bases", type=Path, required=True, help="folder with s{seed}/finish.hdf5")
+    parser.add_argument("--runs", type=Path, required=True, help="folder of the runs' folders")
+    parser.add_argument(
+        "-a", "--arch", default=NETWORKS[0], choices=NETWORKS, help="the network; a folder of runs each"
+    )
+    parser.add_argument(
+        "--output", type=Path, help=f"default: results/{study.output}, with the network's name if not {NETWORKS[0]}"
+    )
+    parser.add_argument("--arms", nargs="+", default=arms, choices=arms, metavar="ARM", help=", ".join(arms))
+    parser.add_argument("--epochs", nargs="+", type=int, default=list(study.epochs))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--lr", nargs="+", type=float, help="these learning rates in place of each arm's own")
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
+    parser.add_argument(
+        "--processes", type=int, default=1, help="processes of each run: each has its part of a batch, and BN sees that"
+    )
+    parser.add_argument("--threads", type=int, default=1, help="threads of each process")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the networks: faster from 10 epochs on")
+    parser.add_argument("--report", action="store_true", help="train nothing: write what is finished of all that")
+    parser.add_argument(
+        "--keep", action="store_true", help="keep the runs that --output has and --runs hasn't, and don't train them"
+    )
+    parser.add_argument("--max-steps", type=int, default=0, help="for a trial: stop each run after so many steps")
+    options = parser.parse_args(arguments)
+    if options.output is None:
+        name, of_network = Path(study.output), "" if options.arch == NETWORKS[0] else f"_{options.arch}"
+        options.output = ROOT / "results" / f"{name.stem}{of_network}{name.suffix}"
+    return options
+
+
+# Which runs -------------------------------------------------------------------------------------------------
+
+
+def wanted_runs(arms: Mapping[str, Arm], options: argparse.Namespace) -> list[Run]:
+    """Every run that is asked for, seed by seed, so that all arms of one seed are done early.
+
+    Raises:
+        ValueError: where a number of jobs, processes, threads or epochs is less than 1, or as `run_of`.
+    """
+    if min(options.jobs, options.processes, options.threads, *options.epochs) < 1:
+        counts = (f"--{name} {getattr(options, name)}" for name in ("jobs", "processes", "threads", "epochs"))
+        raise ValueError(f"{', '.join(counts)}: give at least 1 of each")
+    return [
+        run_of(name, arms[name], epochs, lr, seed, options)
+        for epochs in options.epochs
+        for seed in options.seeds
+        for name in options.arms
+        for lr in options.lr or [arms[name].lr]
+    ]
+
+
+def run_of(name: str, arm: Arm, epochs: int, lr: float, seed: int, options: argparse.Namespace) -> Run:
+    """One run.
+
+    Raises:
+        ValueError: where the network that it starts from is missing.
+    """
+    folder = options.runs / f"{name}-e{epochs}-lr{lr:g}-s{seed}"
+    command = [arm.script, "-a", options.arch, *COMMON, *arm.options, *arm.of_epochs(epochs)]
+    command += ["--lr", f"{lr:g}", "--epochs", str(epochs)]
+    command += ["--seed", str(seed), "--max-steps", str(options.max_steps), "--data-dir", str(options.data_dir)]
+    if arm.starts_from_base:
+        base = options.bases / f"s{seed}" / FINISH_WEIGHTS
+        if not base.is_file():
+            raise ValueError(f"{base} is missing: train it with train_base_model.py --seed {seed} (see --help)")
+        command += ["--weights", str(base)]
+    return Run(name, epochs, lr, seed, folder, (*command, "--output-dir", str(folder)))
+
+
+# The results -----------------------------------------------------------------------------------------------
+
+
+def write_results(study: Study, runs: Sequence[Run], options: argparse.Namespace) -> None:
+    """The file, the plot beside it and a table, of the runs that are finished and the entries that are kept."""
+    groups: dict[EntryKey, dict[int, Path]] = {}
+    for run in runs:
+        if read_run(run.folder) is not None:
+            groups.setdefault(run.entry, {})[run.seed] = run.folder
+    found = {
+        (epochs, arm, lr): {"arm": arm, "epochs": epochs, "lr": lr, **entry_of(folders)}
+        for (epochs, arm, lr), folders in groups.items()
+    }
+    earlier = earlier_results(options)
+    for entry in earlier["entries"]:
+        found[key_of(entry)] = joined(found[key_of(entry)], entry) if key_of(entry) in found else entry
+    if not found:
+        return
+    place = {arm: index for index, arm in enumerate(study.arms)}
+    entries = [found[key] for key in sorted(found, key=lambda key: (key[0], place.get(key[1], len(place)), key[2]))]
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    leads = with_pairs(leads_of(entries, study.rivals), groups, earlier.get("leads", []), options)
+    results = {**heading(options), "leads": leads, "entries": entries}
+    write_whole(options.output, json.dumps(results, indent=1) + "\n")
+    plot_arms(results, options.output.with_suffix(".png"))
+    print("\n".join([in_short(entries), *map(lead_in_words, leads)]))
+
+
+def with_pairs(
+    leads: Sequence[Figures],
+    groups: Mapping[EntryKey, Mapping[int, Path]],
+    earlier: Sequence[Figures],
+    options: argparse.Namespace,
+) -> list[Figures]:
+    """The leads, where those of one seed also say how their networks compare image by image (`paired`).
+
+    Args:
+        groups: the folders of finished runs, by entry and seed.
+        earlier: leads of the file as it was; their `paired` is kept where a folder is gone.
+    """
+    known = {identity(lead): lead["paired"] for lead in earlier if "paired" in lead}
+    pairs: dict[int, tuple[Path, Path]] = {}
+    for place, lead in enumerate(leads):
+        if lead["spread"] is None:
+            keys = [(lead["epochs"], lead[side], lead[f"{side}_lr"]) for side in reversed(SIDES)]
+            rival, arm = (groups.get(key, {}).get(lead["seeds"][0]) for key in keys)
+            if rival is not None and arm is not None:
+                pairs[place] = rival, arm
+    measured = paired_runs(options.arch, DATASET, options.data_dir, list(pairs.values()))
+    found = {place: paired.to_dict() for place, paired in zip(pairs, measured, strict=True)}
+    found = {**{place: known[identity(lead)] for place, lead in enumerate(leads) if identity(lead) in known}, **found}
+    return [{**lead, "paired": found[place]} if place in found else lead for place, lead in enumerate(leads)]
+
+
+def identity(lead: Figures) -> tuple[object, ...]:
+    """What tells that two files' leads are of the same runs."""
+    names = ("epochs", "arm", "rival", "arm_lr", "rival_lr")
+    return *(lead.get(name) for name in names), tuple(lead.get("seeds", ())), lead["points"]["mean"]
+
+
+def earlier_results(options: argparse.Namespace) -> Figures:
+    """With --keep, what the output file has.
+
+    Raises:
+        ValueError: where that is of another network, data or target.
+    """
+    if not (options.keep and options.output.is_file()):
+        return {"leads": [], "entries": []}
+    results = json.loads(options.output.read_text())
+    for name, ours in heading(options).items():
+        if results[name] != ours:
+            raise ValueError(f"{options.output} is of {name} {results[name]}, not {ours}: give --keep another --output")
+    return results
+
+
+def heading(options: argparse.Namespace) -> Figures:
+    """What all entries of a file share."""
+    return {"network": options.arch, "data": options.data_name, "target": float(TARGET[1])}
+
+
+def key_of(entry: Figures) -> EntryKey:
+    """The key of an entry as it stands in a file."""
+    return entry["epochs"], entry["arm"], entry["lr"]

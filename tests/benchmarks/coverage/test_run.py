@@ -1,0 +1,97 @@
+"""The coverage script: which networks, in which order, and a call of it."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.coverage import run
+from benchmarks.coverage.figures import BARS, FAMILIES, family
+from benchmarks.coverage.run import default_names, in_short, main, missing
+from tests.benchmarks.coverage.helpers import figures
+
+
+def test_every_network_of_the_list_has_a_family_and_stands_there_once() -> None:
+    names = default_names()
+    assert len(names) == len(set(names))
+    assert 60 <= sum(name.startswith("timm/") for name in names) <= 85
+    assert {family(name) for name in names} <= set(FAMILIES)
+
+
+def test_timm_has_the_networks_of_the_list() -> None:
+    timm = pytest.importorskip("timm")
+    theirs = [name.removeprefix("timm/") for name in default_names() if name.startswith("timm/")]
+    assert [name for name in theirs if not timm.is_model(name)] == []
+
+
+def test_a_stopped_run_goes_on() -> None:
+    assert missing(["a", "b", "c"], {"models": {"b": {}}}) == ["a", "c"]
+
+
+def test_lines_on_a_network() -> None:
+    found = figures(seconds=3.0)
+    assert in_short(found) == "90.0% of the MACs can go, 3 s, all bars passed"
+    assert in_short({**found, "trains": "no", "exports": False}).endswith("MISSED: trains, exports")
+    assert in_short({"failed": "why"}) == "FAILED: why"
+    assert in_short({**found, "not_run": "too large"}).endswith("3 s; too large")
+
+
+def test_the_postponed_come_at_the_end_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def in_turn(_: object, names: list[str], arguments: tuple, jobs: int, limit_s: float) -> Any:
+        calls.append((list(names), jobs))
+        for name in names:
+            yield name, {"postponed": 1} if name == "large" and arguments[-1] < math.inf else {"name": name}
+
+    calls: list[tuple[list[str], int]] = []
+    monkeypatch.setattr(run, "in_processes", in_turn)
+    found = list(run.examined(["large", "small"], jobs=2, threads=1, most_parameters=9, limit_s=1))
+    assert found == [("small", {"name": "small"}), ("large", {"name": "large"})]
+    assert calls == [(["large", "small"], 2), (["large"], 1)]
+
+
+def test_the_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "there" / "coverage.json"
+    command = [
+        sys.executable,
+        str(run.__file__),
+        "--output",
+        str(output),
+        "--models",
+        "src20",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("[1/1] src20: 99.8% of the MACs can go")
+    first = json.loads(output.read_text())
+    assert first["models"]["src20"]["bars"] == dict.fromkeys(BARS, True)
+    assert first["models"]["src20"]["commit"] == first["commit"]
+    assert {"versions", "hardware", "threads", "jobs"} <= set(first)
+    assert output.with_name("coverage_seconds.png").stat().st_size > 5_000
+    main(command[2:])  # goes on: nothing is left to do
+    assert capsys.readouterr().out == ""
+    assert json.loads(output.read_text())["models"] == first["models"]
+
+    main([*command[2:4], "--trace-again", "src20"])
+    again = json.loads(output.read_text())["models"]["src20"]
+    changed = {key for key, value in again.items() if value != first["models"]["src20"][key]}
+    assert changed == {"trace_seconds", "trace_cpu_seconds"}
+
+
+def test_options_that_make_no_sense(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = ["--output", str(tmp_path / "c.json")]
+    for options, message in (
+        (["--jobs", "0"], "--jobs must be at least 1"),
+        (["--models", "src20", "--again", "src20"], "not allowed with argument"),
+        (["--trace-again", "src20"], "examine it first"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main([*output, *options])
+        assert stopped.value.code == 2
+        assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,141 @@
+"""The tables of coverage: families, networks, causes, and what is told of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from benchmarks.coverage.tables import (
+    CAUSE_HEAD,
+    FAMILY_HEAD,
+    MODEL_HEAD,
+    cause_rows,
+    family_rows,
+    model_rows,
+    page,
+    readme_part,
+    summary,
+)
+from tests.benchmarks.coverage.helpers import figures
+
+
+def measured(**changes: Any) -> dict[str, Any]:
+    """Figures of a model that was traced and proven, as the file has them, with changes."""
+    traced = {
+        "parameters": 1000,
+        "kind": "cnn",
+        "trace_cpu_seconds": 0.5,
+        "layers": 10,
+        "units": 1234,
+        "prunable_units": 1000,
+        "stays": [{"cause": "passes through pad in a layer", "units": 7, "example": "passes through pad in stem"}],
+        "commit": "abc",
+    }
+    return figures(**{**traced, **changes})
+
+
+@pytest.fixture
+def results() -> dict[str, Any]:
+    return {
+        "models": {
+            "torchvision/resnet18": measured(),
+            "timm/resnet10t": measured(
+                units=99,
+                share_of_macs_that_can_go=0.25,
+                float64_difference=3e-13,
+                half={"macs_ratio": 0.75, "macs_ratio_counted": 0.75, "float64_difference": 0.0},
+                stays=[
+                    {"cause": "passes through pad in a layer", "units": 9, "example": "passes through pad in top"},
+                    {"cause": "a channel of the output", "units": 1000, "example": "a channel of the output"},
+                ],
+            ),
+            "torchvision/swin_t": measured(kind="transformer", trains="RuntimeError: no"),
+            "torchvision/vit_h_14": {
+                "parameters": 9,
+                "kind": "transformer",
+                "units": 5,
+                "share_of_macs_that_can_go": 0.5,
+                "not_run": "too | large",
+            },
+            "timm/dpn68": {"parameters": 8, "failed": "ValueError: no"},
+        },
+        "versions": {"torch": "2"},
+        "hardware": {"cpu": "a CPU", "cores": 2},
+        "threads": 1,
+        "commit": "def",
+    }
+
+
+def test_families(results: dict[str, Any]) -> None:
+    rows = family_rows(results["models"])
+    assert {len(row) for row in rows} == {len(FAMILY_HEAD)}
+    assert rows == [
+        ["DPN", "-", "1", "-", "-", "-", "-", "0 of 1"],
+        ["ResNet", "CNN", "2", "99 to 1,234", "25.0% to 90.0%", "1 of 2", "3e-13", "2 of 2"],
+        ["Swin", "attention", "1", "1,234", "90.0%", "1 of 1", "2e-15", "0 of 1"],
+        ["ViT", "attention", "1", "5", "50.0%", "-", "-", "-"],
+    ]
+
+
+def test_networks(results: dict[str, Any]) -> None:
+    rows = {row[0]: dict(zip(MODEL_HEAD, row, strict=True)) for row in model_rows(results["models"])}
+    assert list(rows) == [
+        "`timm/dpn68`",
+        "`timm/resnet10t`",
+        "`torchvision/resnet18`",
+        "`torchvision/swin_t`",
+        "`torchvision/vit_h_14`",
+    ]
+    missed = [row["bars missed"] for row in rows.values()]
+    assert missed == ["failed", "reaches_half", "none", "trains", "not run"]
+    assert rows["`timm/resnet10t`"]["MACs at the masks' half"] == "75.0%"
+    assert rows["`timm/dpn68`"]["float64"] == "-"
+
+
+def test_causes_are_added_up(results: dict[str, Any]) -> None:
+    assert [dict(zip(CAUSE_HEAD, row, strict=True)) for row in cause_rows(results["models"])] == [
+        {
+            "units": "1,000",
+            "networks": "1",
+            "why they stay": "a channel of the output",
+            "for example": "`timm/resnet10t`: a channel of the output",
+        },
+        {
+            "units": "23",
+            "networks": "3",
+            "why they stay": "passes through pad in a layer",
+            "for example": "`timm/resnet10t`: passes through pad in top",
+        },
+    ]
+
+
+def test_the_readme_tells_kinds_apart_and_hides_no_failure(results: dict[str, Any]) -> None:
+    lines = readme_part(results).splitlines()
+    assert lines[0].startswith("- 2 of 2 CNNs are proven: equal in float64 2 of 2,")
+    assert lines[0].endswith("Largest difference in float64: 3e-13. Reach half of their MACs: 1 of 2.")
+    assert lines[1].startswith("- 0 of 1 networks with attention are proven:")
+    assert "trained for a step 0 of 1" in lines[1]
+    assert "- `timm/dpn68` failed: ValueError: no" in lines
+    assert "- `torchvision/vit_h_14` was not converted: too \\| large" in lines
+
+
+def test_networks_of_which_nothing_can_go_show_nothing(results: dict[str, Any]) -> None:
+    results["models"]["timm/resnet10t"]["dropped"] = 0
+    first = readme_part(results).splitlines()[0]
+    assert first.startswith("- 1 of 2 CNNs are proven (1 have no channel that could go, so nothing is shown of them):")
+
+
+def test_the_line_on_all_networks(results: dict[str, Any]) -> None:
+    line = summary(results)
+    assert line.startswith("4 classifiers were tried (1 more only traced: too large for that machine), a random half")
+    assert "2 are proven: outputs at most 3e-13 apart" in line
+    assert "1 of them can lose half" in line
+    del results["models"]["torchvision/vit_h_14"]
+    assert summary(results).startswith("4 classifiers were tried, a random half")
+
+
+def test_the_page_names_what_measured(results: dict[str, Any]) -> None:
+    text = page(results)
+    assert "on a CPU, 2 cores, 1 threads a network; torch 2; commit abc, def." in text
+    assert text.count("\n| `") == 5

@@ -1,0 +1,51 @@
+"""Networks, data and folders that several tests of the studies start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from base_model import build_model
+from data import Data, load_data
+from rr.weights import save_hdf5
+
+
+@pytest.fixture(scope="module")
+def data() -> Data:
+    return load_data("digits", image_size=8)
+
+
+@pytest.fixture
+def network() -> nn.Module:
+    """Trained-looking: BN statistics and scales that aren't the initial ones. float64, so that sums can be compared."""
+    torch.manual_seed(1)
+    model = build_model("src20", in_channels=1).double().eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.weight, module.running_var):
+                nn.init.uniform_(tensor, 0.5, 1.5)
+            for tensor in (module.bias, module.running_mean):
+                nn.init.uniform_(tensor, -0.3, 0.3)
+    return model
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with images of two classes, and a network for them to start from."""
+    folder = tmp_path_factory.mktemp("short")
+    random = np.random.default_rng(0)
+    for split, number in (("train", 20), ("test", 6)):
+        for label in ("cat", "dog"):
+            (folder / "images" / split / label).mkdir(parents=True)
+            for index in range(number):
+                pixels = random.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / "images" / split / label / f"{index}.png")
+    torch.manual_seed(7)
+    for seed in (0, 1):
+        save_hdf5(folder / "bases" / f"s{seed}" / "finish.hdf5", build_model("src20", num_classes=2).state_dict(), {})
+    return folder

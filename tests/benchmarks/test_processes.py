@@ -1,0 +1,18 @@
+"""Work in processes of its own."""
+
+from __future__ import annotations
+
+import os
+
+from benchmarks.processes import in_processes
+from tests.benchmarks.process_work import work
+
+
+def test_each_in_a_process_of_its_own_and_a_dead_one_is_a_failure() -> None:
+    found = dict(in_processes(work, ["a", "killed", "b", "slow", "c"], ("!",), jobs=2, limit_s=8))
+    assert {name: result["name"] for name, result in found.items() if "name" in result} == {
+        name: f"{name}!" for name in "abc"
+    }
+    assert len({found[name]["process"] for name in "abc"} | {os.getpid()}) == 4
+    assert "exit code -9" in found["killed"]["failed"]
+    assert "not done after 8 s" in found["slow"]["failed"]

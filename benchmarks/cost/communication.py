@@ -27,8 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run from the che
 from base_model import build_model
 from benchmarks.cost.timing import MASK_INTERVAL
 from rr import ResRepPruner, paper_config
-from training import World, barrier, exit_on_bad_input, init_world, surroundings
-from training.log import write_whole
+from rr.whole_files import write_text_whole
+from training import World, barrier, ends_in_one_line, init_world, surroundings
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -41,12 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=20, help="pairs of timed steps")
     parser.add_argument("--output", type=Path, default=Path("results/communication.json"))
     options = parser.parse_args(arguments)
-    with exit_on_bad_input(), init_world("cpu") as world:
+    with ends_in_one_line(), init_world("cpu") as world:
         entries = {name: measure(name, options.batch // world.size, options.rounds, world) for name in options.models}
         if world.is_first:
             result = {"batch": options.batch, "backend": "gloo", "models": entries, **surroundings(world)}
             options.output.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(options.output, json.dumps(result, indent=1) + "\n")
+            write_text_whole(options.output, json.dumps(result, indent=1) + "\n")
             print(json.dumps(entries, indent=1))
 
 

@@ -27,8 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run from the che
 from base_model import build_model
 from data import Data, load_data
 from rr import param_groups
-from training import exit_on_bad_input, init_world, surroundings
-from training.log import write_whole
+from rr.whole_files import write_text_whole
+from training import ends_in_one_line, init_world, surroundings
 
 TIMES_FASTER = 20
 BATCHES = {"small images": 128, "photographs": 32}
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=Path("results/loading.json"))
     options = parser.parse_args(arguments)
     folders = {"small images": options.cifar} | ({"photographs": options.imagenet} if options.imagenet else {})
-    with exit_on_bad_input():
+    with ends_in_one_line():
         found = {
             kind: measure(
                 kind, load_data("folder", data_dir=folder, image_size=SIZES[kind], workers=options.workers), options
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         **surroundings(init_world("cpu")),
     }
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(options.output, json.dumps(result, indent=1) + "\n")
+    write_text_whole(options.output, json.dumps(result, indent=1) + "\n")
     print(json.dumps(found, indent=1))
 
 

@@ -33,8 +33,8 @@ from benchmarks.cost.training_figures import FULL, FULL_WIDTH, VARIANTS, Figures
 from benchmarks.cost.training_plot import plot_costs
 from benchmarks.cost.training_steps import Setting, measure, peak_memory
 from benchmarks.processes import in_processes
-from training import exit_on_bad_input, init_world, surroundings
-from training.log import write_whole
+from rr.whole_files import write_text_whole
+from training import ends_in_one_line, init_world, surroundings
 
 MEMORY_LIMIT_S = 600
 
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     entries = json.loads(options.output.read_text())["entries"] if options.output.exists() else {}
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    with exit_on_bad_input():
+    with ends_in_one_line():
         settings = [setting_of(name, options) for name in options.models]
         for setting in settings:
             key = f"{setting.model} {setting.precision}"
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             around = surroundings(init_world("cpu"))
             memory = in_processes(peak_memory, VARIANTS, (setting,), 1, MEMORY_LIMIT_S)
             entries[key] = {**measure(setting), "memory": dict(memory), **around}
-            write_whole(options.output, json.dumps({"entries": entries}, indent=1) + "\n")
+            write_text_whole(options.output, json.dumps({"entries": entries}, indent=1) + "\n")
             print(f"{key}: {in_short(entries[key])}", flush=True)
     plot_costs(entries, options.output.with_suffix(".png"))
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from rr.errors import InputError
+
 PLAIN, FULL_WIDTH, ROWS, FULL, FLOOR = "plain", "no narrowing", "rows", "full", "narrow plain"
 VARIANTS = (PLAIN, FULL_WIDTH, ROWS, FULL, FLOOR)
 SHARES = {"a third": 1 / 3, "a tenth": 1 / 10}  # of the run, in which the target is reached
@@ -37,12 +39,12 @@ def whole_run(progress: Sequence[float], ratios: Sequence[float], share: float) 
         share: of the steps.
 
     Raises:
-        ValueError: where `share` or `progress` is none of that.
+        InputError: where `share` or `progress` is none of that.
     """
     if not 0 < share <= 1:
-        raise ValueError(f"share must be more than 0 and at most 1, not {share}")
+        raise InputError(f"share must be more than 0 and at most 1, not {share}")
     if len(progress) < 2 or (progress[0], progress[-1]) != (0, 1):
-        raise ValueError("progress must go from 0 to 1, in two points at least")
+        raise InputError("progress must go from 0 to 1, in two points at least")
     until_target = sum(
         (later - earlier) * (first + second) / 2
         for earlier, later, first, second in zip(progress[:-1], progress[1:], ratios[:-1], ratios[1:], strict=True)

@@ -27,6 +27,7 @@ from benchmarks.cost.training_figures import (
 )
 from benchmarks.cost.training_variants import Schedule, Setting, Training, kill, narrow_plain, training_of
 from rr import ResRepPruner
+from rr.errors import InputError
 from training.allocator import keep_freed_memory
 
 KINDS = {  # of operations in a profile: words in torch's names for them
@@ -172,4 +173,4 @@ def _status_mib(name: str) -> float:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) / 1024  # kB in the file
-    raise ValueError(f"/proc/self/status has no {name}")
+    raise InputError(f"/proc/self/status has no {name}")

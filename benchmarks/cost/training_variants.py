@@ -18,6 +18,7 @@ from base_model import build_any
 from benchmarks.cost.timing import seconds
 from benchmarks.cost.training_figures import FLOOR, FULL, FULL_WIDTH, PLAIN
 from rr import ResRepConfig, ResRepPruner, paper_config, param_groups
+from rr.errors import InputError
 from rr.graph import LayerKind
 from rr.selection import select_forgotten
 
@@ -46,7 +47,7 @@ class Setting:
         threads: of torch.
 
     Raises:
-        ValueError: where a number is too small, or the precision unknown.
+        InputError: where a number is too small, or the precision unknown.
     """
 
     model: str
@@ -64,9 +65,9 @@ class Setting:
         least = {"batch": 2, "image_size": 1, "width_multiple": 1, "points": 2, "rounds": 1, "warmup": 1, "threads": 1}
         for name, value in least.items():
             if getattr(self, name) < value:
-                raise ValueError(f"{name} must be at least {value}, not {getattr(self, name)}")
+                raise InputError(f"{name} must be at least {value}, not {getattr(self, name)}")
         if self.precision not in ("float32", "bfloat16"):
-            raise ValueError(f"precision must be 'float32' or 'bfloat16', not {self.precision!r}")
+            raise InputError(f"precision must be 'float32' or 'bfloat16', not {self.precision!r}")
 
     @property
     def config(self) -> ResRepConfig:

@@ -19,6 +19,7 @@ from base_model import build_any
 from benchmarks.coverage.figures import bars
 from benchmarks.coverage.proof import prove, put_compactors, said
 from rr.conversion import rehearse
+from rr.errors import InputError
 from rr.graph import ChannelGraph
 from rr.graph.operations import operation
 
@@ -107,7 +108,7 @@ def fitting_sizes(model: nn.Module, name: str) -> tuple[int, int]:
             return pair
         except Exception as error:  # whatever a network raises for images that it doesn't take
             logger.info("%s takes no images of %d x %d: %s", name, size, size, said(error))
-    raise ValueError(f"takes images of none of the sizes {SIZES}")
+    raise InputError(f"takes images of none of the sizes {SIZES}")
 
 
 def trace(model: nn.Module, images: torch.Tensor, figures: dict[str, Any]) -> ChannelGraph:

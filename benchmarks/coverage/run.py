@@ -38,8 +38,8 @@ from benchmarks.coverage.examination import examine, trace_cost
 from benchmarks.coverage.figures import bars, was_run
 from benchmarks.coverage.plot import plot_seconds
 from benchmarks.processes import in_processes
+from rr.whole_files import write_text_whole
 from training import init_world, surroundings
-from training.log import write_whole
 
 SHARE_OF_MEMORY = 0.7  # of the machine's, for all networks that are examined at a time
 TIMM_NAMES = Path(__file__).with_name("timm_networks.txt")
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name, figures in in_processes(trace_cost, options.trace_again, (), 1, 60 * options.minutes_each):
             if "failed" not in figures:
                 results["models"][name] |= figures
-            write_whole(options.output, json.dumps(results, indent=1) + "\n")
+            write_text_whole(options.output, json.dumps(results, indent=1) + "\n")
             print(f"{name}: {figures}", flush=True)
     elif not options.plot_only:
         names = options.again or options.models or default_names()
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         done = examined(todo, options.jobs, threads, options.most_parameters, 60 * options.minutes_each)
         for position, (name, figures) in enumerate(done, start=1):
             results["models"][name] = {**figures, "commit": results["commit"]}
-            write_whole(options.output, json.dumps(results, indent=1) + "\n")
+            write_text_whole(options.output, json.dumps(results, indent=1) + "\n")
             print(f"[{position}/{len(todo)}] {name}: {in_short(figures)}", flush=True)
     plot_seconds(results["models"], options.output.with_name(f"{options.output.stem}_seconds.png"))
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from base_model import build_model, full_widths
 from data import Data
+from rr.errors import InputError
 from training import count_macs
 
 INNER = re.compile(r"\.block\d+\.conv1\.conv$")  # what the paper prunes in these networks
@@ -43,7 +44,7 @@ def uniform_widths(arch: str, data: Data, target: float) -> list[int]:
         target: share of the MACs that remain at most.
 
     Raises:
-        ValueError: where one filter in each of these convolutions is too many.
+        InputError: where one filter in each of these convolutions is too many.
     """
     sizes = {"num_classes": data.num_classes, "in_channels": data.in_channels, "image_size": data.image_size}
     image = torch.zeros(1, data.in_channels, data.image_size, data.image_size)
@@ -63,7 +64,7 @@ def uniform_widths(arch: str, data: Data, target: float) -> list[int]:
 
     low, high, limit = 0, most, target * macs(most)
     if macs(low) > limit:
-        raise ValueError(f"flops_target {target:g} can't be reached: with one filter in each layer more remain")
+        raise InputError(f"flops_target {target:g} can't be reached: with one filter in each layer more remain")
     while high - low > 1:  # macs(low) <= limit < macs(high)
         middle = (low + high) // 2
         low, high = (middle, high) if macs(middle) <= limit else (low, middle)
@@ -101,12 +102,12 @@ def group_pruner(model: nn.Module, data: Data, penalty: float) -> Any:
     """Torch-Pruning's GroupNormPruner as in its own CIFAR experiments, for the first convolutions of the blocks.
 
     Raises:
-        ValueError: where the package is missing.
+        InputError: where the package is missing.
     """
     try:
         import torch_pruning
     except ImportError:
-        raise ValueError("how 'torch-pruning' needs that package: `pip install torch-pruning`") from None
+        raise InputError("how 'torch-pruning' needs that package: `pip install torch-pruning`") from None
     others = [
         module
         for name, module in model.named_modules()
@@ -129,7 +130,7 @@ def cut_by_torch_pruning(model: nn.Module, data: Data, target: float) -> nn.Modu
     """Prune the model in place, step by step, until at most `target` of the MACs remain.
 
     Raises:
-        ValueError: where all of Torch-Pruning's steps are too few for that.
+        InputError: where all of Torch-Pruning's steps are too few for that.
     """
     image = torch.zeros(1, data.in_channels, data.image_size, data.image_size, device=next(model.parameters()).device)
     limit = target * count_macs(model, image)
@@ -138,4 +139,4 @@ def cut_by_torch_pruning(model: nn.Module, data: Data, target: float) -> nn.Modu
         if count_macs(model, image) <= limit:
             return model
         pruner.step()
-    raise ValueError(f"flops_target {target:g} can't be reached: raise it")
+    raise InputError(f"flops_target {target:g} can't be reached: raise it")

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rr.errors import InputError
 from training.run_folder import METRICS
 
 RESULT = "result.json"
@@ -56,7 +57,7 @@ def joined(entry: Figures, earlier: Figures) -> Figures:
     """The entry with those runs of an earlier one of the same arm whose seeds it lacks.
 
     Raises:
-        ValueError: where the two were trained by different recipes (as far as both know an option).
+        InputError: where the two were trained by different recipes (as far as both know an option).
     """
     seeds = {run["seed"] for run in entry["runs"]}
     missing = [run for run in earlier["runs"] if run["seed"] not in seeds]
@@ -65,7 +66,7 @@ def joined(entry: Figures, earlier: Figures) -> Figures:
     ours, theirs = entry["recipe"], earlier["recipe"]
     other = sorted(name for name in ours.keys() & theirs.keys() - {"compile"} if ours[name] != theirs[name])
     if other:
-        raise ValueError(
+        raise InputError(
             f"{entry['arm']} with {entry['epochs']} epochs was trained by another recipe before ({', '.join(other)}): "
             "undo the change, or give another --output"
         )

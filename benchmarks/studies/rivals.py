@@ -11,12 +11,13 @@ trained further: the accuracy that pruning should keep. With --distill the netwo
 stopped goes on with `-c continue`; the folder gets result.json when all is done.
 """
 
-import argparse
+from __future__ import annotations
+
 import copy
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -29,33 +30,24 @@ from base_model import model_names
 from benchmarks.studies.cuts import cut, group_pruner, widths_of
 from benchmarks.studies.results import RESULT
 from data import Data
-from rr import param_groups
-from rr.weights import load_start, load_strict, read_hdf5, read_weights, save_hdf5
+from experiments.command_line import read_network, run_parser
+from experiments.recipes import base_recipe
+from experiments.run import Run, begun
+from rr import InputError, param_groups
+from rr.settings import check, setting
+from rr.weights import load_strict, read_hdf5, save_hdf5
+from rr.whole_files import write_text_whole
 from training import (
     Callback,
     Recipe,
-    RunLog,
     RunState,
     TrainState,
-    World,
-    add_continue,
     add_options,
-    base_recipe,
-    broadcast_object,
     count_macs,
-    data_for,
+    ends_in_one_line,
     evaluate,
-    exit_on_bad_input,
-    file_attributes,
     from_options,
-    init_world,
-    network_builder,
-    prepare,
-    read_network,
-    to_plain,
-    train,
 )
-from training.log import write_whole
 from training.run_folder import FINISH_WEIGHTS, METRICS, RUN
 
 SPARSE = "sparse"  # the folder of the part before Torch-Pruning's cut, in the run's
@@ -66,89 +58,82 @@ class Rival:
     """Which way, from which network, to how many MACs.
 
     Raises:
-        ValueError: on a value that can't be; says what can.
+        InputError: on a value that can't be; says what can.
     """
 
-    how: str = field(
-        default="l1",
-        metadata={"help": "which way to a network", "choices": ("l1", "scratch", "torch-pruning", "unpruned")},
+    how: str = setting(
+        "which way to a network", "l1", topic="rival", choices=("l1", "scratch", "torch-pruning", "unpruned")
     )
-    base_weights: str | None = field(
-        default=None, metadata={"flags": ("--weights",), "help": "weights of the trained network; scratch needs none"}
+    base_weights: str | None = setting(
+        "weights of the trained network; scratch needs none", None, topic="rival", flags=("--weights",)
     )
-    flops_target: float = field(default=0.47, metadata={"help": "share of the MACs to keep at most"})
-    sparse_share: float = field(default=0.5, metadata={"help": "torch-pruning: share of the epochs before the cut"})
-    sparse_lr: float = field(default=0.01, metadata={"help": "torch-pruning: learning rate before the cut"})
-    sparse_penalty: float = field(default=5e-4, metadata={"help": "torch-pruning: its regularisation (reg)"})
+    flops_target: float = setting("share of the MACs to keep at most", 0.47, topic="rival")
+    sparse_share: float = setting("torch-pruning: share of the epochs before the cut", 0.5, topic="rival")
+    sparse_lr: float = setting("torch-pruning: learning rate before the cut", 0.01, topic="rival")
+    sparse_penalty: float = setting("torch-pruning: its regularisation (reg)", 5e-4, topic="rival")
 
     def __post_init__(self) -> None:
-        checks = {
-            "flops_target must be more than 0 and less than 1": 0 < self.flops_target < 1,
-            "sparse_share must be more than 0 and less than 1": 0 < self.sparse_share < 1,
-            "sparse_lr must be more than 0": self.sparse_lr > 0,
-            "sparse_penalty must be at least 0": self.sparse_penalty >= 0,
-        }
-        for message, holds in checks.items():
-            if not holds:
-                raise ValueError(f"{message}, not {getattr(self, message.split()[0])!r}")
+        check(
+            self,
+            {
+                "flops_target must be more than 0 and less than 1": 0 < self.flops_target < 1,
+                "sparse_share must be more than 0 and less than 1": 0 < self.sparse_share < 1,
+                "sparse_lr must be more than 0": self.sparse_lr > 0,
+                "sparse_penalty must be at least 0": self.sparse_penalty >= 0,
+            },
+        )
         if self.base_weights is None and self.how != "scratch":
-            raise ValueError(f"how '{self.how}' starts from a trained network: give its file with --weights")
+            raise InputError(f"how '{self.how}' starts from a trained network: give its file with --weights")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the script with these arguments (default: the command line's)."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    with exit_on_bad_input():
+    with ends_in_one_line() as ending:
         defaults = base_recipe(*read_network(arguments)), Rival(how="scratch")
-        parser = argparse.ArgumentParser(
-            usage="%(prog)s --how WAY -a NAME [options]",
-            description=__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-        add_continue(parser)
+        parser = run_parser(__doc__)
         add_options(parser, *defaults)
         options = parser.parse_args(arguments)
         recipe, rival = (from_options(options, default) for default in defaults)
-        run(recipe, rival, options.conti_or_fs)
+        ending.folder = Path(recipe.output_dir)
+        run_rival(recipe, rival, options.conti_or_fs, options.local_rank)
 
 
-def run(recipe: Recipe, rival: Rival, conti_or_fs: str | None = None) -> None:
+def run_rival(recipe: Recipe, rival: Rival, conti_or_fs: str | None = None, local_rank: int | None = None) -> None:
     """Make the network narrow, train it, write what came of it.
 
     Raises:
-        ValueError: for what a person can put right.
+        InputError: for what a person can put right.
     """
     if recipe.arch not in model_names() or not recipe.arch.startswith("src"):
-        raise ValueError(f"only the CIFAR ResNets have these layers, not {recipe.arch}: give -a src20, say")
+        raise InputError(f"only the CIFAR ResNets have these layers, not {recipe.arch}: give -a src20, say")
     if recipe.distill and rival.base_weights is None:
-        raise ValueError("distill needs a teacher, the trained network: give its file with --weights")
-    with init_world(recipe.device) as world:
-        data = data_for(recipe.arch, recipe.dataset, recipe.data_dir, recipe.image_size, recipe.workers)
-        torch.manual_seed(recipe.seed)
-        start = network_builder(recipe.arch, data)().to(world.device)
+        raise InputError("distill needs a teacher, the trained network: give its file with --weights")
+    with begun(recipe, rival, conti_or_fs=conti_or_fs, local_rank=local_rank) as run:
+        start = run.network().to(run.world.device)
         if rival.base_weights is not None:
-            load_start(start, read_weights(rival.base_weights).arrays, rival.base_weights, data.num_classes)
+            run.load(start, rival.base_weights)
         teacher = copy.deepcopy(start) if recipe.distill else None
         before_cut, recipe_after = start, recipe
         if rival.how == "torch-pruning":
             before, recipe_after = two_parts(recipe, rival)
             before_cut = copy.deepcopy(start)
-            sparsity = [SparseLearning(rival, data)]
-            train_in_folder(before, rival, before_cut, data, world, teacher, conti_or_fs, sparsity)
-        narrow = cut(rival.how, recipe.arch, before_cut, data, rival.flops_target)
-        train_in_folder(recipe_after, rival, narrow, data, world, teacher, conti_or_fs)
-        write_result(recipe_after, rival, (start, before_cut, narrow), data, world)
+            sparsity = [SparseLearning(rival, run.data)]
+            train_in_folder(replace(run, recipe=before.for_run()), before_cut, teacher, sparsity)
+        narrow = cut(rival.how, recipe.arch, before_cut, run.data, rival.flops_target)
+        after = replace(run, recipe=recipe_after.for_run())
+        train_in_folder(after, narrow, teacher)
+        write_result(after, rival, (start, before_cut, narrow))
 
 
 def two_parts(recipe: Recipe, rival: Rival) -> tuple[Recipe, Recipe]:
     """The recipes before and after the cut, which share the recipe's epochs; before it, sparsity replaces weight decay.
 
     Raises:
-        ValueError: where there is only one epoch.
+        InputError: where there is only one epoch.
     """
     if recipe.epochs < 2:
-        raise ValueError("how 'torch-pruning' trains before the cut and behind it: give --epochs 2 at least")
+        raise InputError("how 'torch-pruning' trains before the cut and behind it: give --epochs 2 at least")
     first = min(max(round(recipe.epochs * rival.sparse_share), 1), recipe.epochs - 1)
     folder = str(Path(recipe.output_dir) / SPARSE)
     before = replace(recipe, epochs=first, lr=rival.sparse_lr, weight_decay=0.0, output_dir=folder)
@@ -166,44 +151,27 @@ class SparseLearning(Callback):
         state.optimizer.register_step_pre_hook(lambda *_: pruner.regularize(state.model))
 
 
-def train_in_folder(
-    recipe: Recipe,
-    rival: Rival,
-    model: nn.Module,
-    data: Data,
-    world: World,
-    teacher: nn.Module | None,
-    conti_or_fs: str | None,
-    callbacks: Sequence[Callback] = (),
-) -> None:
-    """Train the model in the recipe's folder, or load what an earlier start of the run trained there."""
-    everything = {**to_plain(recipe), **to_plain(rival)}
-    todo = prepare(recipe.output_dir, everything, conti_or_fs) if world.is_first else None
-    todo = broadcast_object(world, todo)
-    if todo is RunState.FINISHED:
-        finished = Path(recipe.output_dir) / FINISH_WEIGHTS
+def train_in_folder(run: Run, model: nn.Module, teacher: nn.Module | None, callbacks: Sequence[Callback] = ()) -> None:
+    """Train the model in the run's folder, or load what an earlier start of the run trained there."""
+    state = run.state()
+    if state is RunState.FINISHED:
+        finished = run.folder / FINISH_WEIGHTS
         load_strict(model, read_hdf5(finished).arrays, str(finished))
         return
-    with RunLog(recipe.output_dir, world, everything, resume=todo is RunState.RESUME) as log:
-        train(
-            recipe,
+    with run.logged(state):
+        run.train(
             model,
-            data,
-            world,
-            log,
-            param_groups=partial(param_groups, **recipe.sgd),
+            state,
+            param_groups=partial(param_groups, **run.recipe.sgd),
             write_weights=lambda path, network: save_hdf5(
-                path, network.state_dict(), file_attributes(recipe, data), widths_of(network)
+                path, network.state_dict(), run.attributes, widths_of(network)
             ),
             callbacks=callbacks,
-            resume=todo is RunState.RESUME,
             teacher=teacher,
         )
 
 
-def write_result(
-    recipe: Recipe, rival: Rival, networks: tuple[nn.Module, nn.Module, nn.Module], data: Data, world: World
-) -> None:
+def write_result(run: Run, rival: Rival, networks: tuple[nn.Module, nn.Module, nn.Module]) -> None:
     """Write result.json, the run's last file, with how each of the networks tests, and what trained them.
 
     The trained network is tested in float32, as converted ones are, the others as in training.
@@ -211,7 +179,7 @@ def write_result(
     Args:
         networks: the given one, the one before the cut, and the trained one.
     """
-    folder = Path(recipe.output_dir)
+    recipe, data, world, folder = run.recipe, run.data, run.world, run.folder
     # One memory format, whether a run was done before (and its weights are from a file) or now: sums are in its order.
     start, before_cut, narrow = (
         network.to(world.device, memory_format=torch.contiguous_format) for network in networks
@@ -239,7 +207,7 @@ def write_result(
         "run": json.loads((folder / RUN).read_text()),
     }
     if world.is_first:
-        write_whole(folder / RESULT, json.dumps(found, indent=2) + "\n")
+        write_text_whole(folder / RESULT, json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

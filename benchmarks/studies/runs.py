@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.studies.results import read_run
-from training.log import write_whole
+from rr.errors import InputError
+from rr.whole_files import write_text_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 EntryKey = tuple[int, str, float]  # epochs, arm, learning rate: what tells an entry of the file from the others
@@ -46,15 +47,15 @@ def check_command(run: Run) -> None:
     """Note the run's command beside its folder.
 
     Raises:
-        ValueError: where the folder holds a run with other options.
+        InputError: where the folder holds a run with other options.
     """
     note = run.folder.with_suffix(f"{run.folder.suffix}.command.json")
     if run.folder.exists() and note.exists() and json.loads(note.read_text()) != list(run.command):
-        raise ValueError(
+        raise InputError(
             f"{run.folder} was begun with other options (see {note.name}): move both away, or undo the change"
         )
     note.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(note, json.dumps(run.command) + "\n")
+    write_text_whole(note, json.dumps(run.command) + "\n")
 
 
 def train_all(runs: Sequence[Run], jobs: int, processes: int, threads: int, extra: Sequence[str]) -> bool:

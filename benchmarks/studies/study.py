@@ -13,8 +13,9 @@ from benchmarks.studies.pairs import paired_runs
 from benchmarks.studies.plot import plot_arms
 from benchmarks.studies.results import SIDES, Figures, entry_of, in_short, joined, lead_in_words, leads_of, read_run
 from benchmarks.studies.runs import ROOT, EntryKey, Run, check_command, train_all
-from training import exit_on_bad_input
-from training.log import write_whole
+from rr.errors import InputError
+from rr.whole_files import write_text_whole
+from training import ends_in_one_line
 from training.run_folder import FINISH_WEIGHTS
 
 PRUNE, RIVALS = "rr/exp_resrep.py", "benchmarks/studies/rivals.py"
@@ -69,7 +70,7 @@ class Study:
 def run_study(study: Study, arguments: Sequence[str] | None = None) -> None:
     """Train what isn't trained yet, then write the results of all; exit code 1 where a run failed."""
     options = parse_arguments(study, arguments)
-    with exit_on_bad_input():
+    with ends_in_one_line():
         runs = wanted_runs(study.arms, options)
         kept = {(*key_of(entry), one["seed"]) for entry in earlier_results(options)["entries"] for one in entry["runs"]}
         for run in runs:
@@ -128,11 +129,11 @@ def wanted_runs(arms: Mapping[str, Arm], options: argparse.Namespace) -> list[Ru
     """Every run that is asked for, seed by seed, so that all arms of one seed are done early.
 
     Raises:
-        ValueError: where a number of jobs, processes, threads or epochs is less than 1, or as `run_of`.
+        InputError: where a number of jobs, processes, threads or epochs is less than 1, or as `run_of`.
     """
     if min(options.jobs, options.processes, options.threads, *options.epochs) < 1:
         counts = (f"--{name} {getattr(options, name)}" for name in ("jobs", "processes", "threads", "epochs"))
-        raise ValueError(f"{', '.join(counts)}: give at least 1 of each")
+        raise InputError(f"{', '.join(counts)}: give at least 1 of each")
     return [
         run_of(name, arms[name], epochs, lr, seed, options)
         for epochs in options.epochs
@@ -146,7 +147,7 @@ def run_of(name: str, arm: Arm, epochs: int, lr: float, seed: int, options: argp
     """One run.
 
     Raises:
-        ValueError: where the network that it starts from is missing.
+        InputError: where the network that it starts from is missing.
     """
     folder = options.runs / f"{name}-e{epochs}-lr{lr:g}-s{seed}"
     command = [arm.script, "-a", options.arch, *COMMON, *arm.options, *arm.of_epochs(epochs)]
@@ -155,7 +156,7 @@ def run_of(name: str, arm: Arm, epochs: int, lr: float, seed: int, options: argp
     if arm.starts_from_base:
         base = options.bases / f"s{seed}" / FINISH_WEIGHTS
         if not base.is_file():
-            raise ValueError(f"{base} is missing: train it with train_base_model.py --seed {seed} (see --help)")
+            raise InputError(f"{base} is missing: train it with train_base_model.py --seed {seed} (see --help)")
         command += ["--weights", str(base)]
     return Run(name, epochs, lr, seed, folder, (*command, "--output-dir", str(folder)))
 
@@ -183,7 +184,7 @@ def write_results(study: Study, runs: Sequence[Run], options: argparse.Namespace
     options.output.parent.mkdir(parents=True, exist_ok=True)
     leads = with_pairs(leads_of(entries, study.rivals), groups, earlier.get("leads", []), options)
     results = {**heading(options), "leads": leads, "entries": entries}
-    write_whole(options.output, json.dumps(results, indent=1) + "\n")
+    write_text_whole(options.output, json.dumps(results, indent=1) + "\n")
     plot_arms(results, options.output.with_suffix(".png"))
     print("\n".join([in_short(entries), *map(lead_in_words, leads)]))
 
@@ -224,14 +225,14 @@ def earlier_results(options: argparse.Namespace) -> Figures:
     """With --keep, what the output file has.
 
     Raises:
-        ValueError: where that is of another network, data or target.
+        InputError: where that is of another network, data or target.
     """
     if not (options.keep and options.output.is_file()):
         return {"leads": [], "entries": []}
     results = json.loads(options.output.read_text())
     for name, ours in heading(options).items():
         if results[name] != ours:
-            raise ValueError(f"{options.output} is of {name} {results[name]}, not {ours}: give --keep another --output")
+            raise InputError(f"{options.output} is of {name} {results[name]}, not {ours}: give --keep another --output")
     return results
 
 

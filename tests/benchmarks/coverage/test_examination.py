@@ -56,7 +56,7 @@ def test_causes_name_no_layer_but_for_example(tiny: Path) -> None:
 
 def test_a_network_that_cannot_be_run_is_a_failure_and_no_crash(tiny: Path) -> None:
     found = examine(f"{tiny}:refuses", most_parameters=10_000)
-    assert found["failed"].startswith("ValueError: takes images of none of the sizes")
+    assert found["failed"].startswith("InputError: takes images of none of the sizes")
     assert not proven(found)
 
 

@@ -150,7 +150,8 @@ def evaluate_converted(run: Run) -> None:
             paired.only_first,
             paired.only_second,
         )
-        write_result(run.folder, {name: val.to_dict() for name, val in found.items()})
+        evaluations = {name: val.to_dict() for name, val in found.items()}
+        write_result(run.folder, {**evaluations, "paired": paired.to_dict()})
     barrier(run.world)
 
 

@@ -18,7 +18,7 @@ IN_WORDS = {
     "trains": "trained for a step",
     "exports": "exported",
 }
-PAGE = "docs/coverage.md"
+PAGE = "docs/results/coverage.md"
 FAMILY_HEAD = (
     "family",
     "kind",
@@ -60,32 +60,12 @@ def summary(results: Mapping[str, Any]) -> str:
     traced = f" Slowest trace: {slowest}, {seconds[slowest]:.0f} CPU seconds." if slowest else ""
     rest = len(models) - len(tried)
     only_traced = f" ({rest} more only traced: too large for that machine)" if rest else ""
+    whole = sum(figures.get("dropped") == 0 for figures in tried.values())
+    nothing = f"; {whole} have no channel that can go" if whole else ""
     return (
         f"{len(tried)} classifiers were tried{only_traced}, a random half "
         f"of their prunable channels dead; {len(good)} are proven: outputs at most {_largest(good)} apart in float64, "
-        f"converted again, trained for a step, exported; {halved} of them can lose half of their MACs.{traced}"
-    )
-
-
-def readme_part(results: Mapping[str, Any]) -> str:
-    """The README's part: totals by kind, what failed, the table by family and the causes, both folded."""
-    models = results["models"]
-    return "\n".join(
-        [
-            *_totals(models),
-            *_troubles(models),
-            "",
-            f"<details><summary>By family ({PAGE} has every network)</summary>",
-            "",
-            *_table(FAMILY_HEAD, family_rows(models)),
-            "",
-            "</details>",
-            "<details><summary>Which units stay, and why</summary>",
-            "",
-            *_table(CAUSE_HEAD[:3], [row[:3] for row in cause_rows(models)]),
-            "",
-            "</details>",
-        ]
+        f"converted again, trained for a step, exported; {halved} of them can lose half of their MACs{nothing}.{traced}"
     )
 
 
@@ -94,9 +74,11 @@ def page(results: Mapping[str, Any]) -> str:
     models = results["models"]
     return "\n".join(
         [
-            "# Coverage: every network that was tried",
+            "# Coverage: which networks can be pruned, and is the conversion of each one exact?",
             "",
-            "Written by `tools/results_table.py` from `results/coverage.json`, which `benchmarks/coverage/run.py` "
+            "    python benchmarks/coverage/run.py",
+            "",
+            "Written by `tools/results_table.py` from `results/coverage.json`, which this command "
             f"measured on {_machine(results)}.",
             "",
             "Each network got random compactors (0.5 I + noise) and random BN layers, lost a random half of its "
@@ -109,7 +91,11 @@ def page(results: Mapping[str, Any]) -> str:
             *_totals(models),
             *_troubles(models),
             "",
-            "![CPU seconds to trace and plan against the number of layers](../results/coverage_seconds.png)",
+            "![CPU seconds to trace and plan against the number of layers](../../results/coverage_seconds.png)",
+            "",
+            "## By family",
+            "",
+            *_table(FAMILY_HEAD, family_rows(models)),
             "",
             "## Networks",
             "",

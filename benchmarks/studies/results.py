@@ -183,7 +183,7 @@ def table(results: Figures, file: str, entries: Sequence[Figures]) -> str:
     lines += [
         "",
         f"{results['network']}, {results['data']}; means over the runs' seeds and sample standard deviations. "
-        f"`results/{file}`: {_machines(all_runs)}.",
+        f"`results/{file}`: {machines(all_runs)}.",
     ]
     return "\n".join(lines)
 
@@ -227,12 +227,12 @@ def _cells(entry: Figures) -> dict[str, str]:
         "top1": f"{top1['mean']:.2f}",
         "spread": "" if top1["spread"] is None else f"{top1['spread']:.2f}",
         "change": "" if change is None else f"{change['mean']:+.2f}",
-        **{name: f"{entry[name]['mean']:.4f}" for name in ("val_loss", "train_loss")},
+        **{name: f"{entry[name]['mean']:.4f}" if name in entry else "" for name in ("val_loss", "train_loss")},
         **{name: f"{statistics.fmean(values):.2f}" if values else "" for name, values in around.items()},
     }
 
 
-def _machines(runs: Sequence[Figures]) -> str:
+def machines(runs: Sequence[Figures]) -> str:
     """What trained these runs, each kind once."""
     kinds = {}
     for run in runs:

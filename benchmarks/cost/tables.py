@@ -1,0 +1,73 @@
+"""What method_cost.json, communication.json and loading.json say, as Markdown tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Results = Mapping[str, Any]
+
+
+def method_table(results: Results) -> str:
+    """What the method does beside training: how long it takes, and the bar it is to be under."""
+    step, update, fold, augment = (results[name] for name in ("step", "mask_update", "fold", "augment"))
+    low, high = step["ratio_quartiles"]
+    rows = [
+        ("what", "measured", "bar"),
+        (
+            f"a step of `{step['arch']}` with compactors over one without, batch {step['batch']}, {step['precision']}",
+            f"{step['ratio']:.2f} (quartiles {low:.2f}, {high:.2f})",
+            f"{step['bar']:.2f}",
+        ),
+        (
+            f"gradient reset and penalty in such a step of {step['ms_with']:.0f} ms",
+            f"{step['ms_of_reset_and_penalty']:.2f} ms",
+            "",
+        ),
+        (
+            f"a mask update of `{update['arch']}`, {update['candidates']:,} rows, at {update['macs_ratio']:.0%} of the MACs",
+            f"{update['ms']:.1f} ms",
+            f"{update['bar_ms']} ms",
+        ),
+        (f"folding `{fold['arch']}`, without the proof", f"{fold['seconds']:.2f} s", f"{fold['bar_seconds']} s"),
+        (f"tracing `{fold['arch']}` and finding its units", f"{fold['trace_and_plan_seconds']:.2f} s", ""),
+        (f"augmenting {augment['images']} CIFAR images", f"{augment['ms']:.2f} ms", f"{augment['bar_ms']} ms"),
+    ]
+    return _table(rows, results, "method_cost.json")
+
+
+def communication_table(results: Results) -> str:
+    """What several processes' steps spend on the exchange of gradients, and on the pruner."""
+    rows = [("network", "processes", "step", "exchange of gradients", "the pruner's hooks and mask updates")]
+    for name, of_one in results["models"].items():
+        shares = (f"{100 * of_one[share]:.1f}%" for share in ("share_of_exchange", "share_of_pruner"))
+        rows.append((f"`{name}`", str(of_one["processes"]), f"{of_one['step_ms']:.0f} ms", *shares))
+    return _table(rows, results, "communication.json")
+
+
+def loading_table(results: Results) -> str:
+    """How many images a second the loader gives, and networks take."""
+    rows = [("images", "loaded a second", "network", "trained a second", "loader over training")]
+    for kind in ("small images", "photographs"):
+        of_kind = results[kind]
+        for name, of_one in of_kind["networks"].items():
+            rows.append(
+                (
+                    f"{of_kind['images']:,} {kind}, batch {of_kind['batch']}",
+                    f"{of_kind['images_per_s']:,.0f}",
+                    f"`{name}`",
+                    f"{of_one['images_per_s']:,.0f}",
+                    f"{of_one['loader_times_faster']:.0f}x",
+                )
+            )
+    return _table(rows, results, "loading.json")
+
+
+def _table(rows: Sequence[Sequence[str]], results: Results, file: str) -> str:
+    """The rows, the first of them the head, and what measured them."""
+    head, *rest = rows
+    lines = [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rest)]
+    hardware, versions = results["hardware"], results["versions"]
+    machine = ", ".join(hardware["gpus"]) or hardware["cpu"]
+    used = f"{results['processes'] * results['threads']} of {hardware['cores']} cores"
+    return "\n".join([*lines, "", f"`results/{file}`: {machine}, {used}, torch {versions['torch']}."])

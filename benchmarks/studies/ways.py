@@ -1,0 +1,52 @@
+"""The README's table of ways to the same MACs, from the entries of short_schedules.py: each with how often it was tried."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks.studies.results import at_best_rates, machines
+
+WAYS = {
+    "base": "not pruned: the base trained on",
+    "fast-distill": "`--fast --distill 0.5`",
+    "fast": "`--fast`",
+    "l1-distill": "uniform L1, then fine-tuning with the same teacher",
+    "l1": "uniform L1, then fine-tuning",
+    "resrep": "the paper's rule, scaled to the length",
+    "torch-pruning": "Torch-Pruning, group norms, sparse learning for half of the epochs, then fine-tuning",
+    "scratch": "the widths of L1, from random weights",
+}
+
+
+def ways_table(results: Mapping[str, Any]) -> str:
+    """A row per way with its top-1 after each number of epochs, its runs and the learning rates it was tried at."""
+    entries = results["entries"]
+    lengths = sorted({entry["epochs"] for entry in entries})
+    best = {(entry["arm"], entry["epochs"]): entry for entry in at_best_rates(entries)}
+    rows = [["way", *(f"{length} epochs" for length in lengths)]]
+    rows.append(["---"] * len(rows[0]))
+    for arm, words in WAYS.items():
+        cells = [_cell(entries, best.get((arm, length))) for length in lengths]
+        rows.append([words, *cells])
+    runs = [run for entry in entries for run in entry["runs"]]
+    target = f"{results['target']:.0%}"
+    return "\n".join(
+        [
+            *(f"| {' | '.join(row)} |" for row in rows),
+            "",
+            f"Top-1 of `{results['network']}` at {target} of its MACs, {results['data']}: mean, sample standard "
+            "deviation, runs (seeds); then the learning rates that were tried, of which this is the best one on the "
+            f"test images. {machines(runs)}.",
+        ]
+    )
+
+
+def _cell(entries: Sequence[Mapping[str, Any]], entry: Mapping[str, Any] | None) -> str:
+    """Mean, spread, seeds and rates of one arm after so many epochs; empty where it wasn't run."""
+    if entry is None:
+        return ""
+    top1 = entry["top1"]
+    spread = "" if top1["spread"] is None else f" ± {top1['spread']:.2f}"
+    rates = {other["lr"] for other in entries if (other["arm"], other["epochs"]) == (entry["arm"], entry["epochs"])}
+    return f"{top1['mean']:.2f}%{spread} (n = {top1['n']}; {len(rates)} rate{'s' if len(rates) > 1 else ''})"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +11,13 @@ import torch
 from base_model import build_model, full_widths
 from rr.weights import save_converted, save_hdf5
 from rr.weights.networks import note_widths
-
-pytestmark = pytest.mark.slow
-
-CHECKOUT = Path(__file__).resolve().parents[1]
+from tests import scripts
+from tests.scripts import Done
 
 
-def display(path: Path) -> subprocess.CompletedProcess[str]:
-    """Run the script from the file's folder."""
-    command = [sys.executable, str(CHECKOUT / "display_hdf5.py"), path.name]
-    return subprocess.run(command, cwd=path.parent, capture_output=True, text=True)
+def display(path: Path) -> Done:
+    """Call the script from the file's folder."""
+    return scripts.call("display_hdf5.py", path.name, cwd=path.parent)
 
 
 def cells(output: str, name: str) -> list[str]:
@@ -37,7 +32,7 @@ def test_base_model(tmp_path: Path) -> None:
     state["conv2.bn.bias"][7] = torch.inf
     save_hdf5(tmp_path / "a.hdf5", state, {"arch": "lenet5bn"})
     done = display(tmp_path / "a.hdf5")
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("a.hdf5: a base model")
     assert "arch: lenet5bn" in done.stdout
     assert cells(done.stdout, "conv1.bn.bias") == ["conv1.bn.bias", "20", "2", "1", "1", "3", "20", "0", "0", "0"]

@@ -14,7 +14,6 @@ from rr.weights.networks import note_widths
 from tests import scripts
 from tests.scripts import Done
 
-
 pytestmark = pytest.mark.filterwarnings("error")  # which a person would see above the table
 
 

@@ -69,7 +69,8 @@ def statistics(array: np.ndarray) -> tuple[str, ...]:
     if array.size == 0:
         return ("-",) * len(STATISTICS)
     values = array.astype("float64")
-    shown = [f"{value:.4g}" for value in (values.mean(), values.std(), values.min(), values.max())]
+    with np.errstate(invalid="ignore"):  # the spread of infinite values is none
+        shown = [f"{value:.4g}" for value in (values.mean(), values.std(), values.min(), values.max())]
     counted = (values > 0, values < 0, values == 0, abs(values) <= NEAR_ZERO)
     return (*shown, *(f"{int(hits.sum()):,}" for hits in counted))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +11,15 @@ import torch
 from base_model import build_model, full_widths
 from rr.weights import save_converted, save_hdf5
 from rr.weights.networks import note_widths
+from tests import scripts
+from tests.scripts import Done
 
-pytestmark = pytest.mark.slow
-
-CHECKOUT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.filterwarnings("error")  # which a person would see above the table
 
 
-def display(path: Path) -> subprocess.CompletedProcess[str]:
-    """Run the script from the file's folder."""
-    command = [sys.executable, str(CHECKOUT / "display_hdf5.py"), path.name]
-    return subprocess.run(command, cwd=path.parent, capture_output=True, text=True)
+def display(path: Path) -> Done:
+    """Call the script from the file's folder."""
+    return scripts.call("display_hdf5.py", path.name, cwd=path.parent)
 
 
 def cells(output: str, name: str) -> list[str]:

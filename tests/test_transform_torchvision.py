@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,18 +12,15 @@ from torch import nn
 
 from base_model import build_model
 from rr.weights import load_strict, read_hdf5
+from tests import forked, scripts
+from tests.scripts import ROOT, Done
 
 pytestmark = pytest.mark.slow
 
-CHECKOUT = Path(__file__).resolve().parents[1]
 
-
-def transform(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the script in `folder`, with no way to the network."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment |= {"https_proxy": "http://127.0.0.1:9", "TORCH_HOME": str(folder), "no_proxy": ""}
-    command = [sys.executable, str(CHECKOUT / "transform_torchvision.py"), *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+def transform(folder: Path, *arguments: str) -> Done:
+    """Call the script in `folder`."""
+    return scripts.call("transform_torchvision.py", *arguments, cwd=folder)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +63,8 @@ def test_writes_nothing_if_the_logits_differ(resnet50: nn.Module, tmp_path: Path
 
 
 def test_no_network_is_one_line(tmp_path: Path) -> None:
-    done = transform(tmp_path)
+    without = {"https_proxy": "http://127.0.0.1:9", "TORCH_HOME": str(tmp_path), "no_proxy": ""}
+    done = forked.run(ROOT / "transform_torchvision.py", cwd=tmp_path, env=os.environ | without)
     assert done.returncode == 2
     assert "--weights FILE" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr

@@ -42,7 +42,6 @@ class CurveLog(RunLog):
 
 def losses(folder: Path) -> list[list]:
     """Loss of 12 training steps of ResNet-20 on digits, and of the evaluations around them: [kind, step, loss]."""
-    torch.set_num_threads(1)
     recipe = Recipe(
         arch="src20",
         dataset="digits",
@@ -72,6 +71,7 @@ def losses(folder: Path) -> list[list]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 def test_the_curve_is_the_golden_one(tmp_path: Path) -> None:
     found, golden = losses(tmp_path), json.loads(GOLDEN.read_text())
     assert [point[:2] for point in found] == [point[:2] for point in golden]
@@ -79,5 +79,6 @@ def test_the_curve_is_the_golden_one(tmp_path: Path) -> None:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         GOLDEN.write_text(json.dumps(losses(Path(folder))).replace("], [", "],\n [") + "\n")

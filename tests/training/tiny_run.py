@@ -1,6 +1,6 @@
 """A run that takes a second: a tiny network on the synthetic images, in this process or as a command.
 
-    python tests/training/tiny_run.py --net dropout --kill-at 7 [-c continue] [options of Recipe]
+    python -m tests.training.tiny_run --net dropout --kill-at 7 [-c continue] [options of Recipe]
 
 With RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT set it is one process of several.
 """

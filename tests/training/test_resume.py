@@ -1,32 +1,24 @@
 """A killed run that goes on gives bit for bit what an uninterrupted one gives."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests import forked
+from tests.scripts import Done
 from tests.training import tiny_run
 from tests.training.tiny_run import StepSum, metrics_without_times, run, tiny_recipe
 from training import Callback, TrainState, checkpoint
 
-SCRIPT = Path(tiny_run.__file__)
-ROOT = SCRIPT.parents[2]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-def command(folder: Path, *words: str) -> subprocess.CompletedProcess:
+def command(folder: Path, *words: str) -> Done:
     arguments = ["--net", "dropout", "--output-dir", str(folder), "--checkpoint-interval", "3", *words]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run([sys.executable, str(SCRIPT), *arguments], env=environment, capture_output=True, text=True)
+    return forked.run("-m", tiny_run.__name__, *arguments)
 
 
 def assert_same(a: object, b: object, place: str = "") -> None:

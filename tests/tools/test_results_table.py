@@ -2,25 +2,22 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests import scripts
+from tests.scripts import ROOT
 
 
 def tool(*options: object) -> int:
-    command = [sys.executable, str(ROOT / "tools" / "results_table.py"), *map(str, options)]
-    run = subprocess.run(command, capture_output=True, text=True)
+    run = scripts.call("tools/results_table.py", *options)
     assert run.stderr == ""
     return run.returncode
 
 
-@pytest.mark.slow
 def test_the_files_say_what_the_results_say() -> None:
     assert tool("--check") == 0, "run `python tools/results_table.py`"
 
@@ -46,7 +43,6 @@ def luckier(result: dict[str, Any]) -> None:
     result["entries"][0]["top1"]["mean"] += 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "change"),
     [("src20_digits.json", better), ("coverage.json", smaller), ("narrowing_accuracy.json", luckier)],
@@ -61,7 +57,6 @@ def test_a_changed_file_is_noticed(checkout: Path, name: str, change: Callable[[
     assert tool("--check", "--root", checkout) == 0
 
 
-@pytest.mark.slow
 def test_a_page_typed_by_hand_is_noticed(checkout: Path) -> None:
     page = checkout / "docs" / "coverage.md"
     page.write_text(page.read_text() + "| one more |\n")

@@ -1,38 +1,35 @@
 """Several processes give what one gives; devices that aren't there are refused."""
 
 import argparse
+import contextlib
 import os
 import socket
-import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.forked import Forked
 from tests.training import tiny_run
 from tests.training.tiny_run import StepSum, metrics_without_times, run, tiny_recipe
 from training import World, add_local_rank, checkpoint, evaluate
 from training.distributed import choose_device
-
-SCRIPT = Path(tiny_run.__file__)
-ROOT = SCRIPT.parents[2]
 
 
 def in_two_processes(folder: Path, *words: str) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     places = [{"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2"} for rank in ("0", "1")]
-    line = [sys.executable, str(SCRIPT), "--output-dir", str(folder), *words]
-    processes = [subprocess.Popen(line, env={**environment, **place}, stderr=subprocess.PIPE) for place in places]
-    try:
-        outputs = [process.communicate(timeout=120)[1].decode() for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], outputs
+    line = [sys.executable, "-m", tiny_run.__name__, "--output-dir", str(folder), *words]
+    with tempfile.TemporaryFile("w+") as errors, contextlib.ExitStack() as open_ones:
+        processes = [open_ones.enter_context(Forked(line, env=environment | place, stderr=errors)) for place in places]
+        failed = any(process.wait() for process in processes)  # the other one isn't waited for then
+        errors.seek(0)
+        assert not failed, errors.read()
 
 
 @pytest.mark.slow

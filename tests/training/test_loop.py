@@ -14,10 +14,7 @@ from tests.training import tiny_run
 from tests.training.tiny_run import PlainNet, StepSum, run, tiny_data, tiny_recipe, tiny_teacher
 from training import Callback, NonFiniteLoss, TrainState, checkpoint
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def metrics(folder: Path) -> list[dict]:

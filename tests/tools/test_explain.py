@@ -1,19 +1,13 @@
 """The explaining tool, on networks from anywhere."""
 
-import subprocess
-import sys
 from pathlib import Path
 
-import pytest
-
-pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).resolve().parent.parent
+from tests import scripts
+from tests.scripts import Done
 
 
-def explain(*options: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "tools" / "explain.py"), *map(str, options)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+def explain(*options: object) -> Done:
+    return scripts.call("tools/explain.py", *options)
 
 
 def test_a_network_of_torchvision() -> None:

@@ -1,0 +1,37 @@
+"""Any weight file is tested afresh, alone or against another one (`tools/evaluate.py`)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests import scripts
+from tests.experiments.runs import COMMON
+from tests.scripts import Done
+
+pytestmark = pytest.mark.slow
+
+
+def evaluate(*options: object) -> Done:
+    done = scripts.call("tools/evaluate.py", *options)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_every_file_can_be_evaluated_afresh(finished: Path, base_weights: Path, tmp_path: Path) -> None:
+    result = json.loads((finished / "result.json").read_text())
+    figures = tmp_path / "figures.json"
+    options = [*COMMON[:6], "--against", base_weights, "--output", figures]
+    run = evaluate(finished / "finish_converted.pth", *options)
+    assert "MACs" in run.stdout
+    written = json.loads(figures.read_text())
+    assert written["val"]["top1"] == pytest.approx(result["converted"]["top1"])
+    assert written["comparison"]["macs_ratio"] == pytest.approx(result["conversion"]["macs_ratio"])
+    change = written["comparison"]["pruned"]["val"]["top1"] - written["comparison"]["base"]["val"]["top1"]
+    assert written["comparison"]["paired"]["points"] == pytest.approx(change)
+    assert f"top-1 {change:+.2f} points, standard error" in run.stdout
+    in_training = evaluate(finished / "finish.hdf5", *COMMON[:6])
+    assert f"top1={result['converted']['top1']:.4f}" in in_training.stdout
+    assert "with compactors" in in_training.stdout

@@ -1,0 +1,61 @@
+"""A training run's recipe: values that can't be are refused, and what its files say of it."""
+
+import dataclasses
+import json
+
+import pytest
+
+from experiments.recipes import base_recipe
+from training import to_plain
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epochs", 0),
+        ("batch_size", 0),
+        ("accumulate", 0),
+        ("accumulate", 65),
+        ("lr", 0.0),
+        ("lr", float("nan")),
+        ("lr", float("inf")),
+        ("schedule", "cosin"),
+        ("warmup", "slow"),
+        ("milestones", ()),
+        ("milestones", (180, 120)),
+        ("milestones", (120, 240)),
+        ("milestones", (0, 120)),
+        ("gamma", 0.0),
+        ("min_lr", 0.2),
+        ("min_lr", -0.1),
+        ("warmup_epochs", 240),
+        ("warmup_factor", 0.0),
+        ("momentum", 1.0),
+        ("weight_decay", -1e-4),
+        ("label_smoothing", 1.0),
+        ("distill", -0.1),
+        ("distill", 1.1),
+        ("distill", float("nan")),
+        ("distill_until", 0.0),
+        ("distill_until", 1.1),
+        ("distill_until", 0.5),  # of no distillation
+        ("temperature", 0.0),
+        ("temperature", float("inf")),
+        ("seed", -1),
+        ("max_steps", -1),
+        ("workers", -1),
+        ("val_interval", 0),
+        ("log_interval", 0),
+        ("save_interval", -1),
+        ("output_dir", ""),
+    ],
+)
+def test_wrong_value_is_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=name):
+        dataclasses.replace(base_recipe("src56"), **{name: value})
+
+
+def test_plain_values_are_what_json_gives_back() -> None:
+    plain = to_plain(base_recipe("src56").for_run())
+    assert plain["milestones"] == [120, 180]
+    assert plain == json.loads(json.dumps(plain))

@@ -36,6 +36,7 @@ def load(script: str | Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"script_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     with as_before():
+        sys.modules[spec.name] = module  # where its dataclasses look their types up
         spec.loader.exec_module(module)
     return module
 

@@ -220,4 +220,4 @@ def test_every_example_is_run_here_and_told_of_in_the_readme(path: Path) -> None
     if path.stem != SHARED:
         here = Path(__file__).read_text()
         assert re.search(rf'run\("{path.stem}"|examples\.{path.stem}\b|"{path.name}"', here)
-        assert f"examples/{path.name}" in (ROOT / "README.md").read_text()
+        assert f"examples/{path.name}" in (ROOT / "docs" / "training_loop.md").read_text()

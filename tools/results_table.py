@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.check:
             for path in old:
                 print(f"{path} isn't what results/ says: run python tools/results_table.py")
-            sys.exit(bool(old))
+            sys.exit(1 if old else 0)
         for path in old:
             path.write_text(fresh[path])
             print(f"wrote {path}")
@@ -131,9 +131,8 @@ def read(root: Path, file: str, page: str) -> Results:
     """What a file in results/ holds."""
     path = root / "results" / file
     if not path.is_file():
-        raise InputError(
-            f"{path} is missing, and {page} shows it: measure it again, or take it out of tools/results_table.py"
-        )
+        raise InputError(f"{path} is missing, and {page} shows it: measure it again, or take its part out of the tool")
+
     return json.loads(path.read_text())
 
 

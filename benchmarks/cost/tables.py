@@ -25,7 +25,7 @@ def method_table(results: Results) -> str:
             "",
         ),
         (
-            f"a mask update of `{update['arch']}`, {update['candidates']:,} rows, at {update['macs_ratio']:.0%} of the MACs",
+            f"a mask update of `{update['arch']}`, {update['candidates']:,} rows, {update['macs_ratio']:.0%} of MACs",
             f"{update['ms']:.1f} ms",
             f"{update['bar_ms']} ms",
         ),

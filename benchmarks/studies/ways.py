@@ -1,4 +1,4 @@
-"""The README's table of ways to the same MACs, from the entries of short_schedules.py: each with how often it was tried."""
+"""The README's table of ways to the same MACs: the entries of short_schedules.py, with how often each was tried."""
 
 from __future__ import annotations
 

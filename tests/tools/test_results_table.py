@@ -1,6 +1,7 @@
 """The tables of the README and of docs/ come from the files under results/, and from nothing else."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 
 from tests import scripts
 from tests.scripts import ROOT
+
+PROSE = sorted(path.stem for path in (ROOT / "docs" / "results").glob("*.md") if path.stem != "coverage")
 
 
 def tool(*options: object) -> int:
@@ -43,9 +46,19 @@ def luckier(result: dict[str, Any]) -> None:
     result["entries"][0]["top1"]["mean"] += 1
 
 
+def faster(result: dict[str, Any]) -> None:
+    result["small images"]["images_per_s"] *= 2
+
+
 @pytest.mark.parametrize(
     ("name", "change"),
-    [("src20_digits.json", better), ("coverage.json", smaller), ("narrowing_accuracy.json", luckier)],
+    [
+        ("src20_digits.json", better),
+        ("coverage.json", smaller),
+        ("narrowing_accuracy.json", luckier),
+        ("short_schedules.json", luckier),
+        ("loading.json", faster),
+    ],
 )
 def test_a_changed_file_is_noticed(checkout: Path, name: str, change: Callable[[dict[str, Any]], None]) -> None:
     path = checkout / "results" / name
@@ -58,11 +71,40 @@ def test_a_changed_file_is_noticed(checkout: Path, name: str, change: Callable[[
 
 
 def test_a_page_typed_by_hand_is_noticed(checkout: Path) -> None:
-    page = checkout / "docs" / "coverage.md"
+    page = checkout / "docs" / "results" / "coverage.md"
     page.write_text(page.read_text() + "| one more |\n")
     assert tool("--check", "--root", checkout) == 1
-    page.unlink()
+    assert tool("--root", checkout) == 0
+    readme = checkout / "README.md"
+    readme.write_text(readme.read_text().replace("| `src20`, digits |", "| `src20`, letters |"))
     assert tool("--check", "--root", checkout) == 1
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*.json")), ids=lambda path: path.stem)
+def test_a_file_that_is_gone_is_missed(path: Path, checkout: Path) -> None:
+    (checkout / "results" / path.name).unlink()
+    for options in (["--check"], []):
+        run = scripts.call("tools/results_table.py", *options, "--root", checkout)
+        assert run.returncode == 2
+        assert f"{path.name} is missing" in run.stderr
+
+
+def test_a_file_that_no_page_shows_is_refused(checkout: Path) -> None:
+    (checkout / "results" / "new.json").write_text("{}")
+    run = scripts.call("tools/results_table.py", "--check", "--root", checkout)
+    assert run.returncode == 2
+    assert "no page shows results/new.json" in run.stderr
+
+
+GENERATED = re.compile(r"<!-- (.*?): begin \(tools/results_table.py\) -->.*?<!-- \1: end -->", re.DOTALL)
+MEASURED = re.compile(r"\d\.\d+ ?%|\d+\.\d+ ?x\b|\d ?% of a|\d points|\de-1\d")  # as a result is written, not a setting
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/results/{name}.md" for name in PROSE)])
+def test_no_figure_of_a_page_is_typed(page: str) -> None:
+    text = GENERATED.sub("", (ROOT / page).read_text())
+    typed = [line for line in text.splitlines() if MEASURED.search(line) and "the paper" not in line.lower()]
+    assert [line for line in typed if not line.startswith("ResNet-56 93.71%")] == []  # the paper's own
 
 
 def test_result_files_name_what_made_them() -> None:

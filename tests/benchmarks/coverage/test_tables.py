@@ -14,7 +14,6 @@ from benchmarks.coverage.tables import (
     family_rows,
     model_rows,
     page,
-    readme_part,
     summary,
 )
 from tests.benchmarks.coverage.helpers import figures
@@ -110,8 +109,12 @@ def test_causes_are_added_up(results: dict[str, Any]) -> None:
     ]
 
 
-def test_the_readme_tells_kinds_apart_and_hides_no_failure(results: dict[str, Any]) -> None:
-    lines = readme_part(results).splitlines()
+def totals(results: dict[str, Any]) -> list[str]:
+    return [line for line in page(results).splitlines() if line.startswith("- ")]
+
+
+def test_the_page_tells_kinds_apart_and_hides_no_failure(results: dict[str, Any]) -> None:
+    lines = totals(results)
     assert lines[0].startswith("- 2 of 2 CNNs are proven: equal in float64 2 of 2,")
     assert lines[0].endswith("Largest difference in float64: 3e-13. Reach half of their MACs: 1 of 2.")
     assert lines[1].startswith("- 0 of 1 networks with attention are proven:")
@@ -122,8 +125,10 @@ def test_the_readme_tells_kinds_apart_and_hides_no_failure(results: dict[str, An
 
 def test_networks_of_which_nothing_can_go_show_nothing(results: dict[str, Any]) -> None:
     results["models"]["timm/resnet10t"]["dropped"] = 0
-    first = readme_part(results).splitlines()[0]
-    assert first.startswith("- 1 of 2 CNNs are proven (1 have no channel that could go, so nothing is shown of them):")
+    assert totals(results)[0].startswith(
+        "- 1 of 2 CNNs are proven (1 have no channel that could go, so nothing is shown of them):"
+    )
+    assert "can lose half of their MACs; 1 have no channel that can go." in summary(results)
 
 
 def test_the_line_on_all_networks(results: dict[str, Any]) -> None:

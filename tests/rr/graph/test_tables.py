@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from base_model import build_model, full_widths
-from rr import ResRepPruner, compactor_convert, compactor_convert_mi1, paper_config
+from rr import ResRepPruner, compactor_convert, compactor_convert_mi1, explain, paper_config
 from rr.compactors import find_compactors
 from rr.conversion import ConversionError
 from rr.graph import ChannelGraph, LayerTables
@@ -60,6 +60,24 @@ def test_conversion_by_tables_equals_the_traced_one(name: str, traced: Networks,
     assert report.float64_difference <= 1e-12
     narrow = build_model(name, report.widths, num_classes=10, image_size=SIZES[name], folded=True)
     narrow.load_state_dict(slim.state_dict())
+
+
+def test_tables_of_the_convolutions_alone_leave_the_hidden_linear_layer_whole(traced: Networks, tmp_path: Path) -> None:
+    """As the original's VGG example has them: 13 widths; the last convolution is read by layer 13, which is linear."""
+    plain, images, graph = traced["vc"]
+    convolutions = full_widths("vc")[:13]
+    alive = random_alive(graph, graph.prunable, 0.5)
+    alive[graph.layers["linear1"].out_units] = True
+    model = copy.deepcopy(plain)
+    insert_generic_compactors(model, graph, graph.prunable, alive)
+    slim, report = compactor_convert(
+        model, convolutions, 1e-5, {layer: layer + 1 for layer in range(13)}, example_inputs=images
+    )
+    assert list(report.widths)[:13] == graph.widths(alive)[:13] < convolutions
+    assert slim.linear1.weight.shape == (plain.linear1.out_features, report.widths[12])
+    assert report.float64_difference <= 1e-12
+    unknown = ChannelGraph(plain, images, tables=LayerTables(convolutions, {layer: layer + 1 for layer in range(13)}))
+    assert "deps don't have this layer" in str(explain(unknown))
 
 
 def test_mobilenet_has_the_same_converter() -> None:

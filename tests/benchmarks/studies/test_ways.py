@@ -1,0 +1,31 @@
+"""The README's table of ways: the best rate of each, with how many were tried."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.studies.ways import ways_table
+
+
+def entry(arm: str, epochs: int, lr: float, mean: float, seeds: int = 1) -> dict[str, Any]:
+    spread = 0.25 if seeds > 1 else None
+    run = {"threads": 1, "hardware": {"cpu": "a CPU"}, "versions": {"torch": "2"}}
+    top1 = {"mean": mean, "spread": spread, "n": seeds}
+    return {"arm": arm, "epochs": epochs, "lr": lr, "top1": top1, "runs": [run] * seeds}
+
+
+def test_each_way_has_its_best_rate_and_says_how_many_were_tried() -> None:
+    entries = [
+        entry("fast", 12, 0.01, 80.0),
+        entry("fast", 12, 0.02, 86.0, seeds=3),
+        entry("fast", 12, 0.05, 85.0),
+        entry("fast", 25, 0.05, 87.0),
+        entry("l1", 12, 0.05, 84.0),
+        entry("fast-diagonal", 12, 0.05, 84.0),
+    ]
+    lines = ways_table({"network": "src20", "data": "images", "target": 0.47, "entries": entries}).splitlines()
+    assert lines[0] == "| way | 12 epochs | 25 epochs |"
+    assert "| `--fast` | 86.00% ± 0.25 (n = 3; 3 rates) | 87.00% (n = 1; 1 rate) |" in lines
+    assert "| uniform L1, then fine-tuning | 84.00% (n = 1; 1 rate) |  |" in lines
+    assert "47% of its MACs" in lines[-1]
+    assert "a CPU, one core a run, torch 2" in lines[-1]

@@ -24,12 +24,14 @@ wheel: $(VENV)/.installed-dev
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist
 
 $(VENV)/.installed: requirements.txt
+	@echo "=== setting up $(VENV): PyTorch and what the scripts need, 5.8 GB with CUDA wheels; some minutes, once"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -r requirements.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
 	touch $@
 
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	@echo "=== setting up $(VENV): pytest, ruff and the networks that tests prune (timm); a minute, once"
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
 clean:

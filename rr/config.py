@@ -189,6 +189,7 @@ class ResRepConfig:
         "'dense' ones, as in the paper, or 'diagonal': a factor for each channel, which costs less where a layer is "
         "wide, and with --narrow lets dead channels leave the layers that make them too",
         "dense",
+        topic="compactors",
         choices=("dense", "diagonal"),
     )
 

@@ -72,7 +72,7 @@ def written(root: Path) -> dict[Path, str]:
 
 
 def replaced(text: str, name: str, fresh: str) -> str:
-    """The text with what stands between a part's two markers replaced."""
+    """The text with what is between a part's two markers replaced."""
     begin, end = f"<!-- {name}: begin (tools/results_table.py) -->", f"<!-- {name}: end -->"
     head, rest = text.split(begin)
     _, tail = rest.split(end)

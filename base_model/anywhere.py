@@ -75,7 +75,7 @@ def pretrained_weights(name: str) -> dict[str, Tensor]:
 def _told_in_a_line(what: str) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # each package, and each version of it, has errors of its own for a lost network
+    except Exception as error:  # each package, and each version of it, has errors of its own for a lost connection
         reason = " ".join(str(error).split())
         raise InputError(f"can't download {what} ({reason}): fetch it elsewhere, and give the file") from error
 

@@ -39,9 +39,8 @@ class ResRepPruner:
     """Compactors in `model` (put there in place), the masks' schedule, and the gradients' reset and penalty.
 
     What replaces modules (SyncBatchNorm) comes before the pruner; what wraps the model (DistributedDataParallel,
-    torch.compile, AveragedModel) comes after it. Code that torch.compile made of the model before that, or before it
-    gets narrower, knows nothing of the change, so all that was compiled in this process is then compiled again
-    (`torch.compiler.reset`).
+    torch.compile, AveragedModel) comes after it. Code compiled before that, or before the model gets narrower, knows
+    nothing of the change, so all that this process has compiled is then compiled again (`torch.compiler.reset`).
 
     Args:
         model: the network, trained.
@@ -110,14 +109,7 @@ class ResRepPruner:
     def param_groups(
         self, lr: float, momentum: float = 0.9, weight_decay: float = 1e-4, bias_lr_factor: float = 2.0
     ) -> list[dict[str, object]]:
-        """Groups for torch.optim.SGD: weights, BN weights, biases and compactors, each with the paper's settings.
-
-        Args:
-            lr: learning rate of all but the biases.
-            momentum: of all but the compactors, whose momentum is a setting of the method.
-            weight_decay: of conv and linear weights alone.
-            bias_lr_factor: learning rate of biases, relative to the others'.
-        """
+        """Groups for torch.optim.SGD: those of `rr.param_groups`, and the compactors, with a momentum of their own."""
         compactors = {
             "params": list(self._rows.weights),
             "lr": lr,
@@ -162,11 +154,7 @@ class ResRepPruner:
         self._rows.adjust_gradients(scale, self._selection.observe)
 
     def shrink_masked(self, optimizer: torch.optim.Optimizer) -> None:
-        """Shrink masked rows by a proximal step, as the hook after each step does with the setting `proximal`.
-
-        Args:
-            optimizer: the one that has the compactors.
-        """
+        """Shrink masked rows by a proximal step, as the hook after each step does with the setting `proximal`."""
         self._rows.shrink_masked(optimizer)
 
     def after_step(self) -> None:
@@ -201,8 +189,7 @@ class ResRepPruner:
         goes, with all that belongs to it alone; the training function stays what it is with that unit at zero. With
         narrow='full' compactors are folded when nothing more is to die: one call has what that needs measured in the
         steps that follow, a later one folds, and training goes on with the plain narrow network. Parameters stay the
-        same objects with fewer numbers; what wraps the model (DistributedDataParallel) must be built again if any went.
-        The same on every rank.
+        same objects; what wraps the model (DistributedDataParallel) must be built again if any went. Same on all ranks.
 
         Args:
             also: copies of the model that follow it (an average of its weights: `AveragedModel.module`).
@@ -286,8 +273,7 @@ class ResRepPruner:
                 AveragedModel, or the module in it). It lags: rows that are zero in the model are slightly above zero in
                 it. What the model has lost is left out of it as well; the report's `cut_difference` says what that
                 changes.
-            prove: whether to compare it with the model as trained, on the example inputs' shapes, in float64 and
-                float32.
+            prove: compare it with the model as trained, on the example inputs' shapes, in float64 and float32.
 
         Raises:
             ConversionError: if the proof fails.
@@ -360,5 +346,5 @@ class ResRepPruner:
         """A copy of the model; AveragedModel has it as its `module`."""
         live = self.live.follower(model.module if isinstance(model, AveragedModel) else model)
         if live.compactors.keys() != self.compactors.keys():
-            raise InputError("this is no copy of the pruner's model: make it after the pruner, with its compactors")
+            raise InputError("this isn't a copy of the pruner's model: make it after the pruner, with its compactors")
         return live

@@ -29,7 +29,7 @@ class Share(float):
     def __new__(cls, value: float) -> Share:
         share = super().__new__(cls, value)
         if not 0 < share <= 1:
-            raise InputError(f"{value} is no share of a run: give a number over 0, at most 1")
+            raise InputError(f"{value} isn't a share of a run: give a number above 0, at most 1")
         return share
 
     def of(self, total: float) -> float:

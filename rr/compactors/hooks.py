@@ -77,7 +77,7 @@ def check_optimizer(
     Args:
         optimizer: the optimiser.
         compactors: by host.
-        may_be_frozen: whether compactors out of use are no error.
+        may_be_frozen: whether they may be frozen, as those out of use are.
 
     Raises:
         InputError: if it doesn't hold their parameters, or they are frozen and may not be.

@@ -38,7 +38,7 @@ class Trace:
     macs: int
 
     def parameter(self, argument: object) -> str | None:
-        """The model's name for a node's argument, None when that is no parameter or buffer."""
+        """The model's name for a node's argument, None when that isn't a parameter or buffer."""
         return self.parameters.get(argument.name) if isinstance(argument, fx.Node) else None
 
 

@@ -45,7 +45,7 @@ def load_strict(model: nn.Module, arrays: Mapping[str, np.ndarray | Tensor], wha
     )
     found = [f"{len(names)} {problem} ({_listed(names)})" for problem, names in problems if names]
     if found:
-        raise InputError(f"{what} doesn't fit the model: {'; '.join(found)}: build the model that the file was made of")
+        raise InputError(f"{what} doesn't fit the model: {'; '.join(found)}: build the model that the file is from")
     with torch.no_grad():
         for name in both:
             targets[name].copy_(torch.as_tensor(arrays[name]))

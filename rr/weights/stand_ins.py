@@ -1,4 +1,4 @@
-"""What stands in the place of layers that are gone, so that a user's forward still runs every line.
+"""Stand-ins for layers that are gone, so that a user's forward still runs every line.
 
 A block that a residual bypasses may lose all of its inside. All that it adds to the stream is then a constant: its
 last layer becomes that constant, and what fed it passes on a single channel of zeros of the right size, which nothing

@@ -3,8 +3,8 @@
     python display_hdf5.py src56_train/finish.hdf5
     python display_hdf5.py src56_train/latest.pth        # .pth, .pt and .safetensors as well
 
-Near zero is at most 1e-5 in size, zeros included. While training with compactors it also says how many rows of each are
-dead (norm below 1e-5) and how many rows each mask keeps.
+Near zero is at most 1e-5 in size, zeros included. For a network in training with compactors it also says how many rows
+of each are dead (norm below 1e-5) and how many rows each mask keeps.
 """
 
 from __future__ import annotations

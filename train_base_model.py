@@ -38,7 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def parse_arguments(arguments: Sequence[str]) -> tuple[Recipe, BaseStart, argparse.Namespace]:
-    """The network's own recipe with what the command line changes in it. Exits with 2 for what it doesn't know."""
+    """The network's own recipe with what the command line changes in it.
+
+    Raises:
+        SystemExit: with code 2, for an option or a value that it doesn't know.
+    """
     defaults = base_recipe(*read_network(arguments)), BaseStart()
     parser = run_parser(__doc__)
     add_options(parser, *defaults)

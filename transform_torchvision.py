@@ -31,7 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def parse_args(arguments: Sequence[str]) -> argparse.Namespace:
-    """The command line."""
+    """The command line's options.
+
+    Raises:
+        SystemExit: with code 2, for an option or a value that it doesn't know.
+    """
     parser = OptionParser(description=__doc__)
     parser.add_argument("-a", "--arch", choices=ARCHS, default="sres50", help="the network (default: sres50)")
     parser.add_argument(

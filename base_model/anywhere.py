@@ -1,4 +1,4 @@
-"""Networks by name from anywhere: ours, torchvision's, timm's, or a function in a person's own file."""
+"""Networks by name from anywhere: ours, torchvision's, timm's, or a function in a user's own file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def build_any(
             and `image_size` that are among its parameters.
         num_classes: size of the output; None for the network's own.
         in_channels: channels of the images; None for the network's own. torchvision's networks take 3.
-        image_size: side of the images; None for the network's own. torchvision's and timm's aren't told.
+        image_size: side of the images, in pixels; None for the network's own. torchvision's and timm's networks don't
+            depend on it.
 
     Raises:
         InputError: if there is no such network, or it can't have these sizes; the message says what to write.
@@ -74,7 +75,7 @@ def pretrained_weights(name: str) -> dict[str, Tensor]:
 def _told_in_a_line(what: str) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # each package, and each version of it, has errors of its own for a lost network
+    except Exception as error:  # each package, and each version of it, has errors of its own for a lost connection
         reason = " ".join(str(error).split())
         raise InputError(f"can't download {what} ({reason}): fetch it elsewhere, and give the file") from error
 
@@ -127,13 +128,13 @@ def _from_file(name: str, **sizes: int | None) -> nn.Module:
 
 
 def _run_file(path: Path) -> ModuleType:
-    """Import a file as `python FILE.py` would: what lies beside it can be imported."""
+    """Import a file as `python FILE.py` would run it: it can import what lies beside it."""
     if not path.is_file():
         raise InputError(f"there is no file {path}: give FILE.py:FUNCTION")
     name = f"network_in_{path.stem}"  # not the stem alone: a `data.py` must not take the place of our `data`
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # where dataclasses and pickle look a class's module up
+    sys.modules[name] = module  # where dataclasses and pickle look up a class's module
     beside = str(path.resolve().parent)
     sys.path.insert(0, beside)
     try:

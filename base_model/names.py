@@ -55,7 +55,11 @@ def model_names() -> list[str]:
 
 
 def model_info(name: str) -> ModelInfo:
-    """What the network `name` is usually trained on; InputError for an unknown name."""
+    """What the network `name` is usually trained on.
+
+    Raises:
+        InputError: for an unknown name.
+    """
     if name not in _INFOS:
         raise InputError(f"no model is called {name!r}: choose one of {', '.join(_INFOS)}")
     return _INFOS[name]
@@ -68,14 +72,18 @@ def is_file(name: str) -> bool:
 
 
 def check_name(name: str) -> None:
-    """Raise InputError unless `name` has one of the forms that `build_any` takes; whether it exists shows later."""
+    """Check that `name` has one of the forms that `build_any` takes; whether there is such a network shows later.
+
+    Raises:
+        InputError: if it has none of them.
+    """
     source, _, rest = name.partition("/")
     if name not in model_names() and not is_file(name) and not (rest and source in ("torchvision", "timm")):
         raise InputError(f"no network is called {name!r}: choose one of {', '.join(model_names())}, {WHERE_ELSE}")
 
 
 def folder_name(name: str) -> str:
-    """A network's name as that of a folder: `torchvision-mobilenet_v2`, `my_models-build` of `some/my_models.py:build`.
+    """A network's name as a folder name: `torchvision-mobilenet_v2`, `my_models-build` for `some/my_models.py:build`.
 
     Our own networks' names stay as they are.
     """

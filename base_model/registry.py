@@ -20,7 +20,7 @@ from rr.errors import InputError
 
 @dataclass(frozen=True)
 class _Entry:
-    """One network: the info, name and full width of each layer in building order, and the constructor."""
+    """One network: its info, each layer's name and full width in building order, and the constructor."""
 
     info: ModelInfo
     widths: dict[str, int]

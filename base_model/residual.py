@@ -44,7 +44,16 @@ class ResidualStage(nn.Module):
 
 
 def check_stream(widths: Mapping[str, int], first: str, others: Sequence[str]) -> None:
-    """Raise InputError if a layer can't add into the stream that the layer `first` starts."""
+    """Check that layers can add into one residual stream.
+
+    Args:
+        widths: width by layer name.
+        first: the layer that starts the stream.
+        others: the layers that add into it.
+
+    Raises:
+        InputError: if one of them has another width than the first.
+    """
     for other in others:
         if widths[other] != widths[first]:
             raise InputError(

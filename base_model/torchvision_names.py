@@ -35,7 +35,7 @@ def our_name(name: str) -> str:
         return f"conv1.{layer}.{rest}"
     if _CLASSIFIER.fullmatch(name):
         return name
-    raise InputError(f"{name!r} is no weight of a torchvision ResNet: give the state dict of resnet50, 101 or 152")
+    raise InputError(f"{name!r} isn't a weight of a torchvision ResNet: give the state dict of resnet50, 101 or 152")
 
 
 def from_torchvision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,1 +1,1 @@
-"""Scripts that measure what stands in results/, a folder per question, and what reads it there."""
+"""Scripts that measure what is in results/, a folder per question, and code that reads it there."""

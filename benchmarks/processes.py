@@ -1,4 +1,4 @@
-"""Work on names, each in a process of its own, so that what kills one harms no other."""
+"""Work on names, each in a process of its own, so that what kills one doesn't harm the others."""
 
 from __future__ import annotations
 
@@ -14,9 +14,18 @@ Results = dict[str, Any]
 def in_processes(
     work: Callable[..., Results], names: Sequence[str], arguments: tuple, jobs: int, limit_s: float
 ) -> Iterator[tuple[str, Results]]:
-    """`work(name, *arguments)` for each name in a process of its own, `jobs` at a time, in the order they finish.
+    """Call a function for each name in a process of its own.
 
-    A process that ends without a result, or is still at work after `limit_s` seconds, gives {"failed": why}.
+    Args:
+        work: the function, called as `work(name, *arguments)`.
+        names: the names.
+        arguments: the further arguments, the same for all.
+        jobs: how many processes at a time.
+        limit_s: seconds after which a process is killed.
+
+    Yields:
+        Each name and its result, in the order they finish; {"failed": why} for a process that ends without a result or
+        is killed.
     """
     context = multiprocessing.get_context("spawn")  # a forked child may hang in a thread pool of its parent's
     waiting = list(reversed(names))
@@ -27,7 +36,7 @@ def in_processes(
             receiver, sender = context.Pipe(duplex=False)
             process = context.Process(target=_send, args=(sender, work, name, arguments), daemon=True)
             process.start()
-            sender.close()  # the child's own end is left, so that its death ends the pipe
+            sender.close()  # only the child's own end is left, so that its death ends the pipe
             running[receiver] = name, process, time.monotonic() + limit_s
         ready = wait(list(running), timeout=1)
         for receiver, (name, process, deadline) in list(running.items()):

@@ -12,9 +12,13 @@ class CropFlip:
     """Pad with black, crop the old size at a random place, flip left-right in half of the cases.
 
     The same distribution as torchvision's RandomCrop(size, padding=pad) and RandomHorizontalFlip on the uint8 image.
+
+    Attributes:
+        pad: pixels of black on each side.
+        flip: whether to flip at all.
     """
 
-    pad: int  # pixels on each side
+    pad: int
     flip: bool
 
     def draw(self, rng: np.random.Generator, num_images: int) -> np.ndarray:
@@ -24,9 +28,13 @@ class CropFlip:
         return np.stack([tops, lefts, flips])
 
     def apply(self, images: torch.Tensor, moves: torch.Tensor) -> torch.Tensor:
-        """Images [n, C, H, W] and their moves, int64 [3, n] on the same device -> [n, C, H, W].
+        """The images moved, [n, C, H, W].
 
         One gather reads every output pixel from its place in the padded image: no loop over images.
+
+        Args:
+            images: [n, C, H, W].
+            moves: int64 [3, n], as `draw` gives them, on the same device.
         """
         n, channels, height, width = images.shape
         tops, lefts, flips = moves

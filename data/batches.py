@@ -18,23 +18,43 @@ class Stream(IntEnum):
 
 @dataclass(frozen=True)
 class Share:
-    """One process's part of one global batch."""
+    """One process's part of one global batch.
+
+    Attributes:
+        step: the step of the epoch.
+        indices: int64 [n], examples of the data set.
+        offset: place of indices[0] in the global batch.
+        global_size: images of all processes together.
+    """
 
     step: int
-    indices: np.ndarray  # int64 [n], examples of the data set
-    offset: int  # place of indices[0] in the global batch
-    global_size: int  # images of all processes together
+    indices: np.ndarray
+    offset: int
+    global_size: int
 
 
 def seed_sequence(stream: Stream, seed: int, *place: int) -> np.random.SeedSequence:
-    """Seed of the random numbers of one place, such as (epoch, step)."""
+    """The seed of the random numbers at one place.
+
+    Args:
+        stream: what they are for.
+        seed: the run's seed.
+        place: such as (epoch, step).
+
+    Raises:
+        InputError: if the seed is negative.
+    """
     if seed < 0:
         raise InputError(f"seed is {seed}; it must be 0 or more")
     return np.random.SeedSequence((int(stream), seed, *place))
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
-    """Steps of one epoch, the last, incomplete batch included."""
+    """Steps of one epoch, including an incomplete batch.
+
+    Raises:
+        InputError: if the batch size is below 1.
+    """
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; it must be at least 1")
     return -(-num_examples // batch_size)
@@ -55,20 +75,30 @@ def train_shares(
     rank: int = 0,
     world_size: int = 1,
 ) -> list[Share]:
-    """Shares of `rank` from `start_step` to the end of the epoch.
+    """One process's shares of an epoch's batches, in random order.
 
     The permutation of the epoch is cut into ceil(num_examples / batch_size) batches whose sizes differ by at most one.
-    Full batches and a rest would end 50,001 images in a batch of one image, whose gradient counts as much as that of a
-    full batch, and from which BN can't take a variance where the feature map is 1x1. (Only batch_size 1 or 2, or a set
-    of one image, leave batches of one.)
+    With full batches and a rest, 50,001 images would end in a batch of one image, whose gradient counts as much as that
+    of a full batch, and from which BN can't take a variance where the feature map is 1x1. (Only batch_size 1 or 2, or a
+    set of one image, leave batches of one.)
 
-    Raises InputError where the processes can't share a batch or start_step is outside of the epoch.
+    Args:
+        num_examples: how many examples there are.
+        epoch: decides the order, together with `seed`.
+        batch_size: examples per step, all processes together.
+        seed: the run's seed.
+        start_step: the first step that is wanted.
+        rank: the process.
+        world_size: how many processes there are.
+
+    Raises:
+        InputError: if the processes can't share a batch, or start_step is outside the epoch.
     """
     _check_rank(rank, world_size)
     steps = steps_per_epoch(num_examples, batch_size)
     if batch_size % world_size:
         raise InputError(
-            f"batch_size {batch_size}, the images of all processes, does not divide by world_size {world_size}; "
+            f"batch_size {batch_size}, the images of all processes, is not a multiple of world_size {world_size}; "
             f"take a multiple of {world_size}"
         )
     if num_examples // steps < world_size:
@@ -91,7 +121,11 @@ def train_shares(
 
 
 def val_shares(num_examples: int, *, batch_size: int, rank: int = 0, world_size: int = 1) -> list[Share]:
-    """Contiguous batches in order, dealt to the ranks in turn: whole, none padded or repeated; a rank may get none."""
+    """Contiguous batches in order, dealt to the ranks in turn: whole, none padded or repeated; a rank may get none.
+
+    Raises:
+        InputError: if the batch size is below 1, or there is no such rank.
+    """
     _check_rank(rank, world_size)
     steps = steps_per_epoch(num_examples, batch_size)
     shares = []

@@ -13,16 +13,28 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of one split."""
+    """The files of one split.
 
-    files: tuple[str, ...]  # full paths
-    labels: np.ndarray  # int64 [N]
-    ignored: tuple[str, ...] = ()  # full paths of what is no image, by its name
+    Attributes:
+        files: full paths of the images.
+        labels: int64 [N], the class of each.
+        ignored: full paths of the files that aren't images by their suffix.
+    """
+
+    files: tuple[str, ...]
+    labels: np.ndarray
+    ignored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class ClassFolders:
-    """A data folder with `train/` and `val/` (or `test/`), a sub-folder per class in each."""
+    """A data folder with `train/` and `val/` (or `test/`), a sub-folder per class in each.
+
+    Attributes:
+        root: the data folder.
+        classes: the names of the classes, in the order of their labels.
+        train, val: the files of each split.
+    """
 
     root: Path
     classes: tuple[str, ...]
@@ -33,7 +45,8 @@ class ClassFolders:
 def list_class_folders(root: Path) -> ClassFolders:
     """The images in `root`, classes in the order of their sorted folder names.
 
-    Raises InputError where a folder is missing or empty, or the two splits don't have the same classes.
+    Raises:
+        InputError: if a folder is missing or empty, or the two splits don't have the same classes.
     """
     layout = "it must have train/ and val/ (or test/) with one folder of images per class"
     if not root.is_dir():
@@ -67,7 +80,7 @@ def _list(split: Path, classes: tuple[str, ...]) -> Listing:
     labels: list[int] = []
     ignored: list[str] = []
     for label, name in enumerate(classes):
-        # Hidden files are left out: macOS writes a `._cat.jpg`, which is no image, beside each `cat.jpg`.
+        # Hidden files are left out: macOS writes a `._cat.jpg`, which isn't an image, beside each `cat.jpg`.
         inside = sorted(
             os.path.join(folder, file)
             for folder, _, names in os.walk(split / name, followlinks=True)

@@ -12,7 +12,16 @@ from rr.errors import InputError
 
 @dataclass(frozen=True)
 class SyntheticSize:
-    """How large the `synthetic` set is."""
+    """How large the `synthetic` set is.
+
+    Attributes:
+        train, val: images of each split.
+        classes: how many classes there are.
+        channels: channels of the images.
+
+    Raises:
+        InputError: if one of them is below 1.
+    """
 
     train: int = 2000
     val: int = 500
@@ -25,14 +34,18 @@ class SyntheticSize:
 
 
 def digits(image_size: int) -> tuple[Images, Images]:
-    """1,797 handwritten digits (UCI, in scikit-learn), 8x8 scaled up; every fifth image of each class validates."""
+    """1,797 handwritten digits (UCI, in scikit-learn), 8x8 scaled up; a fifth of each class is for validation.
+
+    Args:
+        image_size: side to scale them to, in pixels.
+    """
     from sklearn.datasets import load_digits  # not at the top: it takes a second, and only this set needs it
 
     source = load_digits()
     labels = torch.from_numpy(source.target).long()  # [1797]
     grey = (torch.from_numpy(source.images) * (255 / 16)).round().to(torch.uint8)  # [1797, 8, 8], values were 0 ... 16
     images = TF.resize(grey[:, None], [image_size, image_size], antialias=True)
-    # The set is in the order in which people wrote it, so every fifth image of a class takes some of everyone's.
+    # The set is in the order in which people wrote it, so every fifth image of a class takes some from everyone.
     held_out = torch.zeros(len(labels), dtype=torch.bool)
     for digit in range(10):
         held_out[(labels == digit).nonzero()[2::5, 0]] = True
@@ -40,7 +53,12 @@ def digits(image_size: int) -> tuple[Images, Images]:
 
 
 def synthetic(size: SyntheticSize, image_size: int) -> tuple[Images, Images]:
-    """The same images each time: a coarse pattern per class under strong noise, so that a network can learn them."""
+    """Images that a network can learn, the same each time: a coarse pattern per class under strong noise.
+
+    Args:
+        size: how many images, classes and channels.
+        image_size: side of the images, in pixels.
+    """
     patterns = np.random.default_rng(0).integers(64, 192, size=(size.classes, size.channels, 4, 4), dtype=np.uint8)
     large = TF.resize(torch.from_numpy(patterns), [image_size, image_size], antialias=True)  # [classes, C, H, W]
     return _noisy(large, size.train, seed=1), _noisy(large, size.val, seed=2)

@@ -24,7 +24,15 @@ FILES_PER_JOB = 256
 
 
 def read_image(path: str, channels: int) -> Image.Image:
-    """The decoded image, grey (channels 1) or RGB (3). Raises InputError with the path where the file is broken."""
+    """The decoded image.
+
+    Args:
+        path: the file.
+        channels: 1 for a grey image, 3 for RGB.
+
+    Raises:
+        InputError: with the path, if the file is broken or has more than 8 bits per channel.
+    """
     with _open(path) as image:
         if image.mode.startswith(("I", "F")):
             raise InputError(
@@ -37,13 +45,21 @@ def read_image(path: str, channels: int) -> Image.Image:
 
 
 def smaller_side(path: str) -> int:
-    """Width or height of the image in pixels, the smaller one; reads the header alone."""
+    """Width or height of the image in pixels, whichever is smaller; reads only the header.
+
+    Raises:
+        InputError: with the path, if the file is broken.
+    """
     with _open(path) as image:
         return min(image.size)
 
 
 def count_channels(files: tuple[str, ...]) -> int:
-    """1 where all images are grey, else 3; reads headers up to the first coloured one."""
+    """1 if all images are grey, else 3; reads headers up to the first coloured one.
+
+    Raises:
+        InputError: with the path, if a file is broken.
+    """
     for path in files:
         with _open(path) as image:
             if image.mode not in GREY_MODES:
@@ -52,9 +68,17 @@ def count_channels(files: tuple[str, ...]) -> int:
 
 
 def load_small_images(folders: ClassFolders, image_size: int, threads: int) -> tuple[np.ndarray, np.ndarray]:
-    """All training and validation images, uint8 [N, C, image_size, image_size] each.
+    """All training and all validation images, uint8 [N, C, image_size, image_size] each.
 
-    The first call decodes them and writes a cache file into the data folder, where that is allowed.
+    The first call decodes them and writes a cache file into the data folder, if that is allowed.
+
+    Args:
+        folders: the files.
+        image_size: side to scale and crop them to, in pixels.
+        threads: how many decode.
+
+    Raises:
+        InputError: with the path, if a file is broken.
     """
     cache = folders.root / f".resrep_cache_{_fingerprint(folders, image_size)}.npz"
     if (cached := _read_cache(cache, folders, image_size)) is not None:
@@ -98,7 +122,7 @@ def _decode(files: tuple[str, ...], channels: int, image_size: int, threads: int
 
 
 def _fingerprint(folders: ClassFolders, image_size: int) -> str:
-    """Changes with any file's name, size or time of change, and with the image size."""
+    """A key that changes with any file's name, size or time of change, and with the image size."""
     digest = hashlib.sha256(json.dumps([CACHE_VERSION, image_size]).encode())
     for path in folders.train.files + folders.val.files:
         stat = os.stat(path)
@@ -124,7 +148,7 @@ def _read_cache(cache: Path, folders: ClassFolders, image_size: int) -> tuple[np
 
 
 def _write_cache(cache: Path, train: np.ndarray, val: np.ndarray) -> None:
-    """Under a name of its own first, then renamed: processes that race each leave a whole file."""
+    """Write the cache under a name of its own, then rename it: processes that race each leave a whole file."""
     unfinished = cache.with_suffix(f".{uuid.uuid4().hex}.tmp")
     try:
         with open(unfinished, "xb") as file:

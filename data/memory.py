@@ -12,17 +12,29 @@ from data.source import Batch, Data, DataInfo, Normaliser
 
 
 class Images(NamedTuple):
-    """One split, in memory."""
+    """One split, in memory.
 
-    images: torch.Tensor  # uint8 [N, C, H, W]
-    labels: torch.Tensor  # int64 [N]
+    Attributes:
+        images: uint8 [N, C, H, W].
+        labels: int64 [N].
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
 
     def to(self, device: torch.device) -> "Images":
+        """The same on `device`."""
         return Images(self.images.to(device), self.labels.to(device))
 
 
 class MemoryData(Data):
-    """A data set that fits into the device's memory (CIFAR-10: 184 MB)."""
+    """A data set that fits into the device's memory (CIFAR-10: 184 MB).
+
+    Args:
+        info: what a network must know of it.
+        train, val: its images.
+        augment: what is done to training images.
+    """
 
     def __init__(self, info: DataInfo, train: Images, val: Images, augment: CropFlip) -> None:
         super().__init__(info, len(train.labels), len(val.labels))

@@ -6,5 +6,5 @@ GENERATED_SETS = ("digits", "synthetic")
 
 
 def dataset_names() -> tuple[str, ...]:
-    """Names that `load_data` takes."""
+    """The names that `load_data` takes."""
     return (*TORCHVISION_SETS, *FOLDER_SETS, *GENERATED_SETS)

@@ -61,16 +61,22 @@ def load_data(
     workers: int | None = None,
     synthetic_size: SyntheticSize | None = None,
 ) -> Data:
-    """The data set `name`.
+    """The data set called `name`.
 
-    data_dir: where its files are; `{name}_data` if not given. CIFAR and MNIST are downloaded to it when missing.
-        `folder`, any images of your own, needs it: `train/` and `val/` (or `test/`) with a folder of images per class.
-    image_size: pixels; the set's own if not given (ImageNet and folders of large images: 224).
-    workers: processes (threads for small images) that decode; as many as there are CPUs, 8 at most, if not given.
-    synthetic_size: how many images, classes and channels `synthetic` has.
+    In a distributed run, call it on one process first: that one downloads, or writes the cache of a folder.
 
-    In a distributed run call it on one process first: that one downloads, or writes the cache of a folder.
-    Raises InputError, with the fix in the message, for an unknown name and for missing, empty or broken files.
+    Args:
+        name: one of `dataset_names()`.
+        data_dir: where its files are; `{name}_data` if not given. CIFAR and MNIST are downloaded to it when missing.
+            `folder`, any images of your own, needs it: `train/` and `val/` (or `test/`) with a folder of images per
+            class.
+        image_size: side of the images, in pixels; the set's own if not given (ImageNet and folders of large images:
+            224).
+        workers: processes (threads for small images) that decode; if not given, as many as there are CPUs, at most 8.
+        synthetic_size: how many images, classes and channels `synthetic` has.
+
+    Raises:
+        InputError: with the fix in the message, for an unknown name and for missing, empty or broken files.
     """
     if name not in dataset_names():
         raise InputError(f"unknown data set '{name}'; choose from {', '.join(dataset_names())}")
@@ -112,7 +118,7 @@ def _download(name: str, root: Path) -> torchvision.datasets.VisionDataset:
     try:
         return getattr(torchvision.datasets, spec.class_name)(str(root), train=True, download=True)
     except (OSError, RuntimeError, HTTPException) as error:
-        if not existed:  # or the link that the message asks for would end up inside of it
+        if not existed:  # or the link that the message asks for would end up inside it
             shutil.rmtree(root, ignore_errors=True)
         reason = " ".join(str(error).split())
         raise InputError(

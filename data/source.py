@@ -1,4 +1,4 @@
-"""The interface that every data set has, wherever its images come from."""
+"""The interface of every data set, wherever its images come from."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -11,29 +11,51 @@ from data.batches import Share, steps_per_epoch, train_shares, val_shares
 
 @dataclass(frozen=True)
 class Batch:
-    """One process's part of a batch."""
+    """One process's part of a batch.
 
-    images: torch.Tensor  # float32 [n, C, H, W], normalised
-    labels: torch.Tensor  # int64 [n]
-    global_size: int  # images of the batch over all processes; in validation each batch belongs to one process
+    Attributes:
+        images: float32 [n, C, H, W], normalised.
+        labels: int64 [n].
+        global_size: images of the batch over all processes; in validation each batch belongs to one process.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    global_size: int
 
 
 @dataclass(frozen=True)
 class DataInfo:
-    """What a network must know of a data set."""
+    """What a network must know of a data set.
+
+    Attributes:
+        name: the set's name.
+        classes: the names of its classes, in the order of their labels.
+        in_channels: channels of its images.
+        image_size: side of its images, which are square, in pixels.
+        mean, std: per channel, of values in 0 ... 1.
+        root: the folder that it was read from, if any.
+        ignored: files in that folder that aren't images.
+    """
 
     name: str
     classes: tuple[str, ...]
     in_channels: int
-    image_size: int  # pixels; images are square
-    mean: tuple[float, ...]  # per channel, of values in 0 ... 1
+    image_size: int
+    mean: tuple[float, ...]
     std: tuple[float, ...]
-    root: str = ""  # the folder that it was read from, if any
-    ignored: tuple[str, ...] = ()  # files in that folder that are no images
+    root: str = ""
+    ignored: tuple[str, ...] = ()
 
 
 class Data(ABC):
-    """Training and validation images of one data set."""
+    """Training and validation images of one data set.
+
+    Attributes:
+        name, classes, in_channels, image_size, mean, std: as in `DataInfo`.
+        num_train: how many training images there are.
+        num_val: how many validation images there are.
+    """
 
     def __init__(self, info: DataInfo, num_train: int, num_val: int) -> None:
         self.name = info.name
@@ -48,10 +70,11 @@ class Data(ABC):
 
     @property
     def num_classes(self) -> int:
+        """How many classes there are."""
         return len(self.classes)
 
     def describe(self) -> str:
-        """What was found, in a line for a person."""
+        """What was found, in a line for the user."""
         names = ", ".join(self.classes[:3]) + (f", ..., {self.classes[-1]}" if self.num_classes > 3 else "")
         size = f"{self.in_channels} x {self.image_size} x {self.image_size}"
         found = (
@@ -60,9 +83,7 @@ class Data(ABC):
         )
         if self._ignored:
             count, first = len(self._ignored), ", ".join(self._ignored[:3])
-            found += (
-                f"; {count:,} file{'s' * (count > 1)} ignored, no image by the name ({first}{', ...' * (count > 3)})"
-            )
+            found += f"; {count:,} file{'s' * (count > 1)} ignored, no image suffix ({first}{', ...' * (count > 3)})"
         return found
 
     def steps_per_epoch(self, batch_size: int) -> int:
@@ -82,10 +103,19 @@ class Data(ABC):
     ) -> Iterator[Batch]:
         """Augmented batches of one epoch in random order, every image once.
 
-        `batch_size` counts the images of all processes together; the shares of all ranks make up the batch that one
-        process would get, bit for bit. `start_step` resumes an epoch: the batches before it are not even decoded.
+        The shares of all ranks make up the batch that one process would get, bit for bit.
 
-        Raises InputError, at the call, where batch_size, start_step and world_size don't fit the set.
+        Args:
+            epoch: decides the order and the augmentation, together with `seed`.
+            batch_size: images per step, all processes together.
+            seed: the run's seed.
+            device: where the batches are to be.
+            start_step: where a resumed epoch goes on; the batches before it are not even decoded.
+            rank: this process.
+            world_size: how many processes there are.
+
+        Raises:
+            InputError: at the call, if batch_size, start_step and world_size don't fit the set.
         """
         shares = train_shares(
             self.num_train,
@@ -101,9 +131,16 @@ class Data(ABC):
     def val_batches(
         self, *, batch_size: int, device: torch.device | str, rank: int = 0, world_size: int = 1
     ) -> Iterator[Batch]:
-        """Validation images in order, every image once on exactly one of the ranks, `batch_size` on a rank at a time.
+        """Validation images in order, every image once, on exactly one of the ranks; a rank may get no batch at all.
 
-        A rank may get no batch at all.
+        Args:
+            batch_size: images per batch, each on one rank.
+            device: where the batches are to be.
+            rank: this process.
+            world_size: how many processes there are.
+
+        Raises:
+            InputError: at the call, if the batch size is below 1, or there is no such rank.
         """
         shares = val_shares(self.num_val, batch_size=batch_size, rank=rank, world_size=world_size)
         return self._val_batches(shares, torch.device(device))
@@ -116,7 +153,12 @@ class Data(ABC):
 
 
 class Normaliser:
-    """uint8 [n, C, H, W] -> float32 (x / 255 - mean) / std, on one device."""
+    """uint8 [n, C, H, W] -> float32 (x / 255 - mean) / std, on one device.
+
+    Args:
+        mean, std: [C], of values in 0 ... 1.
+        device: where the images are.
+    """
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> None:
         self._mean = 255 * torch.tensor(mean, device=device).view(-1, 1, 1)  # [C, 1, 1]

@@ -1,4 +1,4 @@
-"""Large images: decoded and augmented in worker processes, in the way usual for ImageNet."""
+"""Large images: decoded and augmented in worker processes, as is usual for ImageNet."""
 
 from collections.abc import Iterator
 
@@ -16,7 +16,13 @@ from rr.errors import InputError
 
 
 class ImageFolderData(Data):
-    """Images on disk: RandomResizedCrop and flip to train; Resize to 256/224 of the size and CenterCrop to evaluate."""
+    """Images on disk: RandomResizedCrop and flip to train; Resize to 256/224 of the size and CenterCrop to evaluate.
+
+    Args:
+        info: what a network must know of the set.
+        folders: its files.
+        workers: how many processes decode.
+    """
 
     def __init__(self, info: DataInfo, folders: ClassFolders, workers: int) -> None:
         super().__init__(info, len(folders.train.files), len(folders.val.files))
@@ -41,7 +47,7 @@ class ImageFolderData(Data):
             sampler=[share.indices for share in shares],
             num_workers=min(self._workers, len(shares)),
             pin_memory=device.type == "cuda",
-            generator=torch.Generator(),  # its own, as it would else draw from the training process's random numbers
+            generator=torch.Generator(),  # its own: otherwise it would draw from the training process's random numbers
         )
         normalise = Normaliser(self.mean, self.std, device)
         for share, loaded in zip(shares, loader, strict=True):
@@ -54,7 +60,7 @@ class ImageFolderData(Data):
 class _DecodedBatches(Dataset):
     """source[indices] -> (images uint8 [n, C, H, W], labels int64 [n]), or the message of what is wrong with a file.
 
-    A message and not an exception, because DataLoader would wrap that into a page of the worker's traceback.
+    A message and not an exception, because DataLoader would wrap an exception in a page of the worker's traceback.
     """
 
     def __init__(self, listing: Listing, transform: v2.Compose, channels: int, place: tuple[int, int] | None) -> None:

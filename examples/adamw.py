@@ -3,7 +3,7 @@
     python -m examples.adamw
 
 Adam moves an element by about its learning rate per step, whatever the penalty: for rows to get from 1 to 0, the sum of
-the learning rates over the run must be well over 1. Weight decay is nothing for compactors, so they go with the biases.
+the learning rates over the run must be well over 1. Compactors must not have weight decay, so they go with the biases.
 """
 
 import torch

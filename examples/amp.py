@@ -2,7 +2,7 @@
 
     python -m examples.amp
 
-The penalty is added in true units, whatever the scale is, and after the clipping: so it isn't clipped with the rest.
+The penalty is added in true units, whatever the scale is, and after the clipping, so it isn't clipped with the rest.
 """
 
 import torch

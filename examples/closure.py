@@ -1,4 +1,4 @@
-"""A loop that hands the optimiser a closure, as some frameworks do: gradients are made within the step.
+"""A loop that passes the optimiser a closure, as some frameworks do: gradients are made within the step.
 
 python -m examples.closure
 """
@@ -23,7 +23,7 @@ pruner.attach(optimizer)
 
 
 def loss_and_gradients(images: Tensor, labels: Tensor) -> Tensor:
-    """What a step begins with."""
+    """The closure that a step calls first."""
     optimizer.zero_grad()
     loss = F.cross_entropy(model(images), labels)
     loss.backward()
@@ -34,7 +34,7 @@ scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * 22)
 for epoch in range(epochs):
     model.train()
     for images, labels in digits.batches(train, epoch):
-        loss = optimizer.step(partial(loss_and_gradients, images, labels))  # hooks act when that has made gradients
+        loss = optimizer.step(partial(loss_and_gradients, images, labels))  # hooks act once it has made gradients
         scheduler.step()
     print(f"epoch {epoch}: loss {loss.item():.6f}, {pruner.unmasked.macs_ratio:.4f} of the MACs not masked")
 

@@ -3,7 +3,7 @@
     python -m examples.compiled                       # half a minute, most of it compilation
     python -m examples.compiled --backend aot_eager   # without a C++ compiler
 
-What was compiled before the pruner was built is compiled anew by itself.
+What was compiled before the pruner was built is compiled again automatically.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""What every example trains: a small residual network on scikit-learn's handwritten digits. The user's own project."""
+"""What every example trains: a small residual network on scikit-learn's handwritten digits, like a project of yours."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ def batches(data: Data, epoch: int, batch_size: int = 64) -> Iterator[Data]:
 
 @torch.no_grad()
 def accuracy(model: nn.Module, data: Data) -> float:
-    """Share of the images whose digit the model, in eval mode from here on, finds."""
+    """Share of the images that the model gets right; the model is in eval mode from here on."""
     images, labels = data
     return float((model.eval()(images).argmax(1) == labels).float().mean())
 
 
 def trained_network(data: Data, epochs: int = 4) -> Net:
-    """The network that is to be pruned, trained as usual on the data's device."""
+    """The network to be pruned, trained as usual on the data's device."""
     torch.manual_seed(0)
     model = Net().to(data[0].device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)

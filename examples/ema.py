@@ -3,7 +3,7 @@
     python -m examples.ema
 
 The average is a copy of the model, compactors included. Its rows lag behind: those that are at 0 in the model are still
-a little over it in the average. `pruner.convert(average)` leaves out of it what the model has lost.
+slightly above it in the average. `pruner.convert(average)` leaves out of it what the model has lost.
 """
 
 import torch
@@ -36,5 +36,5 @@ for epoch in range(epochs):
     print(f"epoch {epoch}: loss {loss.item():.6f}, {pruner.unmasked.macs_ratio:.4f} of the MACs not masked")
 
 slim = pruner.convert(average)
-print(f"what the average lags behind in what is gone changes its outputs by {pruner.report.cut_difference:.1e}")
+print(f"leaving out of the average what the model has lost changes its outputs by {pruner.report.cut_difference:.1e}")
 digits.show(pruner.report, before, digits.accuracy(average, test), digits.accuracy(slim, test))

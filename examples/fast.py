@@ -1,4 +1,4 @@
-"""A short run: settings for some thousand steps or fewer, whose schedule is made of shares of the run's steps.
+"""A short run: settings for a few thousand steps or fewer, whose schedule is given in shares of the run's steps.
 
     python -m examples.fast
 

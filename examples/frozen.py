@@ -1,8 +1,8 @@
-"""Layers that are frozen: they stay as they are, and out of the optimiser.
+"""Frozen layers: they stay as they are, and out of the optimiser.
 
     python -m examples.frozen
 
-Freeze before the pruner is built: it makes compactors that learn, also behind a frozen layer, whose channels are then
+Freeze before the pruner is built: it makes compactors that learn, even behind a frozen layer, whose channels are then
 pruned without its weights being changed. Layers that are to keep all of their channels are left out with `exclude`.
 
 A conversion folds BN (and the compactor) into every convolution, frozen or not: the narrow network's weights are other
@@ -32,7 +32,7 @@ pruner.attach(optimizer)
 scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * 22)
 for epoch in range(epochs):
     model.train()
-    model.stem.eval()  # BN's statistics are no parameters: only eval mode keeps them
+    model.stem.eval()  # BN's statistics aren't parameters: only eval mode keeps them
     model.blocks[0].eval()
     for images, labels in digits.batches(train, epoch):
         loss = F.cross_entropy(model(images), labels)

@@ -3,7 +3,7 @@
     python -m examples.narrow
 
 An average of the weights follows. Masked rows shrink by proximal steps here, so they are at exactly zero long before
-the learning rate is, and can go; the penalty's own gradient would keep them swinging around zero. With 'full', as here,
+the learning rate is, and can go; the penalty's gradient would keep them oscillating around it. With 'full', as here,
 compactors are folded into their convolutions while the network trains, and are gone when nothing more is to die; 'rows'
 leaves convolutions their own outputs and changes nothing at all in the training function.
 """
@@ -36,7 +36,7 @@ for epoch in range(epochs):
         optimizer.step()
         average.update_parameters(model)
         scheduler.step()
-    gone = pruner.narrow(also=[average.module])  # with DistributedDataParallel: wrap the model anew where any are gone
+    gone = pruner.narrow(also=[average.module])  # with DistributedDataParallel: wrap the model again if any are gone
     numbers = sum(parameter.numel() for parameter in model.parameters())
     print(f"epoch {epoch}: loss {loss.item():.6f}, {gone} channels gone, {numbers:,} parameters left")
 

@@ -16,7 +16,7 @@ from rr import ResRepPruner, paper_config
 
 parser = digits.options(__doc__, epochs=20)
 parser.add_argument("checkpoint", type=Path, help="written after each epoch; where there is one, the run goes on")
-parser.add_argument("--stop-after", type=int, help="end after so many epochs, as if the process were killed")
+parser.add_argument("--stop-after", type=int, help="end after this many epochs, as if the process were killed")
 options = parser.parse_args()
 train, test = digits.load_data()
 saved = torch.load(options.checkpoint, weights_only=True) if options.checkpoint.is_file() else None

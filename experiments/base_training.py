@@ -18,10 +18,16 @@ logger = logging.getLogger(__name__)
 
 
 def train_base(recipe: Recipe, start: BaseStart, conti_or_fs: str | None = None, local_rank: int | None = None) -> None:
-    """Train as the recipe says.
+    """Train a base network.
+
+    Args:
+        recipe: what is to be done.
+        start: what the training starts from.
+        conti_or_fs: 'continue', 'fs' (from scratch) or None, as the user chose.
+        local_rank: what a launcher passed on the command line, for `init_world`.
 
     Raises:
-        InputError: for what a person can put right.
+        InputError: for what a user can put right.
     """
     if recipe.distill and start.weights is None:
         raise InputError("distill needs a teacher, the trained weights that the run starts from: give --weights too")
@@ -53,7 +59,7 @@ def train_base(recipe: Recipe, start: BaseStart, conti_or_fs: str | None = None,
 
 
 def say_where(run: Run) -> None:
-    """What the run has left where, and what to do next."""
+    """Log where the run left its files, and what to do next."""
     weights, recipe = run.folder / FINISH_WEIGHTS, run.recipe
     words = ["-a", recipe.arch, "--dataset", recipe.dataset]
     words += ["--data-dir", recipe.data_dir] if recipe.data_dir else []

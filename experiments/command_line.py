@@ -1,4 +1,4 @@
-"""The command lines of the scripts that train: what is asked first, what all of them take. Nothing here needs torch."""
+"""The command lines of the scripts that train: what is read first, and what all of them take. Nothing needs torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from training.options import OptionParser, add_continue, add_local_rank, read_ah
 
 
 def run_parser(description: str | None) -> OptionParser:
-    """A parser for a script that trains: its description, the names of networks and data sets, and `-c`."""
+    """A parser for a script that trains, with the names of networks and data sets in its help, and with `-c`."""
     names = f"networks (-a): {', '.join(model_names())}, {WHERE_ELSE}\ndata sets: {', '.join(dataset_names())}"
     parser = OptionParser(usage="%(prog)s -a NAME [options]", description=f"{description}\n{names}")
     add_continue(parser)
@@ -20,12 +20,12 @@ def run_parser(description: str | None) -> OptionParser:
 
 
 def read_network(arguments: Sequence[str]) -> tuple[str, str | None]:
-    """The network (-a) and the data set (--dataset, None where not given), which decide what the options' defaults are.
+    """The network (-a) and the data set (--dataset, None where not given), which decide the options' defaults.
 
     A plain `--help` gets our first network.
 
     Raises:
-        InputError: if the network is missing, or a name is none that `build_any` or `load_data` takes.
+        InputError: if the network is missing, or a name isn't one that `build_any` or `load_data` takes.
     """
     arch, dataset = read_ahead(arguments, "-a", "--arch"), read_ahead(arguments, "--dataset")
     if arch is None:

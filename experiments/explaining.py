@@ -13,10 +13,15 @@ from rr.conversion import rehearse
 
 
 def explained(name: str, image_size: int | None = None, in_channels: int | None = None) -> str:
-    """A table by layer, a line per cause, and the share of the MACs that can go.
+    """A table by layer, a line per cause, and the share of the MACs that can go, as text.
+
+    Args:
+        name: a name that `build_any` takes.
+        image_size: side of the images, in pixels; None for the network's own, else 224.
+        in_channels: channels of the images; None for the network's own, else 3.
 
     Raises:
-        InputError: for what a person can put right.
+        InputError: for what a user can put right.
     """
     known = model_info(name) if name in model_names() else None
     size = image_size or (known.image_size if known else 224)

@@ -35,8 +35,15 @@ def prune(
 ) -> None:
     """Train with compactors, convert and test.
 
+    Args:
+        recipe: how to train.
+        config: the method's settings.
+        start: what pruning starts from.
+        conti_or_fs: 'continue', 'fs' (from scratch) or None, as the user chose.
+        local_rank: what a launcher passed on the command line, for `init_world`.
+
     Raises:
-        InputError: for what a person can put right.
+        InputError: for what a user can put right.
     """
     with begun(recipe, conti_or_fs=conti_or_fs, local_rank=local_rank) as run:
         config = config_of_run(run, config, start)
@@ -103,7 +110,7 @@ def base_weights_of(recipe: Recipe, start: PruningStart) -> str:
 
 
 def write_converted(run: Run, pruner: ResRepPruner) -> None:
-    """Fold, prove, write; the conversion's report goes into result.json."""
+    """Convert the trained network, prove it equal and write it; the report goes into result.json."""
     slim = pruner.convert()
     report, unmasked = pruner.report, pruner.unmasked
     if report.macs_ratio > unmasked.macs_ratio:
@@ -117,16 +124,16 @@ def write_converted(run: Run, pruner: ResRepPruner) -> None:
         )
     logger.info("converted, layer by layer:\n%s", report)
     if report.kept_for_width:
-        logger.info("%d rows that could be dropped stay, for the widths that were asked for", report.kept_for_width)
+        logger.info("%d rows that could be dropped stay, to keep the requested widths", report.kept_for_width)
     ratios = {"masked_macs_ratio": unmasked.macs_ratio, "masked_params_ratio": unmasked.params_ratio}
     write_result(run.folder, {"conversion": {**report.as_dict(), **ratios}})
     save_converted(run.folder / CONVERTED_WEIGHTS, slim, run.attributes)  # last: the file says that all is done
 
 
 def evaluate_converted(run: Run) -> None:
-    """Load what was trained and what it was converted to afresh, and evaluate both.
+    """Load the trained and the converted network from their files, and evaluate both.
 
-    In float32 whatever training was in, since bfloat16 rounds differently once BN is folded.
+    In float32, whatever training used, since bfloat16 rounds differently once BN is folded.
     """
     model, _ = load_network(run.folder / FINISH_WEIGHTS, run.build)
     converted, file = load_network(run.folder / CONVERTED_WEIGHTS, run.build)
@@ -167,7 +174,7 @@ def write_result(folder: Path, findings: dict[str, Any]) -> None:
 
 
 def say_where(run: Run, start: PruningStart) -> None:
-    """What the run has left where, and what to do next."""
+    """Log where the run left its files, and what to do next."""
     converted = run.folder / CONVERTED_WEIGHTS
     base = start.base_weights
     if base is None or base == DOWNLOAD or not Path(base).is_file():

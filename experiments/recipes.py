@@ -13,7 +13,7 @@ from rr import InputError, ResRepConfig, Share, fast_config, paper_config
 from rr.settings import settings_of
 from training.recipe import Recipe
 
-PAPER_NETWORKS = ("src56", "sres50")  # of its two experiments, sections 4.1 and 4.2
+PAPER_NETWORKS = ("src56", "sres50")  # of the paper's two experiments, sections 4.1 and 4.2
 FAST_LR = ((12, 0.02), (25, 0.05))  # (epochs, learning rate), as measured: results/short_schedules.json
 
 
@@ -23,7 +23,9 @@ def resrep_config(arch: str, *, fast: bool = False) -> ResRepConfig:
     ResNets for ImageNet keep 45.5% of the MACs and their stem whole ("the first two convs of every block" are pruned);
     all others of this project keep 47.1%, networks from anywhere (`timm/NAME`, `FILE.py:FUNCTION`) half.
 
-    fast: those of a short run, of as many MACs
+    Args:
+        arch: the network's name.
+        fast: the settings of a short run, with as many MACs kept.
     """
     build = fast_config if fast else paper_config
     if "/" in arch or ":" in arch:
@@ -39,8 +41,12 @@ def base_recipe(arch: str, dataset: str | None = None) -> Recipe:
     CIFAR-10: the paper's settings (section 4.1: lr 0.1, 240 epochs, x0.1 at 120 and 180, batch 64). ImageNet: the usual
     90 epochs at batch 256. MNIST, and networks from anywhere: our choice.
 
-    dataset: the data's name; for our own networks it changes no other setting, and None is their usual one. Raises
-    ValueError where a network from anywhere has none.
+    Args:
+        arch: the network's name.
+        dataset: the data's name; for our own networks it changes no other setting, and None is their usual one.
+
+    Raises:
+        InputError: if a network from anywhere has none.
     """
     output_dir = f"{folder_name(arch)}_train"
     if arch not in model_names():
@@ -68,7 +74,13 @@ def resrep_recipe(arch: str, dataset: str | None = None) -> Recipe:
     """How the network is pruned with ResRep, written to `resrep_models/{arch}_train`.
 
     lr 0.01, cosine to 0; CIFAR-10 480 epochs at batch 64, ImageNet 180 epochs at batch 256 (sections 4.1 and 4.2);
-    networks from anywhere, but on ImageNet: 240 epochs at batch 128. `dataset` is as in `base_recipe`.
+    networks from anywhere, except on ImageNet: 240 epochs at batch 128.
+
+    Args:
+        arch, dataset: as in `base_recipe`.
+
+    Raises:
+        InputError: as `base_recipe` does.
     """
     if arch in model_names():
         usual = model_info(arch).dataset
@@ -90,11 +102,18 @@ def resrep_recipe(arch: str, dataset: str | None = None) -> Recipe:
 
 
 def fast_recipe(arch: str, dataset: str | None = None, epochs: int | None = None) -> Recipe:
-    """How the network is pruned in a short run (`rr.recipes.fast_config`) of so many epochs (12), for any network.
+    """How a network, whichever it is, is pruned in a short run (`rr.fast_config`).
 
-    Cosine to 0 from 0.02 for 12 epochs or fewer, from 0.05 for 25 or more, from between for a length between: a longer
-    run at the lower rate overfits (docs/experiments.md). Batch 128, ImageNet 256; weight decay 5e-4 for our CIFAR
-    networks, 1e-4 for all others. The rest is as in `resrep_recipe`, and so is `dataset`.
+    Cosine to 0 from 0.02 for 12 epochs or fewer, from 0.05 for 25 or more, from a rate in between for a length in
+    between: a longer run at the lower rate overfits (docs/log.md). Batch 128, ImageNet 256; weight decay 5e-4
+    for our CIFAR networks, 1e-4 for all others. The rest is as in `resrep_recipe`.
+
+    Args:
+        arch, dataset: as in `base_recipe`.
+        epochs: the run's length; None: 12.
+
+    Raises:
+        InputError: as `base_recipe` does.
     """
     recipe = resrep_recipe(arch, dataset)
     usual = model_info(arch).dataset if arch in model_names() else recipe.dataset
@@ -110,7 +129,7 @@ def fast_recipe(arch: str, dataset: str | None = None, epochs: int | None = None
 
 
 def _fast_lr(epochs: int) -> float:
-    """0.02 for 12 epochs or fewer, 0.05 for 25 or more, on the line between for a length between."""
+    """0.02 for 12 epochs or fewer, 0.05 for 25 or more, on the line between them for a length in between."""
     (short, low), (long, high) = FAST_LR
     way = min(max((epochs - short) / (long - short), 0.0), 1.0)
     return round(low + way * (high - low), 4)
@@ -123,10 +142,10 @@ def _given(arch: str, dataset: str | None) -> str:
 
 
 def of_this_version(stored: dict[str, Any]) -> dict[str, Any]:
-    """The settings in an older run's run.json, as this version has them, so that the run can be gone on with.
+    """The settings in an older run's run.json as this version has them, so that the run can be continued.
 
     Raises:
-        InputError: if it was run with a setting that is gone.
+        InputError: if it was run with a setting that no longer exists.
     """
     names = {alias: setting.name for setting in settings_of(ResRepConfig()) for alias in setting.aliases}
     found = {names.get(name, name): value for name, value in stored.items()}
@@ -135,7 +154,7 @@ def of_this_version(stored: dict[str, Any]) -> dict[str, Any]:
     factor, share = found.pop("compactor_lr_factor", 1.0), found.pop("fold_share", 1.0)
     if factor != 1.0 or (share != 1.0 and found.get("narrow") == "full"):
         raise InputError(
-            f"the run was begun with compactor_lr_factor {factor:g} and fold_share {share:g}, which can't be set any "
-            "more: finish it with the version that began it, or start it again with '-c fs'"
+            f"the run was begun with compactor_lr_factor {factor:g} and fold_share {share:g}, which can no longer "
+            "be set: finish it with the version that began it, or start it again with '-c fs'"
         )
     return found

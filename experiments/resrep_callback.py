@@ -15,7 +15,11 @@ logger = logging.getLogger(__name__)
 
 
 class ResRepCallback(Callback):
-    """The method in the training loop: the pruner's hooks, its log lines, curves and files."""
+    """The method in the training loop: the pruner's hooks, log lines, curves and files.
+
+    Args:
+        pruner: of the model that is trained.
+    """
 
     def __init__(self, pruner: ResRepPruner) -> None:
         self.pruner = pruner

@@ -51,11 +51,11 @@ class Run:
     """A run: its recipe, its data, and this process's part in it.
 
     Attributes:
-        recipe: as the run's files say it, its milestones in epochs.
-        settings: of other dataclasses, which decide what is computed as well.
+        recipe: as the run's files have it, with its milestones in epochs.
+        settings: other dataclasses, which also decide what is computed.
         world: this process among all.
         data: the images.
-        conti_or_fs: 'continue', 'fs' or None, as the person says.
+        conti_or_fs: 'continue', 'fs' (from scratch) or None, as the user chose.
     """
 
     recipe: Recipe
@@ -82,7 +82,7 @@ class Run:
 
     @property
     def attributes(self) -> dict[str, str | int]:
-        """What its weight files say of the network."""
+        """What its weight files say about the network."""
         return file_attributes(self.recipe, self.data)
 
     @property
@@ -95,18 +95,34 @@ class Run:
         return network_builder(self.recipe.arch, self.data)()
 
     def network(self) -> nn.Module:
-        """The network with the seed's weights, found to take the data's images."""
+        """The network with the seed's weights, after a check that it takes the data's images.
+
+        Raises:
+            InputError: if it doesn't, or the recipe's settings don't suit the device.
+        """
         torch.manual_seed(self.recipe.seed)
         model = self.build()
         check_fits(model, self.data, for_training=True)
         if self.recipe.sync_bn:
             if self.world.device.type != "cuda":
-                raise InputError("sync_bn works on CUDA devices alone: leave --sync-bn out")
+                raise InputError("sync_bn works on CUDA devices only: leave --sync-bn out")
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         return model
 
     def load(self, model: nn.Module, weights: str | Path, *, new_classifier: bool = False) -> list[str]:
-        """Load weights to start from, of a file or what there is to download; the names that were left out."""
+        """Load weights to start from.
+
+        Args:
+            model: the network, changed in place.
+            weights: a file, or `DOWNLOAD`.
+            new_classifier: as in `rr.weights.load_start`.
+
+        Returns:
+            The names that were left out.
+
+        Raises:
+            InputError: if they can't be read or downloaded, or don't fit.
+        """
         if str(weights) == DOWNLOAD:
             with first_rank_first(self.world):
                 arrays = pretrained_weights(self.recipe.arch)
@@ -115,7 +131,7 @@ class Run:
         return load_start(model, arrays, str(weights), self.data.num_classes, new_classifier)
 
     def state(self) -> RunState:
-        """What is to be done in the folder; it is ready for that then.
+        """What is to be done in the folder, which is then ready for it.
 
         Raises:
             InputError: as `training.prepare` does.
@@ -126,9 +142,11 @@ class Run:
         return broadcast_object(self.world, state)
 
     def teacher(self, model: nn.Module, state: RunState) -> nn.Module | None:
-        """For a recipe with `distill`: the network as it is before its first step, without compactors.
+        """For a recipe with `distill`, the network as it is before its first step, without compactors; else None.
 
-        model: a copy of it for a run that starts; one that goes on has it in its folder
+        Args:
+            model: a copy of it, for a run that starts; one that goes on has it in its folder.
+            state: what is to be done in the folder.
         """
         if not self.recipe.distill:
             return None
@@ -140,7 +158,7 @@ class Run:
 
     @contextmanager
     def logged(self, state: RunState) -> Iterator[None]:
-        """Log all that happens within, in the folder and on the terminal."""
+        """Log all that happens within the context, in the folder and on the terminal."""
         with RunLog(self.folder, self.world, self.everything, resume=state is not RunState.START) as self._log:
             logger.info("%s", self.data.describe(), extra={"shown": True})
             yield
@@ -156,7 +174,15 @@ class Run:
         callbacks: Sequence[Callback] = (),
         teacher: nn.Module | None = None,
     ) -> TrainResult:
-        """Train within `logged`, from the start or on from where the run was stopped (`training.train`)."""
+        """Train within `logged`, from the start or from where the run was stopped.
+
+        Args:
+            model, param_groups, write_weights, callbacks, teacher: as in `training.train`.
+            state: what is to be done in the folder.
+
+        Raises:
+            InputError: as `training.train` does.
+        """
         assert self._log is not None, "train within `with run.logged()`"
         return train(
             self.recipe,
@@ -176,7 +202,17 @@ class Run:
 def begun(
     recipe: Recipe, *settings: Any, conti_or_fs: str | None = None, local_rank: int | None = None
 ) -> Iterator[Run]:
-    """A run with its processes and its data."""
+    """A run with its processes and its data.
+
+    Args:
+        recipe: how to train.
+        settings: other dataclasses, which also decide what is computed.
+        conti_or_fs: 'continue', 'fs' (from scratch) or None, as the user chose.
+        local_rank: what a launcher passed on the command line, for `init_world`.
+
+    Raises:
+        InputError: for a device or data that are missing.
+    """
     recipe = recipe.for_run()
     with init_world(recipe.device, local_rank) as world, logged_on_terminal(world):
         with first_rank_first(world):

@@ -1,4 +1,4 @@
-"""Where runs begin: settings beside the recipe's. Nothing here needs torch."""
+"""Where runs begin: settings besides the recipe's. Nothing here needs torch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class BaseStart:
         topic="start",
     )
     new_classifier: bool = setting(
-        "leave the weights' classifier out where it has another number of classes", False, topic="start"
+        "leave out the weights' classifier where it has another number of classes", False, topic="start"
     )
 
     def __post_init__(self) -> None:

@@ -38,7 +38,13 @@ from training.run_folder import RUN
 
 @dataclass(frozen=True)
 class Loaded:
-    """A weight file and the network that it holds, on the device."""
+    """A weight file and the network that it holds.
+
+    Attributes:
+        path: the file.
+        model: the network, on the device.
+        file: what else the file holds.
+    """
 
     path: Path
     model: nn.Module
@@ -46,10 +52,16 @@ class Loaded:
 
 
 def examined(options: argparse.Namespace) -> str:
-    """Load, evaluate, write; what there is to say of it as text.
+    """Load a weight file, evaluate it, and write the figures where that is wanted.
+
+    Args:
+        options: those of `tools/evaluate.py`; `arch` is filled in.
+
+    Returns:
+        The findings, as text.
 
     Raises:
-        InputError: for what a person can put right.
+        InputError: for what a user can put right.
     """
     if options.batch_size < 1:
         raise InputError(f"--batch-size is {options.batch_size}: give at least 1")
@@ -79,7 +91,11 @@ def examined(options: argparse.Namespace) -> str:
 
 
 def arch_of(options: argparse.Namespace, attributes: dict[str, Any]) -> str:
-    """The network that the options name, else the one that the weight file names."""
+    """The network that the options name, else the one that the weight file names.
+
+    Raises:
+        InputError: if neither names one, they differ, or the file names code to run.
+    """
     held = attributes.get("arch")
     if options.arch is None:
         if held is None:
@@ -94,7 +110,11 @@ def arch_of(options: argparse.Namespace, attributes: dict[str, Any]) -> str:
 
 
 def data_of(options: argparse.Namespace, attributes: dict[str, Any]) -> Data:
-    """The data set that the options name, else that of the weight file or of its run, else the network's usual one."""
+    """The data set that the options name, else that of the weight file or of its run, else the network's usual one.
+
+    Raises:
+        InputError: if there is none, or it is missing.
+    """
     recipe = (beside(options.weights, RUN) or {}).get("recipe", {})
     dataset = options.dataset or attributes.get("dataset") or recipe.get("dataset")
     data_dir = options.data_dir
@@ -105,14 +125,18 @@ def data_of(options: argparse.Namespace, attributes: dict[str, Any]) -> Data:
 
 
 def load(path: Path, options: argparse.Namespace, data: Data, world: World) -> Loaded:
-    """Build the network that the file is of and load it strictly."""
+    """Build the file's network and load it strictly.
+
+    Raises:
+        InputError: if the file isn't of this network, or the network doesn't fit the data.
+    """
     model, file = load_network(path, network_builder(options.arch, data))
     check_fits(model, data)
     return Loaded(path, model.to(world.device), file)
 
 
 def described(loaded: Loaded, val: Evaluation, options: argparse.Namespace, data: Data) -> str:
-    """What one file is and how good."""
+    """What one file is and how good, as text."""
     anchor = next(loaded.model.parameters())
     image = torch.zeros(1, data.in_channels, data.image_size, data.image_size, device=anchor.device)
     parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
@@ -127,7 +151,7 @@ def described(loaded: Loaded, val: Evaluation, options: argparse.Namespace, data
 def compare_files(
     base: Loaded, base_val: Evaluation, pruned: Loaded, pruned_val: Evaluation, paired: Paired, data: Data
 ) -> tuple[dict[str, Any], str]:
-    """Both side by side, for JSON and as text."""
+    """Two networks side by side: the figures for JSON, and as text."""
     shape = (data.in_channels, data.image_size, data.image_size)
     comparison = compare(
         base.model,
@@ -146,13 +170,13 @@ def compare_files(
 
 
 def folded(model: nn.Module, image_shape: tuple[int, int, int]) -> nn.Module:
-    """The network with its BN folded into the layers before, and nothing pruned."""
+    """The network with its BN folded into the layers before it, and nothing pruned."""
     graph = ChannelGraph(model, torch.zeros(1, *image_shape))
     return fold(LiveModel(model, graph), np.ones(graph.num_units, dtype=bool)).to(next(model.parameters()).dtype)
 
 
 def in_words(paired: Paired) -> str:
-    """What the images on which only one of the two is right say of the difference."""
+    """What the images on which only one of the two is right say about the difference."""
     counts = f"base alone is right on {paired.only_first:,} images, pruned alone on {paired.only_second:,}"
     where = "within" if abs(paired.points) <= 2 * paired.standard_error else "beyond"
     change = f"top-1 {paired.points:+.2f} points, standard error {paired.standard_error:.2f}"
@@ -160,6 +184,11 @@ def in_words(paired: Paired) -> str:
 
 
 def beside(weights: Path, name: str) -> Any:
-    """What the run that wrote a weight file says of itself (recipe, seed, versions, commit, hardware)."""
+    """What the run that wrote a weight file says about itself (recipe, seed, versions, commit, hardware), if anything.
+
+    Args:
+        weights: the weight file.
+        name: of the JSON file in the same folder.
+    """
     path = weights.parent / name
     return json.loads(path.read_text()) if path.is_file() else None

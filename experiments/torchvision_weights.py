@@ -20,7 +20,15 @@ TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-4}
 
 
 def transform(arch: str, weights: Path | None, output: Path | None) -> Iterator[str]:
-    """Read the weights, prove that both networks are the same, and write ours; what there is to say, line by line.
+    """Read the weights, prove that both networks are the same, and write ours.
+
+    Args:
+        arch: our network's name, one of `THEIR_NAMES`.
+        weights: a torchvision state dict (.pth); None to download it.
+        output: the HDF5 file; None for the usual one.
+
+    Yields:
+        Lines of text for the user.
 
     Raises:
         InputError: if the weights can't be had, don't fit, or the logits differ.
@@ -41,7 +49,11 @@ def transform(arch: str, weights: Path | None, output: Path | None) -> Iterator[
 
 
 def download(arch: str) -> dict[str, Tensor]:
-    """torchvision's IMAGENET1K_V1 weights; InputError if they can't be fetched."""
+    """torchvision's IMAGENET1K_V1 weights.
+
+    Raises:
+        InputError: if they can't be fetched.
+    """
     weights = torchvision.models.get_model_weights(THEIR_NAMES[arch])["IMAGENET1K_V1"]
     try:
         return weights.get_state_dict(progress=False, check_hash=True)
@@ -52,7 +64,11 @@ def download(arch: str) -> dict[str, Tensor]:
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """A state dict from a .pth file; InputError if the file holds anything else."""
+    """A state dict from a .pth file.
+
+    Raises:
+        InputError: if the file holds anything else.
+    """
     state = read_pth(path)
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{path} isn't a state dict: save model.state_dict() of torchvision's network")
@@ -60,7 +76,16 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def both_networks(arch: str, state: dict[str, Tensor], source: str) -> tuple[nn.Module, nn.Module]:
-    """Our network and torchvision's with these weights; InputError if they don't fit."""
+    """Our network and torchvision's, both with these weights.
+
+    Args:
+        arch: our network's name.
+        state: torchvision's state dict.
+        source: where it is from, for messages.
+
+    Raises:
+        InputError: if they don't fit.
+    """
     renamed = from_torchvision(state)
     if "fc.weight" not in renamed:
         raise InputError(f"{source} has no fc.weight: give the state dict of the whole network")

@@ -19,7 +19,11 @@ BN_NAMES = {"running_mean": "mu", "running_var": "var", "weight": "gamma", "bias
 
 
 def read(path: Path) -> tuple[WeightFile, str]:
-    """The file, or the weights in a checkpoint; and what it is."""
+    """The weights in a file or a checkpoint, and what that is, in words.
+
+    Raises:
+        InputError: if it is missing, broken or of another kind.
+    """
     payload = read_pth(path) if path.suffix == ".pth" else None
     if isinstance(payload, dict) and {"recipe", "step", "model", "optimizer"} <= payload.keys():
         file = WeightFile(to_arrays(payload["model"]), checkpoint_facts(payload), None)
@@ -29,14 +33,14 @@ def read(path: Path) -> tuple[WeightFile, str]:
 
 
 def checkpoint_facts(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """What a checkpoint says of its run."""
+    """What a checkpoint says about its run."""
     recipe = payload["recipe"]
     facts = {name: recipe.get(name) for name in ("arch", "dataset", "epochs", "batch_size", "lr", "seed")}
     return {"epochs done": payload["epoch"], "steps done": payload["step"], **facts}
 
 
 def describe(file: WeightFile) -> str:
-    """Attributes and deps, the table of all arrays and the totals, as lines of aligned columns."""
+    """The attributes and deps, the table of all arrays, and the totals, as lines of aligned columns."""
     head = [f"{name}: {value}" for name, value in file.attributes.items()]
     if file.deps is not None:
         head.append(f"deps ({len(file.deps)} widths): {', '.join(map(str, file.deps))}")
@@ -89,7 +93,7 @@ def note(name: str, array: np.ndarray) -> str:
 
 
 def totals(arrays: Mapping[str, np.ndarray]) -> list[tuple[str, ...]]:
-    """Arrays, values and bytes of each kind that there is, of kernels, vectors, BN's parts and biases, and of all."""
+    """Numbers of arrays, values and bytes: of each kind, of kernels, vectors, BN's parts and biases, and of all."""
     chosen: dict[str, list[np.ndarray]] = {}
     for name, array in arrays.items():
         for kind in kinds_of(name, array):
@@ -103,7 +107,7 @@ def totals(arrays: Mapping[str, np.ndarray]) -> list[tuple[str, ...]]:
 
 
 def kinds_of(name: str, array: np.ndarray) -> list[str]:
-    """All that an array counts as."""
+    """All kinds that an array counts as."""
     kinds, leaf = [kind_of(name)], name.rpartition(".")[2]
     kinds.append("kernels" if array.ndim > 1 else "vectors")
     if kinds[0] == "bn" and leaf in BN_NAMES:

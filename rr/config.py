@@ -12,7 +12,7 @@ from rr.settings import Share, changed, check, setting, settings_of
 Steps = int | Share  # optimiser steps, or a share of the run's
 
 _STEPS = "must be a whole number of steps, or a share of the run's: Share(0.01), on a command line 1%"
-_SURPLUS = 1.001  # of a row's way to 0, so that rounding leaves nothing of it for one step more
+_SURPLUS = 1.001  # of a row's way to 0: slightly more, so that rounding leaves nothing of it for another step
 
 
 @dataclass(frozen=True)
@@ -47,21 +47,20 @@ class SelectionConfig:
     include: tuple[str, ...] = setting("prune only layers that fit these name patterns", ())
     exclude: tuple[str, ...] = setting("do not prune layers that fit these name patterns", ())
     min_width: int = setting(
-        "the least width that a pruned layer may get; 0: blocks past which a residual runs may go altogether, other "
-        "layers keep 1",
+        "least width of a pruned layer; 0: blocks that a residual bypasses may go altogether, other layers keep 1",
         1,
         aliases=("num_at_least",),
     )
     width_multiple: int = setting("pruned layers get widths that are multiples of it (8, say), or stay whole", 1)
     score: str = setting(
-        "what rows are ranked by for masking: their 'norm', as in the paper, or 'taylor': what the loss would lose by "
-        "them, to first order",
+        "what rows are ranked by for masking: their 'norm', as in the paper, or 'taylor': how much the loss would "
+        "change without them, to first order",
         "norm",
         choices=("norm", "taylor"),
     )
     per_mac: bool = setting(
         "rank rows by their score per MAC that goes with them ('taylor': its square, which is what adds up), so that "
-        "layers whose MACs are many get narrow first",
+        "layers with many MACs get narrow first",
         False,
     )
     warmup_steps: Steps = setting(
@@ -70,7 +69,7 @@ class SelectionConfig:
     mask_interval: Steps = setting("steps between mask updates, or a share of the run: 1%", 200)
     rows_per_update: int = setting("how many more rows may be masked at each update", 4, aliases=("begin_granularity",))
     tighten_steps: Steps = setting(
-        "steps from the warm-up's end over which the target falls from the full network's cost to what it is, most of "
+        "steps from the warm-up's end over which the target falls from the full network's cost to its value, most of "
         "it early, in place of --rows-per-update; or a share of the run: 10%; 0: it holds from the start",
         0,
     )
@@ -91,7 +90,7 @@ class SelectionConfig:
         )
         if self.tighten_steps and self.rows_per_update != type(self).rows_per_update:
             raise InputError(
-                "rows_per_update and tighten_steps exclude each other: the target that falls decides how many rows are "
+                "rows_per_update and tighten_steps exclude each other: the falling target decides how many rows are "
                 "masked at an update; leave one of them out"
             )
 
@@ -102,11 +101,11 @@ class DecayConfig:
 
     penalty: float = setting("lambda of the group-lasso penalty on compactor rows", 1e-4)
     masked_penalty: float | None = setting(
-        "lambda of masked rows, which die the faster the more it is; none: that of the others", None
+        "lambda of masked rows: the larger, the faster they die; none: that of the others", None
     )
     death_steps: Steps = setting(
-        "in place of --masked-penalty: sets it so that (with --proximal) a masked row of norm 1 is dead after so many "
-        "steps at the full learning rate; or a share of the run: 3%; 0: not used",
+        "in place of --masked-penalty: sets it so that (with --proximal) a masked row of norm 1 is dead after this "
+        "many steps at the full learning rate; or a share of the run: 3%; 0: not used",
         0,
     )
     proximal: bool = setting(
@@ -138,7 +137,7 @@ class NarrowingConfig:
     """What leaves the network while it trains."""
 
     mode: str = setting(
-        "take dead channels out of the network while it trains, which gets cheaper by that; 'rows': all but the "
+        "take dead channels out of the network while it trains, so that training gets cheaper; 'rows': all but the "
         "outputs of the layers that made them, 'full': those as well, by folding the compactors when nothing more is "
         "to die",
         "no",
@@ -165,7 +164,7 @@ class NarrowingConfig:
 class ResRepConfig:
     """What the method does, with the paper's values as defaults (section 4.1).
 
-    Numbers of steps may be given as shares of a run, which `for_run` makes steps of; the pruner wants steps:
+    Numbers of steps may be given as shares of a run, which `for_run` turns into steps; the pruner needs steps:
 
         config = fast_config(flops_target=0.5)
         pruner = ResRepPruner(model, example_inputs, config.for_run(epochs * len(loader), lr=0.02))
@@ -201,18 +200,18 @@ class ResRepConfig:
         return changed(self, **settings)
 
     def for_run(self, total_steps: int, lr: float) -> ResRepConfig:
-        """The same for a run of so many optimiser steps: shares as whole numbers of steps, `masked_penalty` set.
+        """The same for a run of this many optimiser steps: shares as whole numbers of steps, `masked_penalty` set.
 
         At learning rate `lr` a masked row moves by lr masked_penalty / (1 - momentum) a step
-        (`CompactorRows.shrink_masked`); with `death_steps`, by so much that norm 1 takes no more steps than that.
+        (`CompactorRows.shrink_masked`); `death_steps` sets the penalty so that norm 1 takes no more steps than that.
 
         Args:
-            total_steps: of the whole run.
-            lr: the highest of the run, as `ResRepPruner.param_groups` gets it; the lower it falls, the longer rows
-                take.
+            total_steps: optimiser steps of the whole run.
+            lr: the highest learning rate of the run, as given to `ResRepPruner.param_groups`; the lower it falls, the
+                longer rows take.
 
         Raises:
-            InputError: if there is no step, or the rate isn't over 0.
+            InputError: if there is no step, or the rate isn't above 0.
         """
         if total_steps < 1 or not 0 < lr < math.inf:
             raise InputError(f"a run has at least one step and a learning rate over 0, not {total_steps} and {lr}")
@@ -225,7 +224,11 @@ class ResRepConfig:
         return changed(self, **steps)
 
     def check_is_for_a_run(self) -> None:
-        """Raise InputError where `for_run` has something to say that it hasn't yet."""
+        """Check that no setting still depends on the run's length or learning rate.
+
+        Raises:
+            InputError: if one does: `for_run` is still to be called.
+        """
         open_ones = [f"{s.name}={s.value:g}" for s in settings_of(self) if isinstance(s.value, Share)]
         if self.decay.death_steps and not isinstance(self.decay.death_steps, Share):
             open_ones.append(f"death_steps={self.decay.death_steps}")
@@ -253,33 +256,43 @@ FAST: dict[str, Any] = {
 def paper_config(**settings: Any) -> ResRepConfig:
     """The paper's rule (section 4.1), for runs of hundreds of thousands of steps.
 
-    settings: other ones, by their flat names: `flops_target`, `layers`, ...
+    Args:
+        settings: what to change, by flat name: `flops_target`, `layers`, ...
+
+    Raises:
+        InputError: for an unknown name, or a value that can't be.
     """
     return ResRepConfig().with_settings(**settings)
 
 
 def fast_config(**settings: Any) -> ResRepConfig:
-    """Settings for runs of some thousand steps, of any network; half of the MACs are kept. In a loop of one's own:
+    """Settings for runs of a few thousand steps, of any network; half of the MACs are kept.
+
+    In a loop of your own:
 
         config = fast_config(flops_target=0.5).for_run(epochs * len(loader), lr=0.02)
         pruner = ResRepPruner(model, example_inputs, config)
 
-    The paper's rule shrinks all rows for some hundred thousand steps until their norms tell which the task can do
-    without. A short run has no time for that, so what is to go is asked of the loss, and goes at once:
+    The paper's rule shrinks all rows for a few hundred thousand steps until their norms show which ones the task can do
+    without. A short run has no time for that, so the loss decides what goes, and it goes at once:
 
     - penalty: none, so the rows that stay are never shrunk.
     - score, per_mac: the loss that each row would cost, to first order, in place of its norm, against the MACs that it
-      frees: where MACs are many (large images, first stages) layers get narrow, elsewhere they stay wide.
+      frees: layers with many MACs (large images, first stages) get narrow, the others stay wide.
     - warmup_steps: that estimate (a mean over a hundred steps) settles first.
     - mask_interval, tighten_steps: many small cuts in place of one, most of them early, with the target met after a
-      tenth of the run; in all that is left the narrow network is trained.
-    - death_steps, proximal, compactor_momentum: a masked row goes to exactly 0 in so many steps, long before the
+      tenth of the run; the rest of the run trains the narrow network.
+    - death_steps, proximal, compactor_momentum: a masked row goes to exactly 0 in that many steps, long before the
       learning rate has fallen, and the network can adapt to each cut; with a momentum of 0.99 it would drift on for
       longer.
     - narrow: what is dead leaves the network (`ResRepPruner.narrow`, to be called between steps), so most of the run
       has the cost of the narrow network.
 
-    settings: other ones, by their flat names
+    Args:
+        settings: what to change, by flat name.
+
+    Raises:
+        InputError: for an unknown name, or a value that can't be.
     """
     return ResRepConfig().with_settings(**{"flops_target": 0.5, **FAST, **settings})
 

@@ -1,4 +1,4 @@
-"""The error that a person can put right."""
+"""The error that a user can put right."""
 
 
 class InputError(ValueError):
@@ -10,5 +10,5 @@ class InputError(ValueError):
 
 
 def first_line(error: Exception) -> str:
-    """An error's message as far as its first line, its type where it has none."""
+    """The first line of an error's message, or the error's type where it has none."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -3,12 +3,12 @@
     python rr/exp_resrep.py -a src56                                  # CIFAR-10, 480 epochs, 47.1% of the MACs kept
     torchrun --nproc_per_node=8 rr/exp_resrep.py -a sres50            # ImageNet, 180 epochs, 45.5% of the MACs kept
     python rr/exp_resrep.py -a src20 --dataset folder --data-dir DIR   # your own images; 12 epochs
-    python rr/exp_resrep.py -a src56 --fast --epochs 25                # another length: all of its schedule goes along
+    python rr/exp_resrep.py -a src56 --fast --epochs 25                # another length: all schedules scale with it
     python rr/exp_resrep.py -a torchvision/mobilenet_v2 --dataset imagenet --weights default   # from anywhere
     python rr/exp_resrep.py -a my_models.py:build --dataset folder --data-dir DIR --weights my_checkpoint.pth
     python rr/exp_resrep.py -a src20 --distill 0.5 --temperature 4    # the unpruned network as teacher
 
-The first two are the paper's, as it has them. For every other network the settings are those of a short run
+The first two are the paper's runs. For every other network the settings are those of a short run
 (`rr.fast_config`), as with --fast; --no-fast gives the paper's rule for it. Single options change either.
 
 It starts from src56_train/finish.hdf5 (`train_base_model.py -a src56`) or torchvision_res50.hdf5
@@ -30,7 +30,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-# Run from the checkout without PYTHONPATH: it takes the place of this folder, which Python puts first.
+# To run without PYTHONPATH: the checkout takes the place of this folder, which Python puts first on the path.
 sys.path[:] = [str(HERE.parent), *(place for place in sys.path if place != str(HERE))]
 
 from experiments.command_line import read_network, run_parser
@@ -53,7 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def parse_arguments(arguments: Sequence[str]) -> tuple[Recipe, ResRepConfig, PruningStart, argparse.Namespace]:
-    """The network's own recipes with what the command line changes in them. Exits with 2 for what it doesn't know."""
+    """The network's own recipes with what the command line changes in them.
+
+    Raises:
+        SystemExit: with code 2, for an option or a value that it doesn't know.
+    """
     arch, dataset = read_network(arguments)
     fast = read_ahead(arguments, "--fast", action=argparse.BooleanOptionalAction)
     fast = arch not in PAPER_NETWORKS if fast is None else fast

@@ -1,4 +1,4 @@
-"""Packages whose public names are imported when they are first asked for.
+"""Packages whose public names are imported when they are first used.
 
 What needs no torch (settings, a script's --help) then doesn't wait the seconds that importing it takes. In a package's
 `__init__` the names are written once, as imports under `if TYPE_CHECKING:`, which editors and type checkers read too:

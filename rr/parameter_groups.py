@@ -19,6 +19,9 @@ def param_groups(
         model: with compactors or without.
         lr, momentum, weight_decay: of torch.optim.SGD.
         bias_lr_factor: learning rate of biases, relative to the others'.
+
+    Returns:
+        Parameter groups for the optimiser, each with a `name`; a kind without parameters has none.
     """
     seen = {id(compactor.pwc.weight) for compactor in find_compactors(model).values()}
     kinds: dict[str, list[nn.Parameter]] = {"weights": [], "norms": [], "biases": []}

@@ -20,7 +20,7 @@ class Plan:
     """What is to be pruned.
 
     Attributes:
-        graph: of the model; what a rehearsal found to be unprunable is so in it.
+        graph: of the model, with what a rehearsal found unprunable.
         selected: [num_units] of bool, the units to prune.
         least: [groups], units that each group keeps at least.
     """
@@ -30,7 +30,7 @@ class Plan:
     least: np.ndarray
 
     def put_compactors(self, model: nn.Module) -> LiveModel:
-        """The model with its compactors, put there in place or, in a model that has just these, as they are.
+        """Put the compactors into the model, in place; a model that has just these keeps them as they are.
 
         Raises:
             InputError: if it has compactors at other places.
@@ -52,7 +52,7 @@ def plan(model: nn.Module, example_inputs: Inputs, config: ResRepConfig, graph: 
         model: the network, with compactors or without.
         example_inputs: what it is called with.
         config: the settings.
-        graph: of the model, in place of one that is traced now.
+        graph: of the model, to use in place of tracing it now.
 
     Raises:
         InputError: if the model can't be traced, nothing is prunable, or the given graph has other compactors than the

@@ -39,21 +39,21 @@ class ResRepPruner:
     """Compactors in `model` (put there in place), the masks' schedule, and the gradients' reset and penalty.
 
     What replaces modules (SyncBatchNorm) comes before the pruner; what wraps the model (DistributedDataParallel,
-    torch.compile, AveragedModel) comes after it. Code that torch.compile made of the model before, or before it gets
-    narrower, knows nothing of the change, so all that was compiled in this process is compiled anew then
-    (`torch.compiler.reset`).
+    torch.compile, AveragedModel) comes after it. Code compiled before that, or before the model gets narrower, knows
+    nothing of the change, so all that this process has compiled is then compiled again (`torch.compiler.reset`).
 
     Args:
         model: the network, trained.
         example_inputs: what it is called with: a tensor, a sequence of arguments, or a dict of keyword arguments.
-        config: the settings, in steps (`ResRepConfig.for_run`); the paper's where there is none.
-        graph: of the model, in place of one that is traced now.
+        config: the settings, in steps (`ResRepConfig.for_run`); None: the paper's.
+        graph: of the model, to use in place of tracing it now.
 
     Attributes:
         model, example_inputs, config: as given.
-        graph: of the model; what a rehearsal found to be unprunable is so in it.
+        graph: of the model, with what a rehearsal found unprunable.
         selected: [num_units] of bool, the units to prune.
-        compactors: by host; sites: their places, with the units that are left.
+        compactors: by host.
+        sites: their places, with the units that are left.
         steps: optimiser steps so far.
 
     Raises:
@@ -109,7 +109,7 @@ class ResRepPruner:
     def param_groups(
         self, lr: float, momentum: float = 0.9, weight_decay: float = 1e-4, bias_lr_factor: float = 2.0
     ) -> list[dict[str, object]]:
-        """Groups for torch.optim.SGD: weights, BN weights, biases and compactors, each with the paper's settings."""
+        """Groups for torch.optim.SGD: those of `rr.param_groups`, and the compactors, with a momentum of their own."""
         compactors = {
             "params": list(self._rows.weights),
             "lr": lr,
@@ -125,16 +125,16 @@ class ResRepPruner:
     def attach(self, optimizer: torch.optim.Optimizer, *others: torch.optim.Optimizer) -> None:
         """Hook `optimizer.step`: reset and penalise gradients before it, count and update masks after it.
 
-        Where `step` is handed a closure, that makes the gradients, so they are adjusted each time it returns. A second
-        call moves the hooks to another optimiser: no step is ever penalised twice.
+        Where `step` is given a closure, the closure makes the gradients, so they are adjusted each time it returns. A
+        second call moves the hooks to another optimiser: no step is ever penalised twice.
 
         Args:
             optimizer: the one that has all compactors.
             others: optimisers of other parameters of the model, which `narrow` cuts as well.
 
         Raises:
-            InputError: when the optimiser doesn't hold the compactors' parameters, or they are frozen; and in the first
-                step when the loop can't work (`rr.compactors.check_loop`).
+            InputError: if the optimiser doesn't hold the compactors' parameters, or they are frozen; and, in the first
+                step, if the loop can't work (`rr.compactors.check_loop`).
         """
         check_optimizer(optimizer, self.compactors, may_be_frozen=self.retired)
         self._loop_is_checked = False
@@ -148,12 +148,13 @@ class ResRepPruner:
     def adjust_gradients(self, scale: Tensor | float = 1.0) -> None:
         """Reset and penalise the compactors' gradients, as the hook before each step does.
 
-        scale: what the gradients are multiplied by at present
+        Args:
+            scale: what the gradients are multiplied by at present (by a gradient scaler).
         """
         self._rows.adjust_gradients(scale, self._selection.observe)
 
     def shrink_masked(self, optimizer: torch.optim.Optimizer) -> None:
-        """Shrink masked rows by a proximal step, as with `proximal` the hook after each step does."""
+        """Shrink masked rows by a proximal step, as the hook after each step does with the setting `proximal`."""
         self._rows.shrink_masked(optimizer)
 
     def after_step(self) -> None:
@@ -163,7 +164,7 @@ class ResRepPruner:
             self.update_masks()
 
     def masks_are_due(self) -> bool:
-        """Whether the step counted last is one after which the masks are updated; none is when pruning is over."""
+        """Whether the masks are updated after the step counted last; never once pruning is over."""
         return not self.retired and self._selection.is_due(self.steps)
 
     def update_masks(self) -> None:
@@ -182,17 +183,19 @@ class ResRepPruner:
 
     @torch.no_grad()
     def narrow(self, also: Sequence[nn.Module] = ()) -> int:
-        """Take masked units that have died out of the model and its optimiser; returns how many units and outputs went.
+        """Take masked units that have died out of the model and its optimiser.
 
         Between steps, and before the next forward pass: a unit with a norm under `narrow_threshold` is set to zero and
-        goes, with all that is its own; the training function stays what it is with that unit at zero. With
+        goes, with all that belongs to it alone; the training function stays what it is with that unit at zero. With
         narrow='full' compactors are folded when nothing more is to die: one call has what that needs measured in the
         steps that follow, a later one folds, and training goes on with the plain narrow network. Parameters stay the
-        same objects with fewer numbers; what wraps the model (DistributedDataParallel) is to be built anew where any
-        went. The same on every rank.
+        same objects; what wraps the model (DistributedDataParallel) must be built again if any went. Same on all ranks.
 
         Args:
             also: copies of the model that follow it (an average of its weights: `AveragedModel.module`).
+
+        Returns:
+            How many units and outputs went.
 
         Raises:
             InputError: without the setting `narrow`.
@@ -231,7 +234,7 @@ class ResRepPruner:
 
     @property
     def targets(self) -> list[Target]:
-        """What is to be reached, that of MACs first."""
+        """The targets to reach, that of MACs first."""
         return self._selection.targets
 
     @property
@@ -244,7 +247,7 @@ class ResRepPruner:
         return self.live.unit_norms()[self.candidates]
 
     def candidate_scores(self) -> np.ndarray:
-        """[candidates], what mask selection ranks the units by that may be forgotten: the lowest go first."""
+        """[candidates], the scores that mask selection ranks these units by: the lowest go first."""
         return self._selection.scores(self.live.unit_norms(), self.unmasked.alive, self.live.remaining.removed)
 
     @property
@@ -263,18 +266,18 @@ class ResRepPruner:
     # The end, and across a restart ----------------------------------------------------------------------------
 
     def convert(self, model: nn.Module | None = None, *, prove: bool = True) -> nn.Module:
-        """The plain, narrow model, proven equal; what was done and shown stands in `report`.
+        """The plain, narrow model, proven equal; what was done and shown is in `report`.
 
         Args:
-            model: in place of the pruner's own a copy that follows it, such as an average of its weights (an
-                AveragedModel, or the module in it). It lags: rows that are zero in the model are a little over zero in
+            model: a copy to convert in place of the pruner's own model, such as an average of its weights (an
+                AveragedModel, or the module in it). It lags: rows that are zero in the model are slightly above zero in
                 it. What the model has lost is left out of it as well; the report's `cut_difference` says what that
                 changes.
-            prove: compare it with the model before, on the example inputs' shapes, in float64 and float32.
+            prove: compare it with the model as trained, on the example inputs' shapes, in float64 and float32.
 
         Raises:
             ConversionError: if the proof fails.
-            InputError: if `model` is no copy of the pruner's.
+            InputError: if `model` isn't a copy of the pruner's.
         """
         remaining = self.remaining.alive
         slim, self._report = convert(
@@ -330,7 +333,7 @@ class ResRepPruner:
         self.after_step()
 
     def _rows_changed(self) -> None:
-        """Anew, after the model got narrower: where each compactor row's unit is."""
+        """Look up where each compactor row's unit is, again after the model got narrower."""
         present = self.live.remaining.present
         self.sites: list[Site] = [
             replace(site, units=present(site.units)) for site in self.graph.sites_of(self.selected)
@@ -340,8 +343,8 @@ class ResRepPruner:
         self._rows = CompactorRows(compactors, units, self.selected, self.config.decay)
 
     def _follower(self, model: nn.Module) -> LiveModel:
-        """A copy of the model, which AveragedModel has as its `module`."""
+        """A copy of the model; AveragedModel has it as its `module`."""
         live = self.live.follower(model.module if isinstance(model, AveragedModel) else model)
         if live.compactors.keys() != self.compactors.keys():
-            raise InputError("this is no copy of the pruner's model: make it after the pruner, with its compactors")
+            raise InputError("this isn't a copy of the pruner's model: make it after the pruner, with its compactors")
         return live

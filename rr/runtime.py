@@ -1,4 +1,4 @@
-"""The process that this is: one of several or not, and what torch.compile has made in it."""
+"""This process: whether it is one of several, and what torch.compile has made in it."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 def are_several() -> bool:
-    """Whether torch.distributed runs."""
+    """Whether torch.distributed is running."""
     return dist.is_available() and dist.is_initialized()
 
 
@@ -23,7 +23,14 @@ def is_first() -> bool:
 
 @contextmanager
 def stages(*names: str) -> Iterator[Callable[[], None]]:
-    """A bar over what takes seconds before any step is taken, on a terminal and from rank 0; call when one is over."""
+    """A progress bar over what takes seconds before the first step, on a terminal and from rank 0.
+
+    Args:
+        names: of the stages, in order.
+
+    Yields:
+        A function to call when a stage is over.
+    """
     with tqdm(total=len(names), desc=names[0], disable=None if is_first() else True, leave=False) as bar:
 
         def over() -> None:
@@ -34,13 +41,17 @@ def stages(*names: str) -> Iterator[Callable[[], None]]:
 
 
 def compile_anew(reason: str) -> None:
-    """Have all that torch.compile made in this process compiled anew at its next call, and say so, once.
+    """Have all that torch.compile made in this process compiled again at its next call, and say so, once.
 
-    Compiled code knows nothing of hooks that came after it. torch has no way to forget the code of one model alone.
+    Compiled code knows nothing of hooks that were added after it. torch has no way to forget the code of one model
+    alone.
+
+    Args:
+        reason: what changed, for the log.
     """
     if is_first() and not compile_anew.was_told:
         compile_anew.was_told = True
-        logger.info("from now on, what torch.compile made in this process is compiled anew when need be: %s", reason)
+        logger.info("from now on, what torch.compile made in this process is compiled again when needed: %s", reason)
     torch.compiler.reset()
 
 

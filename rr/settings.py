@@ -20,20 +20,20 @@ T = TypeVar("T")
 
 
 class Share(float):
-    """A share of a run, over 0 and at most 1: of its steps, or of its epochs.
+    """A share of a run, above 0 and at most 1: of its steps, or of its epochs.
 
     Raises:
-        InputError: if it is no such number.
+        InputError: if the number isn't in that range.
     """
 
     def __new__(cls, value: float) -> Share:
         share = super().__new__(cls, value)
         if not 0 < share <= 1:
-            raise InputError(f"{value} is no share of a run: give a number over 0, at most 1")
+            raise InputError(f"{value} isn't a share of a run: give a number above 0, at most 1")
         return share
 
     def of(self, total: float) -> float:
-        """So much of `total`."""
+        """This share of `total`."""
         return float(self) * total
 
     def __repr__(self) -> str:
@@ -41,13 +41,19 @@ class Share(float):
 
     @classmethod
     def read(cls, text: str) -> Share:
-        """`1%` or `0.01`."""
+        """The share that a text says, `1%` or `0.01`."""
         number = text.strip()
         return cls(float(number[:-1]) / 100 if number.endswith("%") else float(number))
 
 
 def setting(help: str, default: Any = dataclasses.MISSING, **metadata: Any) -> Any:
-    """A dataclass's field with what a command line says of it; without a default it must be given."""
+    """A dataclass's field with its help text; without a default it must be given.
+
+    Args:
+        help: what a command line says about it.
+        default: its value where none is given.
+        metadata: more of the field's metadata (`name`, `choices`, ...).
+    """
     return dataclasses.field(default=default, metadata={"help": help, **metadata})
 
 
@@ -78,7 +84,12 @@ class Setting:
 
 
 def settings_of(config: Any, path: tuple[str, ...] = ()) -> Iterator[Setting]:
-    """Every setting of a dataclass instance, those of nested ones in their place."""
+    """Every setting of a dataclass instance, those of nested ones in their place.
+
+    Args:
+        config: the instance.
+        path: the fields that lead to it.
+    """
     kinds = typing.get_type_hints(type(config))
     for field in dataclasses.fields(config):
         value, place = getattr(config, field.name), (*path, field.name)
@@ -91,7 +102,7 @@ def settings_of(config: Any, path: tuple[str, ...] = ()) -> Iterator[Setting]:
 
 
 def flat(config: Any) -> dict[str, Any]:
-    """Setting by flat name, as plain values (tuples become lists): equal to what JSON gives back."""
+    """The settings by flat name, as plain values (tuples become lists): equal to what JSON gives back."""
     return {setting.name: plain(setting.value) for setting in settings_of(config)}
 
 
@@ -103,7 +114,7 @@ def plain(value: Any) -> Any:
 
 
 def changed(config: T, **values: Any) -> T:
-    """The same with other values, by flat name or alias.
+    """The same settings with other values, by flat name or alias.
 
     Raises:
         InputError: for a name that no setting has, or a value that can't be.
@@ -119,7 +130,7 @@ def changed(config: T, **values: Any) -> T:
 
 
 def _replaced(config: Any, values: dict[tuple[str, ...], Any]) -> Any:
-    """All at once, so that no check sees half of the changes."""
+    """Replace all at once, so that no check sees half of the changes."""
     direct = {path[0]: value for path, value in values.items() if len(path) == 1}
     for first in {path[0] for path in values if len(path) > 1}:
         inner = {path[1:]: value for path, value in values.items() if path[0] == first}
@@ -128,7 +139,15 @@ def _replaced(config: Any, values: dict[tuple[str, ...], Any]) -> Any:
 
 
 def check(config: Any, checks: dict[str, bool]) -> None:
-    """Raise InputError for the first message whose condition doesn't hold; it begins with the field's name."""
+    """Raise for the first condition that doesn't hold.
+
+    Args:
+        config: the settings.
+        checks: message -> whether its condition holds; a message begins with the field's name.
+
+    Raises:
+        InputError: with the message and the value.
+    """
     for message, holds in checks.items():
         if not holds:
             name = message.split()[0]

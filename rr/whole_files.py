@@ -12,9 +12,9 @@ BESIDE_SUFFIX = ".new"  # of the file that is written beside another; a kill may
 
 @contextmanager
 def written_whole(path: str | Path) -> Iterator[Path]:
-    """A path beside `path` to write to; it takes that one's place, on disk for good, when the block ends well.
+    """A path beside `path` to write to; when the block ends without an error, it replaces `path`, safely on disk.
 
-    Where the block raises, `path` stays what it was, a file or none. Its folder is made where it isn't there.
+    If the block raises, `path` stays what it was, a file or none. Its folder is made if it isn't there.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -29,7 +29,7 @@ def written_whole(path: str | Path) -> Iterator[Path]:
 
 
 def write_text_whole(path: str | Path, text: str) -> None:
-    """Write a text file whose place the old one keeps until the new one is whole."""
+    """Write a text file; the old one stays in its place until the new one is whole."""
     with written_whole(path) as beside:
         beside.write_text(text, encoding="utf-8")
 

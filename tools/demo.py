@@ -49,17 +49,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def say(text: str) -> None:
-    """What comes now, in sight between the stages' own lines."""
+    """Print what comes next, so that it stands out between the stages' own lines."""
     print(f"\n=== {text}", flush=True)
 
 
 def goes_on(folder: Path) -> list[str]:
-    """Go on with what an earlier demo left unfinished."""
+    """The options to go on with what an earlier demo left unfinished."""
     return ["-c", "continue"] if (folder / "latest.pth").exists() else []
 
 
 def run(script: str, *options: object) -> None:
-    """Run one of the project's scripts as a person would, and show the command."""
+    """Run one of the project's scripts as a user would, and show the command.
+
+    Raises:
+        SystemExit: with the script's exit code, if that isn't 0.
+    """
     command = [sys.executable, str(ROOT / script), *map(str, options)]
     print("$ python", script, *command[2:], flush=True)
     code = subprocess.run(command).returncode

@@ -6,14 +6,14 @@
     python tools/evaluate.py -a torchvision/resnet18 my_checkpoint.pth --dataset imagenet
 
 The network, the data and where they are come from the options, else from the file and the run.json beside it; but
-FILE.py:FUNCTION always needs -a, since no weight file may decide what code runs here. A file of somebody else (.pth,
-.pt, .safetensors) needs -a, and --dataset but for our own networks.
+FILE.py:FUNCTION always needs -a, since no weight file may decide what code runs here. A file from elsewhere (.pth, .pt,
+.safetensors) needs -a, and --dataset unless the network is one of ours.
 
 Prints what the file is, its accuracy on the validation data, its MACs and parameters; with --against the same of both
 files side by side, with milliseconds per image (both with BN folded, each at the number of threads that suits it best)
-and bytes on disk, and with how sure the difference between their accuracies is: validation images are a sample.
---output writes the figures as JSON, together with what the runs beside the files say of their recipes, and what this
-machine is. A minute on CIFAR, a pass over the validation images and some minutes on ImageNet.
+and bytes on disk, and with how certain the difference between their accuracies is: validation images are a sample.
+--output writes the figures as JSON, together with what the runs beside the files say about their recipes, and what this
+machine is. Takes a minute on CIFAR, on ImageNet a pass over the validation images and a few minutes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    """Exits with 2 for what it doesn't know."""
+    """The command line's options.
+
+    Raises:
+        SystemExit: with code 2, for an option or a value that it doesn't know.
+    """
     parser = OptionParser(description=__doc__)
     names = ", ".join(dataset_names())
     networks = ", ".join(model_names())

@@ -4,8 +4,8 @@
     python tools/explain.py -a torchvision/mobilenet_v2 --image-size 224
     python tools/explain.py -a my_models.py:build --in-channels 1 --image-size 28
 
-Prints a table (width, MACs, with whom a layer shares its channels, or why they stay), a line per cause, and the share
-of the MACs that can go. Seconds for any CNN.
+Prints a table (width, MACs, which layers a layer shares its channels with, or why they stay), a line per cause, and the
+share of the MACs that can go. Takes seconds for any CNN.
 """
 
 from __future__ import annotations

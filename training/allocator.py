@@ -9,11 +9,14 @@ _NEVER = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Have glibc hand freed memory out again rather than back to the system; whether that could be set.
+    """Have glibc reuse freed memory rather than give it back to the system.
 
     A training step frees all its activations, and glibc gives the upper end of them back each time: the next step takes
-    the same pages anew, thousands of page faults that cost a tenth of the step. What the process holds stays what it
+    the same pages again, thousands of page faults that cost a tenth of the step. The process then keeps as much as it
     held at its peak. Other C libraries, and allocators preloaded in glibc's place, stay as they are.
+
+    Returns:
+        Whether that could be set.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,4 +1,4 @@
-"""What the training loop shows to others, and where they come in."""
+"""What the training loop shows to callbacks, and when it calls them."""
 
 import inspect
 from collections.abc import Callable
@@ -22,12 +22,22 @@ _NO_BUFFER_SYNC = {"forward_sync_buffers" if "forward_sync_buffers" in _SYNC_ARG
 
 @dataclass
 class TrainState:
-    """Where a run stands. `step` and `epoch` count what is done.
+    """Where a run stands.
 
-    model is the plain network, `network` what a step calls (wrapped for several processes, compiled). The teacher,
-    where there is one, is neither trained nor wrapped nor saved; `teaching` is what a step calls (compiled). A callback
-    that changes the model's shapes says with `settled` whether it is done with that: the network is compiled only then,
-    since each change would compile it anew.
+    Attributes:
+        recipe, world, log, data: the run's, as given to `train`.
+        model: the plain network.
+        network: what a step calls: the model, wrapped for several processes, compiled.
+        optimizer, scheduler: the run's.
+        write_weights: (path, model) -> None; writes a weight file.
+        steps_per_epoch: optimiser steps of an epoch.
+        total_steps: optimiser steps of the run.
+        teacher: the plain teacher network, if any; it is neither trained nor wrapped nor saved.
+        teaching: what a step calls of the teacher: compiled.
+        settled: whether a callback that changes the model's shapes is done with that: the network is compiled only
+            then, since each change would compile it again.
+        epoch: how many epochs are done.
+        step: how many steps are done.
     """
 
     recipe: Recipe
@@ -59,7 +69,7 @@ class TrainState:
         return self.teacher is not None and self.step < round(self.recipe.distill_until * full_length)
 
     def rewrap(self) -> None:
-        """Make `network` from `model`, on all processes. A callback that changes the model's parameters calls this."""
+        """Make `network` from `model`, on all processes; a callback that changes the model's parameters calls this."""
         network = self.model
         if self.world.size > 1:
             ids = [self.world.device.index] if self.world.device.type == "cuda" else None
@@ -73,7 +83,7 @@ class TrainState:
 
 
 class Callback:
-    """What may happen besides training: override what is needed. Called on all processes alike."""
+    """What may happen besides training: override what is needed. Every method is called on all processes."""
 
     def on_start(self, state: TrainState) -> None:
         """The optimiser is there; nothing is evaluated, loaded from a checkpoint, or trained yet."""
@@ -97,5 +107,8 @@ class Callback:
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint, after `on_start`. The model's and the optimiser's own states are loaded after this,
-        so that a callback can first give both the structure that they had."""
+        """Go on from a checkpoint, after `on_start`.
+
+        The model's and the optimiser's own states are loaded after this, so that a callback can first give both the
+        structure that they had.
+        """

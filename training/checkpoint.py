@@ -1,4 +1,4 @@
-"""Checkpoints on disk: whole or not at all, and only plain values and tensors in them; what of a run is in one."""
+"""Checkpoints on disk: what of a run is in one, only plain values and tensors, whole or not at all."""
 
 import logging
 from collections.abc import Sequence
@@ -18,8 +18,14 @@ logger = logging.getLogger(__name__)
 
 
 def save(path: str | Path, state: dict[str, Any]) -> None:
-    """Write `state` (tensors, numbers, strings, dicts, lists, tuples): `path` is at every moment either what it was or
-    the whole new file. Errors (full disk) are raised.
+    """Write a checkpoint; at every moment `path` is either what it was or the whole new file.
+
+    Args:
+        path: the file.
+        state: tensors, numbers, strings, dicts, lists, tuples.
+
+    Raises:
+        OSError: if it can't be written (the disk is full, say).
     """
     with written_whole(path) as beside:
         torch.save(state, beside)
@@ -31,7 +37,17 @@ def load(path: str | Path) -> dict[str, Any]:
 
 
 def save_run(name: str, state: TrainState, meter: Meter, callbacks: Sequence[Callback]) -> None:
-    """Write a checkpoint; if something in it isn't finite, leave the one before and raise NonFiniteLoss."""
+    """Write a checkpoint of the run, from rank 0, on all processes together.
+
+    Args:
+        name: of the file, in the run's folder.
+        state: where the run stands.
+        meter: sums of the epoch so far.
+        callbacks: the run's.
+
+    Raises:
+        NonFiniteLoss: if something in it isn't finite; the checkpoint before stays.
+    """
     check_finite(state, meter)
     if not all(bool(parameter.isfinite().all()) for parameter in state.model.parameters()):
         raise NonFiniteLoss(
@@ -56,7 +72,7 @@ def save_run(name: str, state: TrainState, meter: Meter, callbacks: Sequence[Cal
 
 
 def load_run(state: TrainState, meter: Meter, callbacks: Sequence[Callback]) -> None:
-    """Take up latest.pth, which rank 0 reads for all."""
+    """Go on from latest.pth, which rank 0 reads for all processes."""
     path = state.log.folder / run_folder.LATEST
     saved = broadcast_object(state.world, load(path) if state.world.is_first else None)
     for callback, callback_state in zip(callbacks, saved["callbacks"], strict=True):

@@ -1,4 +1,4 @@
-"""The processes of a run: who am I, on which device, and the few things that are done together."""
+"""The processes of a run: which one this is, on which device, and the few things that they do together."""
 
 import os
 from collections.abc import Iterator
@@ -14,7 +14,16 @@ from rr.errors import InputError
 
 @dataclass(frozen=True)
 class World:
-    """The place of this process among all. `with init_world(...) as world:` leaves the process group at the end."""
+    """The place of this process among all.
+
+    `with init_world(...) as world:` leaves the process group at the end.
+
+    Attributes:
+        rank: this process, from 0.
+        local_rank: its number on this machine.
+        size: how many processes there are.
+        device: the one that it works on.
+    """
 
     rank: int
     local_rank: int
@@ -37,8 +46,14 @@ class World:
 def init_world(device: str = "auto", local_rank: int | None = None) -> World:
     """Join the processes that torchrun started (NCCL on CUDA, else Gloo), or be the only one.
 
-    Reads RANK, WORLD_SIZE and LOCAL_RANK; `local_rank` serves where LOCAL_RANK isn't set. Raises InputError if the
-    device isn't there.
+    Reads the environment variables RANK, WORLD_SIZE and LOCAL_RANK.
+
+    Args:
+        device: as in `choose_device`.
+        local_rank: serves where LOCAL_RANK isn't set.
+
+    Raises:
+        InputError: if there is no such device.
     """
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local_rank = int(os.environ.get("LOCAL_RANK", local_rank or 0))
@@ -51,9 +66,14 @@ def init_world(device: str = "auto", local_rank: int | None = None) -> World:
 
 
 def choose_device(name: str = "auto", local_rank: int | None = None) -> torch.device:
-    """'auto': cuda, else mps, else cpu; among several processes each takes the GPU of its local rank.
+    """The device to work on.
 
-    Raises InputError for a name that isn't a device or a device that this machine lacks.
+    Args:
+        name: a device, or 'auto': cuda, else mps, else cpu.
+        local_rank: among several processes, each takes the GPU of its local rank; None for a single process.
+
+    Raises:
+        InputError: for a name that isn't a device, or a device that this machine lacks.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -85,9 +105,9 @@ def barrier(world: World) -> None:
 
 @contextmanager
 def first_rank_first(world: World) -> Iterator[None]:
-    """Rank 0 goes through the block alone, then all others: for what the first one prepares on disk.
+    """Let rank 0 go through the block alone, then all others: for what the first one prepares on disk.
 
-    An error in rank 0 lets the others go too, into the same error.
+    After an error in rank 0 the others go on too, and meet the same error.
     """
     if not world.is_first:
         barrier(world)

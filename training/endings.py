@@ -1,4 +1,4 @@
-"""How the scripts end: in one line for a person's mistake, and for one who stops them."""
+"""How the scripts end: in one line, for a user's mistake and when they are stopped."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from training.run_folder import LATEST
 
 
 class Terminated(BaseException):
-    """SIGTERM came: nothing but a script's end catches it, and what is open closes on the way."""
+    """SIGTERM came; only a script's end catches this, and what is open is closed on the way."""
 
 
 @dataclass
@@ -24,18 +24,18 @@ class Ending:
     """What a script that is stopped can say.
 
     Attributes:
-        folder: of the run that it is at work on, None where there is none.
+        folder: of the run that it works on, None where there is none.
     """
 
     folder: Path | None = None
 
     def stopped(self) -> str:
-        """How to go on."""
+        """The line that says how to go on."""
         if self.folder is None:
             return "stopped"
         if (self.folder / LATEST).exists():
             return f"stopped; the same command with -c continue goes on from {self.folder / LATEST}"
-        return f"stopped before the first checkpoint in {self.folder}; the same command (-c continue, too) starts again"
+        return f"stopped before the first checkpoint in {self.folder}; the same command (also -c continue) starts again"
 
 
 @contextmanager
@@ -43,6 +43,9 @@ def ends_in_one_line() -> Iterator[Ending]:
     """Turn an InputError into one line `error: ...` on stderr and exit code 2; Ctrl-C and SIGTERM into 130 and 143.
 
     Any other exception is a fault of the code, and keeps its traceback.
+
+    Yields:
+        What the script can say when it is stopped, for the script to fill in.
     """
     ending = Ending()
     before = signal.signal(signal.SIGTERM, _terminate)
@@ -66,6 +69,6 @@ def _terminate(_: int, __: FrameType | None) -> None:
 
 
 def _say(line: str) -> None:
-    """To stderr, from one process of several where all have the same to say."""
+    """Print to stderr; of several processes, which all say the same, only the first one prints."""
     if os.environ.get("RANK", "0") == "0":
         print(line, file=sys.stderr, flush=True)

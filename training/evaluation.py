@@ -17,7 +17,13 @@ from training.loss import logits_and_loss
 
 @dataclass(frozen=True)
 class Evaluation:
-    """top1 and top5 in percent, the mean loss per example, and the number of examples."""
+    """How good a network is on some examples.
+
+    Attributes:
+        top1, top5: accuracies in percent.
+        loss: the mean per example.
+        num: how many examples there are.
+    """
 
     top1: float
     top5: float
@@ -31,7 +37,13 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Paired:
-    """Two networks on the same examples: how many of the `num` only the first has right, how many only the second."""
+    """Two networks on the same examples.
+
+    Attributes:
+        only_first: how many examples only the first one has right.
+        only_second: how many only the second one has right.
+        num: how many examples there are.
+    """
 
     only_first: int
     only_second: int
@@ -44,9 +56,10 @@ class Paired:
 
     @property
     def standard_error(self) -> float:
-        """Of `points`, as an estimate of what it would be on all images of which these are a sample.
+        """The standard error of `points`, as an estimate of its value on all images of which these are a sample.
 
-        Of paired proportions (McNemar, Psychometrika 12, 1947); other seeds of the training are no part of it.
+        The formula is that of paired proportions (McNemar, Psychometrika 12, 1947); how much training with other seeds
+        would differ is not included.
         """
         differ = self.only_first + self.only_second
         return 100 * math.sqrt(differ - (self.only_second - self.only_first) ** 2 / self.num) / self.num
@@ -62,31 +75,44 @@ def sum_dtype(device: torch.device) -> torch.dtype:
 
 
 def hits_of(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Which of the first 5 (or all, if fewer classes) is the label: [n, classes] and [n] to [n, 5] of bool."""
+    """Which of the 5 largest logits (or of all, if there are fewer classes) is the label's: [n, 5] of bool.
+
+    Args:
+        logits: [n, classes].
+        labels: [n].
+    """
     return logits.topk(min(5, logits.shape[1]), dim=1).indices == labels.unsqueeze(1)
 
 
 def batch_sums(hits: torch.Tensor, loss_sum: torch.Tensor) -> torch.Tensor:
-    """[summed loss, hits in the first, hits among the first 5, examples], on the device.
+    """[summed loss, hits in the first, hits among the first 5, examples], on the device, without waiting for it.
 
-    hits: as `hits_of` gives them; loss_sum scalar. No synchronisation with the device.
+    Args:
+        hits: [n, 5], as `hits_of` gives them.
+        loss_sum: scalar, the loss summed over the examples.
     """
     sums = [loss_sum, hits[:, 0].sum(), hits.sum(), torch.full((), len(hits), device=hits.device)]
     return torch.stack([value.to(sum_dtype(hits.device)) for value in sums])
 
 
 def to_evaluation(sums: list[float]) -> Evaluation:
-    """Percentages and the mean from `batch_sums` that were added up."""
+    """Percentages and the mean loss, from `batch_sums` that were added up."""
     loss, top1, top5, num = sums
     return Evaluation(100 * top1 / num, 100 * top5 / num, loss / num, round(num))
 
 
 @torch.no_grad()
 def check_fits(model: nn.Module, data: Data, *, for_training: bool = False) -> None:
-    """Raise InputError if the model can't take the data set's images, or hasn't as many outputs as it has classes.
+    """Check that the model takes the data set's images, and has as many outputs as there are classes.
 
-    for_training: a copy of it takes a batch in training mode as well, where some networks want larger images, or return
-    what no loss is known for. The model stays as it is.
+    Args:
+        model: the network, on the CPU; it stays as it is.
+        data: the data set.
+        for_training: also let a copy of it take a batch in training mode, where some networks need larger images, or
+            return something that no loss is known for.
+
+    Raises:
+        InputError: if it doesn't.
     """
     parameter = next(model.parameters())
     images = torch.zeros(2, data.in_channels, data.image_size, data.image_size).to(parameter)
@@ -118,9 +144,17 @@ def evaluate(
     amp: bool = False,
     channels_last: bool = False,
 ) -> Evaluation:
-    """Evaluate in eval mode, each validation example exactly once, shared out over the processes.
+    """Evaluate in eval mode, each validation example exactly once, divided among the processes.
 
-    All processes use rank 0's buffers and get the same result. The model's training mode is as before afterwards.
+    All processes use rank 0's buffers and get the same result. The model's training mode is restored afterwards.
+
+    Args:
+        model: the network, on the world's device.
+        data: its validation images are used.
+        world: the processes.
+        batch_size: images at a time, on each process.
+        amp: bfloat16 autocast.
+        channels_last: whether images get the channels-last memory format.
     """
     (evaluation,), _ = _evaluate_all((model,), data, world, batch_size, amp, channels_last)
     return evaluation
@@ -136,7 +170,12 @@ def evaluate_pair(
     amp: bool = False,
     channels_last: bool = False,
 ) -> tuple[Evaluation, Evaluation, Paired]:
-    """Evaluate two networks as `evaluate` does, in one pass over the data; count where only one of them is right."""
+    """Evaluate two networks as `evaluate` does, in one pass over the data, and count where only one of them is right.
+
+    Args:
+        first, second: the networks.
+        data, world, batch_size, amp, channels_last: as in `evaluate`.
+    """
     models = (first, second)
     evaluations, right_alone = _evaluate_all(models, data, world, batch_size, amp, channels_last)
     only_first, only_second = (round(count) for count in right_alone)
@@ -147,7 +186,7 @@ def evaluate_pair(
 def _evaluate_all(
     models: Sequence[nn.Module], data: Data, world: World, batch_size: int, amp: bool, channels_last: bool
 ) -> tuple[list[Evaluation], list[float]]:
-    """What each of the networks has come to, and how many examples it has right that no other has."""
+    """Each network's evaluation, and how many examples it alone has right."""
     for model in models:
         broadcast_buffers(world, model)
     memory_format = torch.channels_last if channels_last else torch.contiguous_format

@@ -28,10 +28,16 @@ class RunLog:
 
     Whatever any library logs at INFO or above goes to log.txt and to stderr, from rank 0 alone. On all other ranks
     every method does nothing.
+
+    Args:
+        folder: the run's folder, made if it isn't there.
+        world: the processes.
+        recipe: all settings, as plain values.
+        resume: whether the run goes on; run.json then gets an entry for that.
     """
 
     def __init__(self, folder: str | Path, world: World, recipe: dict[str, Any], *, resume: bool = False) -> None:
-        """Write run.json (recipe, seed, versions, commit, hardware, time); a resumed run's gets an entry of its own."""
+        """Write run.json: recipe, seed, versions, commit, hardware, time."""
         self.folder = Path(folder)
         self.recipe = recipe
         self.active = world.is_first
@@ -65,7 +71,7 @@ class RunLog:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         root = logging.getLogger()
-        if error is not None and self._handlers:  # for log.txt alone: on the terminal it's whoever catches it who tells
+        if error is not None and self._handlers:  # for log.txt alone: on the terminal, whoever catches it tells
             self._handlers[0].emit(logging.makeLogRecord({"msg": f"stopped by {kind.__name__}: {error}"}))
         for handler in self._handlers:
             root.removeHandler(handler)
@@ -75,7 +81,7 @@ class RunLog:
             root.setLevel(self._level)
 
     def curves(self, kind: str, evaluation: Evaluation, step: int) -> None:
-        """A point of the curves Top1-Acc, Top5-Acc and Loss, of kind 'Train' or 'Val', at a step."""
+        """Add a point to the curves Top1-Acc, Top5-Acc and Loss, of kind 'Train' or 'Val', at a step."""
         if self._writer is not None:
             for tag, value in (
                 ("Top1-Acc", evaluation.top1),
@@ -85,13 +91,13 @@ class RunLog:
                 self._writer.add_scalars(tag, {kind: value}, step)
 
     def scalars(self, values: dict[str, float], step: int) -> None:
-        """A point of each named curve at a step."""
+        """Add a point to each named curve, at a step."""
         if self._writer is not None:
             for tag, value in values.items():
                 self._writer.add_scalar(tag, value, step)
 
     def epoch(self, record: dict[str, Any]) -> None:
-        """Append one line to metrics.jsonl; the record holds its `epoch`: how many are done."""
+        """Append one line to metrics.jsonl; the record's `epoch` is how many are done."""
         if self._writer is not None:
             self._writer.flush()
             with open(self.folder / run_folder.METRICS, "a", encoding="utf-8") as file:
@@ -106,7 +112,7 @@ class RunLog:
             write_text_whole(path, "".join(kept))
 
     def progress_bar(self, total: int, initial: int) -> tqdm:
-        """A bar over the run's steps with the time left; nothing where stderr is no terminal."""
+        """A bar over the run's steps with the time left; nothing where stderr isn't a terminal."""
         quiet = not (self.active and sys.stderr.isatty())
         # A terminal that doesn't know its size (in a container, say) says 0, and tqdm would draw nothing.
         knows_size = not quiet and os.get_terminal_size(sys.stderr.fileno()).columns > 0
@@ -116,8 +122,10 @@ class RunLog:
 
 @contextmanager
 def logged_on_terminal(world: World) -> Iterator[None]:
-    """Within, whatever any library logs at INFO or above goes to stderr, from rank 0 alone: also before there is a
-    RunLog, which adds log.txt."""
+    """Within the context, whatever any library logs at INFO or above goes to stderr, from rank 0 alone.
+
+    For what happens before there is a RunLog, which adds log.txt.
+    """
     if not world.is_first:
         yield
         return
@@ -133,8 +141,11 @@ def logged_on_terminal(world: World) -> Iterator[None]:
 
 
 class _TerminalHandler(logging.Handler):
-    """To stderr past the progress bar; lines that the bar already shows (`extra={'progress': True}`) are left out, and
-    those that were shown before (`extra={'shown': True}`)."""
+    """Writes to stderr past the progress bar.
+
+    Lines that the bar already shows (`extra={'progress': True}`) are left out, as are those that were shown before
+    (`extra={'shown': True}`).
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
         in_bar = getattr(record, "progress", False) and sys.stderr.isatty()

@@ -1,4 +1,4 @@
-"""The training loop: one for base training and for pruning, which comes in through callbacks."""
+"""The training loop, one for base training and for pruning, which joins in through callbacks."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +30,15 @@ from training.schedule import lr_factor
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a run ended: the last evaluation, and the last epoch's training means (None if nothing was left to train)."""
+    """How a run ended.
+
+    Attributes:
+        val: the last evaluation.
+        train: means over the last epoch's training; None if nothing was left to train.
+        epochs: how many are done.
+        steps: how many are done.
+        seconds: what this part of the run took.
+    """
 
     val: Evaluation
     train: Evaluation | None
@@ -54,11 +62,22 @@ def train(
 ) -> TrainResult:
     """Train `model` in place as the recipe says; writes init.hdf5, latest.pth, epoch-{e}.hdf5, finish.pth, finish.hdf5.
 
-    param_groups(model) gives the groups for torch.optim.SGD; write_weights(path, model) writes a weight file; resume
-    goes on from latest.pth in the log's folder. Raises NonFiniteLoss at the next look (every log_interval steps).
+    Args:
+        recipe: what is to be done.
+        model: the network, trained in place on the world's device.
+        data: the data set.
+        world: the processes.
+        log: the run's log, and its folder.
+        param_groups: model -> the groups for torch.optim.SGD.
+        write_weights: (path, model) -> None; writes a weight file.
+        callbacks: what else is to happen.
+        resume: go on from latest.pth in the log's folder.
+        teacher: another network for the same classes, for a recipe with `distill`. It is moved to the model's device
+            and left in eval mode; no checkpoint holds it, so it must be given again when a run is resumed.
 
-    teacher: another network of the same classes, for a recipe with `distill` (else InputError). It is moved to the
-    model's device and left in eval mode; no checkpoint holds it, so it must be given again when a run is resumed.
+    Raises:
+        InputError: if there is a teacher without `distill`, or `distill` without a teacher.
+        NonFiniteLoss: at the next look (every log_interval steps) after a loss that isn't finite.
     """
     if (teacher is None) != (recipe.distill == 0):
         raise InputError(f"distill is {recipe.distill:g}: give a teacher where it's over 0, and only there")
@@ -111,7 +130,7 @@ def train(
                 state.save_weights(f"epoch-{state.epoch}.hdf5")
             save_run(run_folder.LATEST, state, meter, callbacks)
 
-    val = val or validate(state)  # resumed behind the last epoch
+    val = val or validate(state)  # resumed after the last epoch
     save_run(run_folder.FINISH, state, meter, callbacks)
     state.save_weights(run_folder.FINISH_WEIGHTS)  # last of all: this file says that the run is complete
     barrier(world)
@@ -164,15 +183,15 @@ def _rest_of_epoch(state: TrainState) -> Iterator[Batch]:
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:
-    """The seed of all that is random in the model (dropout) at a step, on a process: a resumed run goes on the same."""
+    """The seed of all that is random in the model (dropout) at a step, on a process: a resumed run has the same."""
     return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def _forward_backward(state: TrainState, batch: Batch) -> torch.Tensor:
     """Add the gradient of the whole batch's mean loss to the parameters; returns this process's `batch_sums`.
 
-    DDP takes the mean over the processes, so each example counts size / global_size here, also where the processes'
-    parts are of unequal size.
+    DDP takes the mean over the processes, so each example counts size / global_size here, even where the processes'
+    parts differ in size.
     """
     recipe, world = state.recipe, state.world
     total = torch.zeros(4, dtype=sum_dtype(world.device), device=world.device)
@@ -193,13 +212,13 @@ def _forward_backward(state: TrainState, batch: Batch) -> torch.Tensor:
 
 @torch.no_grad()
 def _taught(state: TrainState, images: torch.Tensor) -> torch.Tensor:
-    """The teacher's logits [n, classes] for the very images that the student sees."""
+    """The teacher's logits, [n, classes], for the same images that the student sees."""
     with torch.autocast(state.world.device.type, torch.bfloat16, enabled=state.recipe.amp):
         return state.teaching(images)
 
 
 def _no_sync(network: nn.Module) -> Any:
-    """Leave the exchange of gradients out; torch.compile keeps what it compiled as `_orig_mod`."""
+    """Leave out the exchange of gradients; torch.compile keeps what it compiled as `_orig_mod`."""
     wrapped = getattr(network, "_orig_mod", network)
     assert isinstance(wrapped, DistributedDataParallel)
     return wrapped.no_sync()

@@ -16,8 +16,14 @@ def logits_and_loss(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The network's logits [n, classes] in float32 or wider, and the mean cross-entropy over the examples.
 
-    output: logits, or what torchvision's GoogLeNet and Inception-v3 return in training, whose auxiliary classifiers'
-    losses are added with a weight. Raises InputError for anything else.
+    Args:
+        output: logits, or what torchvision's GoogLeNet and Inception-v3 return in training, whose auxiliary
+            classifiers' losses are added with a weight.
+        labels: [n].
+        label_smoothing: part of the target spread over all classes.
+
+    Raises:
+        InputError: for any other output.
     """
     logits, aux, share = _parts(output)
 
@@ -38,7 +44,12 @@ def distilled(
     Hinton et al. (2015), section 2: T^2 keeps the teacher's part of the gradient on one scale whatever the temperature.
     In float32 or wider.
 
-    loss: of the labels; logits, taught: the student's and the teacher's, [n, classes]; share: a, from 0 to 1.
+    Args:
+        loss: the mean loss of the labels.
+        logits: the student's, [n, classes].
+        taught: the teacher's, [n, classes].
+        share: a, from 0 to 1.
+        temperature: T.
     """
     student, teacher = (F.log_softmax(_widened(scores) / temperature, dim=1) for scores in (logits, taught))
     divergence = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
@@ -46,7 +57,7 @@ def distilled(
 
 
 def _parts(output: object) -> tuple[torch.Tensor, list[torch.Tensor], float]:
-    """The logits, the auxiliary classifiers' logits and what their losses count."""
+    """The logits, the auxiliary classifiers' logits and the weight of their losses."""
     if isinstance(output, torch.Tensor):
         return output, [], 0.0
     share = _AUX_SHARES.get(type(output))
@@ -60,5 +71,5 @@ def _parts(output: object) -> tuple[torch.Tensor, list[torch.Tensor], float]:
 
 
 def _widened(scores: torch.Tensor) -> torch.Tensor:
-    """float32 for what autocast left in less."""
+    """The scores, in float32 where autocast left them in less."""
     return scores.float() if scores.dtype in (torch.bfloat16, torch.float16) else scores

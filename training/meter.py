@@ -1,4 +1,4 @@
-"""Training loss, accuracy and speed, added up on the device and looked at now and then."""
+"""Training loss, accuracy and speed, added up on the device and read now and then."""
 
 import time
 from dataclasses import dataclass
@@ -14,7 +14,12 @@ _NEVER = torch.iinfo(torch.int64).max
 
 @dataclass(frozen=True)
 class Look:
-    """Means since the look before, and the speed in examples per second, all processes together."""
+    """What came since the look before, all processes together.
+
+    Attributes:
+        train: means.
+        speed: in examples per second.
+    """
 
     train: Evaluation
     speed: float
@@ -24,6 +29,9 @@ class Meter:
     """Sums over the epoch so far and since the last look, and the first step whose loss wasn't finite.
 
     `add` never waits for the device; what returns numbers does, and must be called on all processes together.
+
+    Args:
+        world: the processes.
     """
 
     def __init__(self, world: World) -> None:
@@ -35,7 +43,7 @@ class Meter:
         self.start_clock()
 
     def start_clock(self) -> None:
-        """Time the examples from now on: after anything that isn't training."""
+        """Time the examples from now on; to be called after anything that isn't training."""
         self._timed.zero_()
         self._since = time.perf_counter()
 
@@ -72,7 +80,7 @@ class Meter:
         return {"epoch": epoch, "recent": recent}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with sums of all processes: rank 0 takes them over."""
+        """Go on with the sums of all processes, which rank 0 takes over."""
         if self._world.is_first:
             self._epoch.copy_(torch.tensor(state["epoch"], dtype=self._epoch.dtype))
             self._recent.copy_(torch.tensor(state["recent"], dtype=self._recent.dtype))

@@ -1,4 +1,4 @@
-"""A run's network and data: whatever both are, each is asked for what fits the other."""
+"""A run's network and data, each made to fit the other."""
 
 from collections.abc import Callable
 from functools import partial
@@ -18,10 +18,18 @@ def data_for(
     image_size: int | None = None,
     workers: int | None = None,
 ) -> Data:
-    """The data set at the image size that is asked for, else at the network's own.
+    """The data set for a network.
 
-    A network from anywhere takes the data's own size: CIFAR's 32, say, or 224 for ImageNet and folders of large
-    images. Our own networks know their usual data set. Raises InputError for what is missing or unknown.
+    Args:
+        arch: the network's name.
+        dataset: name of the data set; None for the usual one, which only our own networks have.
+        data_dir: where its files are; None for the usual folder.
+        image_size: side of the images, in pixels; None for our network's own, or for the data's own with a network from
+            anywhere: CIFAR's 32, say, or 224 for ImageNet and folders of large images.
+        workers: as in `load_data`.
+
+    Raises:
+        InputError: for what is missing or unknown.
     """
     info = model_info(arch) if arch in model_names() else None
     if dataset is None and info is None:
@@ -38,7 +46,7 @@ def network_builder(arch: str, data: Data) -> Callable[[], nn.Module]:
 
 
 def file_attributes(recipe: Recipe, data: Data) -> dict[str, str | int]:
-    """What a weight file says about its network, as much as is needed to build it again."""
+    """What a weight file says about its network: as much as is needed to build it again."""
     return {
         "arch": recipe.arch,
         "dataset": data.name,

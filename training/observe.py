@@ -1,4 +1,4 @@
-"""What is looked at while a run trains: means since the last look, evaluations, records, whether all is finite."""
+"""What is watched while a run trains: means since the last look, evaluations, records, whether all is finite."""
 
 import logging
 from collections.abc import Sequence
@@ -20,7 +20,17 @@ class NonFiniteLoss(InputError):
 
 
 def look(state: TrainState, meter: Meter, callbacks: Sequence[Callback], bar: tqdm) -> None:
-    """Read what the device has added up since the last look, and tell it."""
+    """Read what the device has added up since the last look, and report it.
+
+    Args:
+        state: where the run stands.
+        meter: what has added up.
+        callbacks: the run's, which may add to the report.
+        bar: the progress bar.
+
+    Raises:
+        NonFiniteLoss: if a loss wasn't finite.
+    """
     check_finite(state, meter)
     seen = meter.look()
     if seen is None:
@@ -46,7 +56,11 @@ def look(state: TrainState, meter: Meter, callbacks: Sequence[Callback], bar: tq
 
 
 def check_finite(state: TrainState, meter: Meter) -> None:
-    """Raise NonFiniteLoss if a loss since the run's start wasn't finite, on any process."""
+    """Check that every loss since the run's start was finite, on all processes.
+
+    Raises:
+        NonFiniteLoss: if one wasn't.
+    """
     step = meter.first_bad_step()
     if step is not None:
         raise NonFiniteLoss(
@@ -61,7 +75,7 @@ def lr_of_step(state: TrainState, step: int) -> float:
 
 
 def validate(state: TrainState) -> Evaluation:
-    """Evaluate the model, log it and draw it."""
+    """Evaluate the model, log the result and add it to the curves."""
     recipe = state.recipe
     val = evaluate(
         state.model,
@@ -85,7 +99,15 @@ def callback_scalars(callbacks: Sequence[Callback]) -> dict[str, dict[str, float
 def epoch_record(
     state: TrainState, trained: Evaluation, val: Evaluation | None, callbacks: Sequence[Callback], seconds: float
 ) -> dict[str, Any]:
-    """One line of metrics.jsonl. All that depends on the machine is under `time`."""
+    """One line of metrics.jsonl; all that depends on the machine is under `time`.
+
+    Args:
+        state: where the run stands.
+        trained: means over the epoch's training.
+        val: the epoch's evaluation, if any.
+        callbacks: the run's.
+        seconds: what the epoch took.
+    """
     record: dict[str, Any] = {"epoch": state.epoch, "step": state.step, "lr": lr_of_step(state, state.step)}
     record["train"] = trained.to_dict()
     if val is not None:

@@ -5,8 +5,8 @@
     recipe = from_options(parser.parse_args(), recipe)
 
 A field's metadata may hold `help`, `choices`, `flags` (short names, ('-a',)), `option` (False: no option), and what
-`rr.settings` knows: `topic`, under which options are grouped, and `name` and `aliases`, by which one is called as well.
-Nothing here needs torch, so that `--help` and a wrong option answer at once.
+`rr.settings` knows: `topic`, under which options are grouped, and `name` and `aliases`, which name an option as well.
+Nothing here needs torch, so that `--help` and a wrong option are answered at once.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ T = TypeVar("T")
 
 
 class OptionParser(argparse.ArgumentParser):
-    """argparse's, which keeps the description's lines, takes no abbreviations, and knows what a person meant."""
+    """argparse's parser, but it keeps the description's lines, takes no abbreviations, and suggests what was meant."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **settings)
 
     def error(self, message: str) -> NoReturn:
-        """A line with what is wrong, for an unknown option with the nearest one, and exit code 2."""
+        """Exit with code 2 and a line that says what is wrong; for an unknown option it names the nearest one."""
         if message.startswith("unrecognized arguments:"):
             known = [flag for action in self._actions for flag in action.option_strings]
             unknown = re.findall(r"(?<= )--?[\w-]+", message)
@@ -46,7 +46,12 @@ class OptionParser(argparse.ArgumentParser):
 def add_options(parser: argparse.ArgumentParser, *recipes: Any) -> None:
     """Add one option per setting of each dataclass instance; `batch_size` becomes `--batch-size`, default its value.
 
-    bool: `--amp` and `--no-amp`. tuple: any number of values. Optional: the word `none` stands for None.
+    A bool becomes `--amp` and `--no-amp`; a tuple takes any number of values; where None is possible, it is written
+    `none`.
+
+    Args:
+        parser: the parser, which gets a group of options for each topic.
+        recipes: the instances.
 
     Raises:
         InputError: if two instances share a setting, since one option couldn't serve both.
@@ -90,7 +95,7 @@ def add_continue(parser: argparse.ArgumentParser) -> None:
 
 
 def add_local_rank(parser: argparse.ArgumentParser) -> None:
-    """Accept `--local-rank` and `--local_rank`, which launchers older than torchrun hand to each process."""
+    """Accept `--local-rank` and `--local_rank`, which launchers older than torchrun pass to each process."""
     parser.add_argument("--local-rank", "--local_rank", type=int, default=None, help=argparse.SUPPRESS)
 
 
@@ -106,15 +111,18 @@ def to_plain(recipe: Any) -> dict[str, Any]:
 
 
 def default_values(*recipes: Any) -> dict[str, Any]:
-    """What the settings of these instances' classes are where nobody says otherwise, as `to_plain` gives it."""
+    """The default values of the settings of these instances' classes, as `to_plain` gives them."""
     settings = [setting for recipe in recipes for setting in settings_of(recipe)]
     return {s.name: plain(s.field.default) for s in settings if s.field.default is not dataclasses.MISSING}
 
 
 def read_ahead(arguments: Sequence[str], *flags: str, **settings: Any) -> Any:
-    """The value of one option, read ahead of all others: one that decides what the others' defaults are.
+    """The value of one option, read ahead of all others, whose defaults it decides; None where it isn't given.
 
-    None where it isn't given. settings: of `add_argument`, for an option that isn't a plain text's
+    Args:
+        arguments: the command line's.
+        flags: the option's names.
+        settings: of `add_argument`, for an option whose value isn't plain text.
     """
     parser = OptionParser(add_help=False)
     parser.add_argument(*flags, dest="value", **settings)
@@ -122,7 +130,11 @@ def read_ahead(arguments: Sequence[str], *flags: str, **settings: Any) -> Any:
 
 
 def check_choices(recipe: Any) -> None:
-    """Raise InputError for a field whose value isn't among its metadata's `choices`."""
+    """Check that every field's value is among its metadata's `choices`, where it has any.
+
+    Raises:
+        InputError: if one isn't.
+    """
     for field in dataclasses.fields(recipe):
         choices, value = field.metadata.get("choices"), getattr(recipe, field.name)
         if choices and value not in choices:
@@ -175,7 +187,7 @@ def _steps(text: str) -> int | Share:
 
 
 def _number(text: str) -> float | Share:
-    """A number, an int where it is whole so that a recipe is written the same whichever way it was typed; or `50%`."""
+    """A number, an int if it is whole, so that a recipe is written the same whichever way it was typed; or `50%`."""
     if text.strip().endswith("%"):
         return Share.read(text)
     value = float(text)

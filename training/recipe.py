@@ -15,7 +15,7 @@ _LOSS, _MACHINE, _RECORDS = "loss", "machine", "evaluations and files"
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides a training run.
+    """All that decides a training run; each field's `setting` says what it is.
 
     Raises:
         InputError: for a value that can't be, with the fix in the message.
@@ -33,7 +33,7 @@ class Recipe:
     batch_size: int = setting("examples per step, all processes together", 64, topic=_LENGTH)
     accumulate: int = setting("micro-batches that a process cuts its part of a step into", 1, topic=_LENGTH)
     max_steps: int = setting(
-        "stop after so many steps, on the full run's learning rates; 0: no limit", 0, topic=_LENGTH
+        "stop after this many steps, on the full run's learning rates; 0: no limit", 0, topic=_LENGTH
     )
     seed: int = setting("seed of the weights, of the data's order and of its augmentation", 0, topic=_LENGTH)
 
@@ -78,7 +78,7 @@ class Recipe:
     workers: int | None = setting("loader processes or threads; none: the data set's choice", None, topic=_MACHINE)
 
     val_interval: int = setting("epochs between evaluations", 5, topic=_RECORDS)
-    val_last: int = setting("evaluate after each of so many last epochs", 10, topic=_RECORDS)
+    val_last: int = setting("evaluate after each of this many last epochs", 10, topic=_RECORDS)
     log_interval: int = setting("steps between two looks at loss and speed", 100, topic=_RECORDS)
     save_interval: int = setting("epochs between weight files epoch-{e}.hdf5; 0: none", 0, topic=_RECORDS)
     checkpoint_interval: int = setting(
@@ -100,8 +100,8 @@ class Recipe:
         self._require("distill", 0 <= self.distill <= 1, "must be from 0 to 1")
         self._require("distill_until", isinstance(self.distill_until, Share), "give a share of the run, Share(0.65)")
         self._require("distill_until", self.distill_until == 1 or self.distill > 0, "needs a distill greater than 0")
-        self._require("min_lr", self.min_lr <= self.lr, f"must not pass lr ({self.lr})")
-        self._require("accumulate", self.accumulate <= self.batch_size, f"must not pass batch_size ({self.batch_size})")
+        self._require("min_lr", self.min_lr <= self.lr, f"can't exceed lr ({self.lr})")
+        self._require("accumulate", self.accumulate <= self.batch_size, f"can't exceed batch_size ({self.batch_size})")
         self._require("warmup_epochs", self.warmup_epochs < self.epochs, f"must be less than epochs ({self.epochs})")
         self._require("nesterov", not self.nesterov or self.momentum > 0, "needs a momentum greater than 0")
         self._require("workers", self.workers is None or self.workers >= 0, "must be none, 0 or more")
@@ -117,12 +117,12 @@ class Recipe:
 
     @property
     def milestone_epochs(self) -> list[float]:
-        """The milestones in epochs, shares of the run made that."""
+        """The milestones in epochs, with shares of the run converted."""
         return [m.of(self.epochs) if isinstance(m, Share) else m for m in self.milestones]
 
     @property
     def sgd(self) -> dict[str, float]:
-        """What parameter groups are made with: `rr.param_groups(model, **recipe.sgd)`."""
+        """The settings of parameter groups: `rr.param_groups(model, **recipe.sgd)`."""
         names = ("lr", "momentum", "weight_decay", "bias_lr_factor")
         return {name: getattr(self, name) for name in names}
 

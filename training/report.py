@@ -1,7 +1,7 @@
 """A base network and its pruned one side by side: accuracy, MACs, parameters, time per image, size on disk.
 
 Speed is that of both networks with their BN folded into the convolutions, each at the number of threads that suits it
-best: what pruning gains, and nothing else.
+best, so that it shows what pruning gains and nothing else.
 """
 
 import io
@@ -26,10 +26,11 @@ class Figures:
 
     Attributes:
         val: how good it is.
-        macs, parameters: how large.
+        macs: multiply-accumulates per image.
+        parameters: how many it has.
         ms_per_image: batch size -> milliseconds, BN folded, the median of the rounds at the best number of threads.
-        threads: batch size -> that number (of PyTorch's, on the CPU).
-        bytes_on_disk: of its file.
+        threads: batch size -> that number of PyTorch's threads (on the CPU).
+        bytes_on_disk: the size of its file.
     """
 
     val: Evaluation
@@ -42,7 +43,13 @@ class Figures:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Base against pruned. speed_up: batch size -> how many times faster, the median of the rounds' own ratios."""
+    """Base against pruned.
+
+    Attributes:
+        base, pruned: each network's figures.
+        speed_up: batch size -> how many times faster the pruned one is, the median of the rounds' own ratios.
+        device: what both were timed on.
+    """
 
     base: Figures
     pruned: Figures
@@ -126,12 +133,12 @@ def compare(
         base: the network that was pruned.
         pruned: what it became.
         image_shape: (C, H, W).
-        folded_base: the base with its BN folded, as the pruned one has none: what is timed against it.
+        folded_base: the base with its BN folded, to time against the pruned one, which has none.
         base_val, pruned_val: how good they are.
         base_file, pruned_file: for the size on disk; None: that of the saved state dict.
         batch_sizes: how many images at a time are timed.
-        rounds: how often, base and pruned in turn, so that a machine's slow moments meet both.
-        most_seconds: for each batch size; where the rounds would take longer, there are fewer, 3 at least.
+        rounds: how often, base and pruned in turn, so that a machine's slow moments hit both.
+        most_seconds: limit for each batch size; where the rounds would take longer there are fewer, but at least 3.
         threads: numbers of PyTorch's threads to try on the CPU; None: 1 and as many as there are.
     """
     device = next(base.parameters()).device
@@ -174,7 +181,7 @@ class _Timed:
 def _best_of_threads(
     base: nn.Module, pruned: nn.Module, images: torch.Tensor, rounds: int, most_seconds: float, counts: Sequence[int]
 ) -> _Timed:
-    """Each at the number of threads with the least median; round by round the numbers and the networks in turn."""
+    """Time each at the number of threads with the least median; a round takes all numbers and both networks in turn."""
     before, models = torch.get_num_threads(), (base, pruned)
     if images.device.type != "cpu":
         counts = (before,)

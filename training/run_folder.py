@@ -38,15 +38,15 @@ def prepare(
     rank 0 alone.
 
     Args:
-        folder: the run's.
+        folder: the run's folder.
         recipe: all settings, as plain values.
-        conti_or_fs: 'continue', 'fs' (from scratch) or None, as the person says.
-        defaults: what a setting was in a run that is older than the setting, so that such runs can be gone on with.
-        translate: makes settings of this version of those that an older run has.
+        conti_or_fs: 'continue', 'fs' (from scratch) or None, as the user chose.
+        defaults: what a setting was in a run that is older than the setting, so that such runs can be continued.
+        translate: turns the settings of an older run into those of this version.
 
     Raises:
-        InputError: if the folder holds an unfinished run and `conti_or_fs` doesn't say what to do with it, or a run of
-            another recipe.
+        InputError: if the folder holds an unfinished run and `conti_or_fs` doesn't say what to do with it, or if it
+            holds a run of another recipe.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
@@ -80,7 +80,7 @@ def prepare(
 
 
 def is_new_run(folder: str | Path, conti_or_fs: str | None = None) -> bool:
-    """Whether a run starts from its first weights: there is none yet to go on with, or it is to be started again."""
+    """Whether a run starts from its first weights: there is none to continue, or it is to start again."""
     return conti_or_fs == "fs" or not any((Path(folder) / name).exists() for name in (LATEST, FINISH_WEIGHTS))
 
 
@@ -102,10 +102,10 @@ def _differences(stored: dict[str, Any], recipe: dict[str, Any]) -> list[str]:
 
 
 def _clear(folder: Path) -> None:
-    if not (folder / RUN).exists():  # no run of ours, so none of our files
+    if not (folder / RUN).exists():  # no run is in it, so no files of one
         return
     for pattern in (LOG, METRICS, "*.hdf5", "*.pth", f"*{BESIDE_SUFFIX}"):
         for path in folder.glob(pattern):
             path.unlink()
     shutil.rmtree(folder / TENSORBOARD, ignore_errors=True)
-    (folder / RUN).unlink()  # last, so that an interrupted clearing is taken up again
+    (folder / RUN).unlink()  # last, so that an interrupted clearing is done again

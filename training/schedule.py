@@ -10,9 +10,9 @@ from training.recipe import Recipe
 def lr_factor(recipe: Recipe, steps_per_epoch: int) -> Callable[[int], float]:
     """The factor on every group's learning rate at a step (from 0), for torch.optim.lr_scheduler.LambdaLR.
 
-    Warm-up over W steps: linear f + (1 - f) * s / W, or constant f. Then, with t from 0 to 1 over the rest of the run:
-    cosine m + (1 - m) * (1 + cos(pi t)) / 2; linear 1 - (1 - m) * t; with m = min_lr / lr. Steps: gamma for each
-    milestone passed, in epochs from the run's start. max_steps shortens a run, not its schedule.
+    Warm-up over W steps: linear f + (1 - f) * s / W, or constant f. Then, with t from 0 to 1 over the rest of the run
+    and m = min_lr / lr: cosine m + (1 - m) * (1 + cos(pi t)) / 2; linear 1 - (1 - m) * t; step gamma for each milestone
+    passed, in epochs from the run's start. max_steps shortens a run, not its schedule.
     """
     warmup_steps = recipe.warmup_epochs * steps_per_epoch
     falling_steps = recipe.epochs * steps_per_epoch - warmup_steps

@@ -4,8 +4,8 @@
 
 Writes results/communication.json. Each process takes its part of the batch through a DistributedDataParallel network
 with compactors (bfloat16 autocast, channels-last format). Steps with the exchange and without it (`no_sync`) are timed
-in turn; the share of the exchange is what its steps take longer, that of the pruner what its hooks take of a step, the
-update of masks spread over the steps between two. Nothing else may run meanwhile.
+in turn; the share of the exchange is how much longer its steps take, that of the pruner how much of a step its hooks
+take, with a mask update spread over the steps between two. Nothing else may run meanwhile.
 """
 
 import argparse
@@ -51,7 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def measure(name: str, batch: int, rounds: int, world: World) -> dict[str, Any]:
-    """Milliseconds of a step with and without the exchange, of the hooks and of a mask update, and the shares."""
+    """Milliseconds of a step with and without the exchange, of the hooks and of a mask update, and the shares.
+
+    Args:
+        name: of the network.
+        batch: images per step, on this process.
+        rounds: pairs of timed steps.
+        world: the processes.
+    """
     torch.manual_seed(0)
     model = build_model(name).to(memory_format=torch.channels_last).train()
     pruner = ResRepPruner(model, torch.zeros(1, 3, 32, 32), paper_config(mask_interval=10**9))

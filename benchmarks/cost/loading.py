@@ -68,7 +68,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def measure(kind: str, data: Data, options: argparse.Namespace) -> dict[str, Any]:
-    """Images a second of the loader, in the better of two epochs, and of training steps."""
+    """Images a second of the loader, in the better of two epochs, and of training steps.
+
+    Args:
+        kind: a key of `BATCHES`.
+        data: the data set.
+        options: the command line's.
+    """
     speed = max(loading_speed(data, epoch, BATCHES[kind], options.batches) for epoch in range(2))
     networks = {}
     for name in NETWORKS[kind]:
@@ -84,7 +90,7 @@ def measure(kind: str, data: Data, options: argparse.Namespace) -> dict[str, Any
 
 
 def loading_speed(data: Data, epoch: int, batch_size: int, batches: int) -> float:
-    """Images a second over the first batches of an epoch, the loader's start included."""
+    """Images a second over the first batches of an epoch, including the loader's start."""
     began = time.perf_counter()
     taken: Iterator[Any] = islice(
         data.train_batches(epoch, batch_size=batch_size, seed=0, device=torch.device("cpu")), batches

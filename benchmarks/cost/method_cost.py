@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def step_cost(arch: str, rounds: int) -> dict[str, object]:
-    """A training step of the network with compactors and the pruner's hooks, over one without, in float32."""
+    """A training step of the network with compactors and the pruner's hooks, relative to one without, in float32."""
     images, labels = torch.randn(BATCH, 3, 32, 32), torch.randint(10, (BATCH,))
     images = images.contiguous(memory_format=torch.channels_last)
     plain = build_model(arch).to(memory_format=torch.channels_last)

@@ -6,13 +6,13 @@
     python benchmarks/cost/training_cost.py --models torchvision/resnet50 torchvision/mobilenet_v2
     python benchmarks/cost/training_cost.py --again  # what the file has is measured once more
 
-Writes results/training_cost.json and, of all that is in there, results/training_cost.png; what the file has isn't
-measured again. Nothing else may run meanwhile. At ten points from full width to the target (47% of the MACs, resnet50
+Writes results/training_cost.json and, from what is in it, results/training_cost.png; what the file has isn't measured
+again. Nothing else may run meanwhile. At ten points from full width to the target (47% of the MACs, resnet50
 45.5%), units of the layers that the method prunes are masked in a random order, set to zero and taken out. At each,
 whole training steps on random images, in channels-last format, are timed in turn: the unpruned network's (plain), with
 compactors at full width (no narrowing), narrowed (rows), with compactors folded in mid-run and retired at the target
-(full), and those of a plain network of the same widths, BNs included, the floor (narrow plain). From the ratios follows
-what a run costs that reaches its target at a third or at a tenth of its steps, mask updates and narrowings included.
+(full), and those of a plain network of the same widths, BNs included, the floor (narrow plain). The ratios give what a
+run costs that reaches its target at a third or at a tenth of its steps, including mask updates and narrowings.
 Peak memory is that of a process per variant, and a profile says which operations take the time at the target.
 
 Bars: a step without narrowing at most 1.10x the plain step; with narrow="full", a step at the target at most 1.03x the
@@ -58,9 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, help="images in a step; default: 64, for ImageNet's networks 8")
     parser.add_argument("--image-size", type=int, help="pixels; default: 32, for ImageNet's networks 224")
     parser.add_argument("--width-multiple", type=int, default=8, help="what the widths are multiples of")
-    parser.add_argument("--points", type=int, default=10, help="of the schedule, full width and target among them")
+    parser.add_argument("--points", type=int, default=10, help="of the schedule, including full width and target")
     parser.add_argument(
-        "--rounds", type=int, default=10, help="timed steps of each variant at each point (thrice at the target)"
+        "--rounds", type=int, default=10, help="timed steps of each variant at each point (3 times that at the target)"
     )
     parser.add_argument("--warmup", type=int, default=2, help="steps of each before those")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default: torch's own")
@@ -103,7 +103,7 @@ def setting_of(name: str, options: argparse.Namespace) -> Setting:
 
 
 def in_short(figures: Figures) -> str:
-    """A line on one network."""
+    """A line about one network."""
     runs = figures["whole_run"][FULL]
     whole = ", ".join(f"{ratio:.3f} with the target at {name}" for name, ratio in runs.items())
     missed = [bar for bar, passed in figures["bars"].items() if not passed]

@@ -25,6 +25,8 @@ def paired_ratio(times: Sequence[Mapping[str, float]], variant: str, over: str =
 
     Args:
         times: [rounds], seconds of each variant's step.
+        variant: whose step.
+        over: over whose step.
     """
     ratios = [of_round[variant] / of_round[over] for of_round in times]
     return {"median": statistics.median(ratios), "quartiles": np.quantile(ratios, [0.25, 0.75]).tolist()}
@@ -39,7 +41,7 @@ def whole_run(progress: Sequence[float], ratios: Sequence[float], share: float) 
         share: of the steps.
 
     Raises:
-        InputError: where `share` or `progress` is none of that.
+        InputError: if `share` or `progress` isn't as described.
     """
     if not 0 < share <= 1:
         raise InputError(f"share must be more than 0 and at most 1, not {share}")
@@ -53,11 +55,11 @@ def whole_run(progress: Sequence[float], ratios: Sequence[float], share: float) 
 
 
 def whole_runs(points: Sequence[Figures], between_steps: Mapping[str, float]) -> dict[str, dict[str, float]]:
-    """A whole run of the variants that get cheaper over a plain one, by when the target is reached.
+    """The cost of a whole run of the variants that get cheaper, over a plain one, by when the target is reached.
 
     Args:
         points: as measured, with `progress` and `ratios`.
-        between_steps: what a variant does beside its steps (mask updates, narrowing), per step and over a plain step.
+        between_steps: what a variant does besides its steps (mask updates, narrowing), per step and over a plain step.
     """
     progress = [point["progress"] for point in points]
     found = {}
@@ -69,7 +71,7 @@ def whole_runs(points: Sequence[Figures], between_steps: Mapping[str, float]) ->
 
 
 def table(entries: Mapping[str, Figures]) -> str:
-    """The Markdown table of all networks, and what measured them."""
+    """The Markdown table of all networks, and what they were measured on."""
     head = [
         *(
             "network",

@@ -40,7 +40,7 @@ KINDS = {  # of operations in a profile: words in torch's names for them
 
 
 def measure(setting: Setting) -> Figures:
-    """The figures of one network but for its memory; times are in milliseconds, ratios over the plain step."""
+    """The figures of one network except its memory; times are in milliseconds, ratios over the plain step."""
     torch.set_num_threads(setting.threads)
     keep_freed_memory()  # as in the project's own loop
     trainings = {variant: training_of(variant, setting) for variant in VARIANTS[:-1]}
@@ -100,12 +100,18 @@ def measure(setting: Setting) -> Figures:
 
 
 def peak_memory(variant: str, setting: Setting) -> Figures:
-    """MiB that a process holds at most while it trains one variant at its last widths; for a process of its own.
+    """MiB that a process holds at most while it trains one variant at its last widths.
+
+    To be called in a process of its own.
+
+    Args:
+        variant: one of `VARIANTS`.
+        setting: the network, and how it is trained.
 
     Returns:
         mib: in the steps, less what Python and its libraries take once they have traced and trained a network.
         whole_process_mib: with that.
-        with_setup: whether the system could not be told to forget the maximum of the time before the steps.
+        with_setup: whether the maximum is that of the time before the steps too, as the system couldn't forget it.
         Empty on systems without /proc.
     """
     torch.set_num_threads(setting.threads)
@@ -118,7 +124,7 @@ def peak_memory(variant: str, setting: Setting) -> Figures:
     _give_back_memory()
     with_setup = False
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # the maximum begins anew
+        Path("/proc/self/clear_refs").write_text("5")  # the maximum starts again
     except OSError:
         with_setup = True
     for _ in range(3):
@@ -128,7 +134,16 @@ def peak_memory(variant: str, setting: Setting) -> Figures:
 
 
 def timed_in_turn(trainings: dict[str, Training], warmup: int, rounds: int) -> list[dict[str, float]]:
-    """[rounds] of seconds of a step of each; each round begins with another of them."""
+    """Seconds of a step of each training, round by round; each round begins with another of them.
+
+    Args:
+        trainings: by name.
+        warmup: untimed steps of each.
+        rounds: timed steps of each.
+
+    Returns:
+        [rounds], the seconds by name.
+    """
     for _ in range(warmup):
         for training in trainings.values():
             training.step()
@@ -165,7 +180,7 @@ def profile(training: Training, steps: int = 5) -> Figures:
 
 def _give_back_memory() -> None:
     gc.collect()
-    with contextlib.suppress(OSError, AttributeError):  # not glibc: what was freed counts on
+    with contextlib.suppress(OSError, AttributeError):  # not glibc: what was freed still counts
         ctypes.CDLL(None).malloc_trim(0)
 
 

@@ -47,7 +47,7 @@ class Setting:
         threads: of torch.
 
     Raises:
-        InputError: where a number is too small, or the precision unknown.
+        InputError: if a number is too small, or the precision is unknown.
     """
 
     model: str
@@ -71,7 +71,7 @@ class Setting:
 
     @property
     def config(self) -> ResRepConfig:
-        """What the pruner is to do; it updates no masks of itself."""
+        """What the pruner is to do; it updates no masks by itself."""
         return paper_config(
             flops_target=TARGETS.get(self.model, OTHERS_TARGET),
             exclude=EXCLUDE.get(self.model, ()),
@@ -82,7 +82,13 @@ class Setting:
 
 
 class Training:
-    """A network with its optimiser and one batch of random images; `step` trains it for a step."""
+    """A network with its optimiser and one batch of random images; `step` trains it for a step.
+
+    Args:
+        setting: how it is trained.
+        model: the network.
+        pruner: its pruner, if it has one.
+    """
 
     def __init__(self, setting: Setting, model: nn.Module, pruner: ResRepPruner | None = None) -> None:
         self.model = model.to(memory_format=torch.channels_last).train()
@@ -107,7 +113,13 @@ class Training:
 
 
 def training_of(variant: str, setting: Setting, *, at_target: bool = False) -> Training:
-    """A variant in training, at full width or at the widths of the target. The floor is for the target only."""
+    """A variant in training.
+
+    Args:
+        variant: one of `VARIANTS`; the floor is for the target only.
+        setting: the network, and how it is trained.
+        at_target: at the widths of the target, else at full width.
+    """
     torch.manual_seed(0)
     model = build_any(setting.model, in_channels=3).to(memory_format=torch.channels_last)
     if variant == PLAIN:
@@ -124,7 +136,11 @@ def training_of(variant: str, setting: Setting, *, at_target: bool = False) -> T
 
 
 class Schedule:
-    """Units that die one by one, in one random order for all variants, until the target is reached."""
+    """Units that die one by one, in one random order for all variants, until the target is reached.
+
+    Args:
+        pruner: has the graph, the target and the multiples of widths.
+    """
 
     def __init__(self, pruner: ResRepPruner) -> None:
         self.graph = pruner.graph
@@ -149,9 +165,16 @@ class Schedule:
 
 
 def kill(training: Training, alive: np.ndarray) -> float:
-    """Let all but the units of `alive` die and leave the network; the seconds that narrowing takes.
+    """Let some units die and leave the network.
 
     With narrow='full' there is a training step in between, in which what the folds need is measured.
+
+    Args:
+        training: the network in training.
+        alive: [num_units] of bool, the units that stay.
+
+    Returns:
+        The seconds that narrowing takes.
     """
     mask(training.pruner, alive)
     taken = seconds(training.pruner.narrow)
@@ -162,14 +185,19 @@ def kill(training: Training, alive: np.ndarray) -> float:
 
 
 def mask(pruner: ResRepPruner, alive: np.ndarray) -> None:
-    """Mask all but the units of `alive`, and set their compactor rows to zero, as if they had died."""
+    """Mask some units and set their compactor rows to zero, as if they had died.
+
+    Args:
+        pruner: of the network.
+        alive: [num_units] of bool, the units that stay.
+    """
     for site in pruner.sites:
         pruner.compactors[site.host].mask.copy_(torch.from_numpy(alive[site.units]))
     pruner.live.zero_dead_rows(alive)
 
 
 def narrow_plain(pruner: ResRepPruner) -> nn.Module:
-    """A plain network of the widths that a conversion leaves now, as trained from scratch: BNs are not folded."""
+    """A plain network of the widths that a conversion leaves now, as for training from scratch: BNs aren't folded."""
     slim = pruner.convert(prove=False)
     modules = dict(pruner.model.named_modules())
     for layer in pruner.graph.layers.values():

@@ -26,7 +26,7 @@ from rr.graph.operations import operation
 logger = logging.getLogger(__name__)
 
 SIZES = ((64, 96), (299, 331), (224, 256), (224, 224))  # pairs of input sizes; the first that a network takes
-WINDOWED = ("swin", "maxvit")  # take 64 x 64 as well, but then compute padding above all
+WINDOWED = ("swin", "maxvit")  # take 64 x 64 as well, but then compute mostly padding
 ATTENTION = frozenset(
     ["scaled_dot_product_attention", "_native_multi_head_attention", "_transformer_encoder_layer_fwd"]
 )
@@ -38,7 +38,7 @@ def examine(name: str, most_parameters: int, most_bytes: float = math.inf) -> di
     """All figures of one model, and the bars it passes; what goes wrong is a figure as well.
 
     Args:
-        name: of the model, as `base_model.build_any` takes it.
+        name: a name that `base_model.build_any` takes.
         most_parameters: models with more are only traced.
         most_bytes: a model whose proof takes more memory gives {"postponed": bytes} and nothing else.
     """
@@ -60,7 +60,7 @@ def examine(name: str, most_parameters: int, most_bytes: float = math.inf) -> di
             if needed > most_bytes:
                 return {"postponed": needed}
             prove(model, graph, images, sizes[1], figures)
-    except Exception as error:  # the benchmark goes on: this is what it is there to find
+    except Exception as error:  # the benchmark goes on: it is there to find this
         figures["failed"] = said(error)
     return {**figures, "bars": bars(figures), "seconds": time.perf_counter() - began}
 
@@ -100,7 +100,11 @@ def randomised(model: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def fitting_sizes(model: nn.Module, name: str) -> tuple[int, int]:
-    """The first pair of input sizes in `SIZES` that the network takes; the same size twice where it takes only one."""
+    """The first pair of input sizes in `SIZES` that the network takes; the same size twice where it takes only one.
+
+    Raises:
+        InputError: if it takes none.
+    """
     for pair in SIZES[2 if name.rpartition("/")[2].startswith(WINDOWED) else 0 :]:
         try:
             for size in pair:
@@ -112,7 +116,7 @@ def fitting_sizes(model: nn.Module, name: str) -> tuple[int, int]:
 
 
 def trace(model: nn.Module, images: torch.Tensor, figures: dict[str, Any]) -> ChannelGraph:
-    """The channel graph of the model; adds to `figures` what it says of the model."""
+    """The channel graph of the model; adds to `figures` what it says about the model."""
     ChannelGraph(nn.Sequential(nn.Conv2d(3, 1, 1)), images)  # what the first export of a process loads isn't counted
     began, began_cpu = time.perf_counter(), time.process_time()
     graph = ChannelGraph(model, images)
@@ -131,7 +135,7 @@ def trace(model: nn.Module, images: torch.Tensor, figures: dict[str, Any]) -> Ch
 
 
 def rehearsed(model: nn.Module, graph: ChannelGraph, images: torch.Tensor, figures: dict[str, Any]) -> ChannelGraph:
-    """Rehearse, as every run does before it trains: what fails with fewer channels can't go either."""
+    """Rehearse, as every run does before it trains: what fails with fewer channels can't go either; adds figures."""
     began = time.perf_counter()
     if graph.prunable.any():
         graph = rehearse(model, graph, images, graph.prunable)
@@ -149,9 +153,9 @@ def what_can_go(graph: ChannelGraph, model: nn.Module) -> dict[str, Any]:
 
 
 def has_attention(graph: ChannelGraph) -> bool:
-    """Whether matrices of activations are multiplied with each other: what tells attention from a CNN's operations.
+    """Whether matrices of activations are multiplied with each other, which tells attention from a CNN's operations.
 
-    (A softmax alone tells nothing: CNNs weigh their branches with it.)
+    (A softmax alone tells nothing: CNNs weight their branches with it.)
     """
 
     def activations(node: fx.Node) -> int:
@@ -164,7 +168,7 @@ def has_attention(graph: ChannelGraph) -> bool:
 
 
 def causes(graph: ChannelGraph, model: nn.Module) -> list[dict[str, Any]]:
-    """Why units stay: each cause without the names of layers in it, how many units it holds, and the first as it is."""
+    """Why units stay: each cause without names of layers, how many units it holds, and the first reason as it is."""
     names = {name for name, _ in model.named_modules()} - {""}
 
     def general(reason: str) -> str:

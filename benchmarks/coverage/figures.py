@@ -1,6 +1,6 @@
 """What the figures that run.py measures mean: the bars that a model has to pass, and the family it belongs to.
 
-Pure functions of what stands in results/coverage.json; figures that a model lacks give None, never a guess.
+Pure functions of what is in results/coverage.json; figures that a model lacks give None, never a guess.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ Figures = Mapping[str, Any]
 
 HALF = 0.5
 FLOAT64_BAR = 1e-10
-FLOAT32_BAR, FLOAT32_TIMES_OWN = 1e-6, 4  # of the two limits the larger
+FLOAT32_BAR, FLOAT32_TIMES_OWN = 1e-6, 4  # the larger of the two limits
 STEPS = ("converts_again", "trains", "exports")  # what has to work with the converted network
 BARS = ("reaches_half", "float64", "float32", *STEPS)
 
-# Family -> how its models' names begin, without torchvision/ or timm/; the first that fits is it.
+# Family -> how its models' names begin, without torchvision/ or timm/; the first that fits counts.
 FAMILIES = {
     "AlexNet": "alexnet",
     "LeNet": "lenet",
@@ -84,11 +84,14 @@ def family(name: str) -> str:
 
 
 def bars(figures: Figures) -> dict[str, bool | None]:
-    """Which bars a model's figures pass, by name as in `BARS`; None where nothing was measured.
+    """Which bars a model's figures pass.
 
-    reaches_half: a random choice among all prunable channels, made as the masks are, takes the converted network to
-        half of the MACs, by the graph's count and by torch's own.
-    float64, float32: the largest relative difference of the outputs, over all inputs.
+    Returns:
+        By name as in `BARS`, whether it is passed; None where nothing was measured.
+        reaches_half: whether a random choice among all prunable channels, made as the masks are, takes the converted
+            network to half of the MACs, by the graph's count and by torch's own.
+        float64, float32: whether the largest relative difference of the outputs, over all inputs, is small enough.
+        converts_again, trains, exports: whether that works with the converted network.
     """
     return {
         "reaches_half": _reaches_half(figures),
@@ -105,7 +108,7 @@ def proven(figures: Figures) -> bool:
 
 
 def was_run(figures: Figures) -> bool:
-    """Whether the proof was tried; the networks too large for the machine are only traced."""
+    """Whether the proof was tried; networks that are too large for the machine are only traced."""
     return "not_run" not in figures
 
 
@@ -119,7 +122,7 @@ def largest_difference(figures: Figures) -> float | None:
 
 
 def worst(values: Iterable[float]) -> float | None:
-    """The largest value, NaN where there is one (max() may pass over it), None of none."""
+    """The largest value, NaN where there is one (max() may pass over it), None where there is no value."""
     found = list(values)
     return next((value for value in found if value != value), max(found, default=None))
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-LABELS = {"cnn": "CNN", "transformer": "with attention", None: "network"}  # None: files of before kinds were recorded
+LABELS = {"cnn": "CNN", "transformer": "with attention", None: "network"}  # None: files from before kinds were recorded
 
 
 def plot_seconds(models: Mapping[str, Mapping[str, Any]], path: Path) -> None:

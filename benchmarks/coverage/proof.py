@@ -25,7 +25,7 @@ from training import count_macs
 
 
 def put_compactors(model: nn.Module, graph: ChannelGraph) -> None:
-    """Compactors behind every layer with prunable channels, set to 0.5 I + noise."""
+    """Put compactors behind every layer with prunable channels, set to 0.5 I + noise."""
     graph.insert_compactors(model, graph.prunable)
     with torch.no_grad():
         for compactor in find_compactors(model).values():
@@ -36,7 +36,15 @@ def put_compactors(model: nn.Module, graph: ChannelGraph) -> None:
 def prove(
     model: nn.Module, graph: ChannelGraph, images: torch.Tensor, other_size: int, figures: dict[str, Any]
 ) -> None:
-    """With a random half of the prunable units dead: convert, compare, use; then with half of the MACs gone."""
+    """Convert with a random half of the prunable units dead, compare, use; then convert with half of the MACs gone.
+
+    Args:
+        model: with compactors; it is changed.
+        graph: its graph.
+        images: one image, [1, C, H, W].
+        other_size: side of two more images, in pixels.
+        figures: what is known of the model, to which the findings are added.
+    """
     trained = on_disk(model, copies=2)
     alive = random_half(graph)
     give(model, trained.pop())
@@ -67,9 +75,15 @@ def prove(
 def converted(
     model: nn.Module, graph: ChannelGraph, alive: np.ndarray, images: torch.Tensor
 ) -> tuple[nn.Module, ConversionReport]:
-    """The model converted, and the report, after all units but the `alive` ones ([num_units] of bool) have died.
+    """The model converted after some units have died, and the report.
 
-    Both networks end on disk: of large ones, memory has room for little more than the conversion's copy in float64.
+    Both networks end up on disk: for large ones, memory has room for little more than the conversion's copy in float64.
+
+    Args:
+        model: with compactors; the rows of dead units become zero.
+        graph: its graph.
+        alive: [num_units] of bool, the units that live.
+        images: what it is called with.
     """
     LiveModel(model, graph).zero_dead_rows(alive)
     give(model, *on_disk(model))
@@ -81,8 +95,12 @@ def converted(
 def on_disk(model: nn.Module, copies: int = 1) -> list[dict[str, torch.Tensor]]:
     """Copies of the model's tensors, by name, in a file that is gone when they are.
 
-    They are mapped into memory, which holds as much of them as it has room for. What is written to a copy is in no
-    other, nor in the file.
+    They are mapped into memory, which holds as much of them as it has room for. What is written to one copy changes
+    neither the others nor the file.
+
+    Args:
+        model: the model.
+        copies: how many.
     """
     with TemporaryDirectory() as folder:
         path = Path(folder) / "tensors.pt"
@@ -133,10 +151,12 @@ def differences(
     """Largest difference of the outputs over the largest output, all against the unconverted model in float64.
 
     Args:
+        model: the unconverted network in float32, with compactors.
         slim: the converted network in float32.
+        graph: the model's graph.
         alive: [num_units] of bool, the units that `slim` has left.
         images: one image, which gives the first size.
-        other_size: in pixels, of two more images.
+        other_size: side of two more images, in pixels.
 
     Returns:
         By shape of the inputs: `float64` (converted in float64), `float32` (`slim`), `float32_own` (the model itself).
@@ -144,7 +164,7 @@ def differences(
     inputs = [torch.randn_like(images), torch.randn(2, 3, other_size, other_size)]
     exact_model = exact_copy(model)
     exact = [logits(exact_model(batch.double())) for batch in inputs]
-    del exact_model  # of the large networks, memory holds one such copy
+    del exact_model  # memory holds only one such copy of a large network
     exact_slim = fold(LiveModel(model, graph), alive)
     outputs = {
         "float64": [logits(exact_slim(batch.double())) for batch in inputs],
@@ -188,5 +208,5 @@ def exports(slim: nn.Module, images: torch.Tensor) -> bool:
 
 
 def said(error: Exception) -> str:
-    """An error in one line."""
+    """An error as one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

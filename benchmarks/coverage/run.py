@@ -47,19 +47,19 @@ Results = dict[str, Any]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Examine what the file lacks, or what is to be done again; each result is on disk as soon as it is there."""
+    """Examine what the file lacks, or what is to be done again; each result is on disk as soon as it is known."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--output", type=Path, default=Path("results/coverage.json"), help="the plot goes beside it")
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--models", nargs="+", metavar="NAME", help="only these: torchvision/NAME, timm/NAME, ours")
-    chosen.add_argument("--again", nargs="+", metavar="NAME", help="only these, and even where the file has them")
+    chosen.add_argument("--again", nargs="+", metavar="NAME", help="only these, even where the file has them")
     chosen.add_argument(
-        "--trace-again", nargs="+", metavar="NAME", help="of these measure only once more what tracing takes"
+        "--trace-again", nargs="+", metavar="NAME", help="measure again what tracing takes, for these alone"
     )
     chosen.add_argument("--plot-only", action="store_true", help="examine nothing")
-    parser.add_argument("--jobs", type=int, default=1, help="how many at a time; the cores are shared out")
+    parser.add_argument("--jobs", type=int, default=1, help="how many at a time; they share the cores")
     parser.add_argument(
         "--most-parameters",
         type=int,
@@ -109,7 +109,7 @@ def missing(names: Sequence[str], results: Results) -> list[str]:
 
 
 def made_by(jobs: int, threads: int) -> Results:
-    """What measures: time, versions, commit, hardware."""
+    """When and on what this measures: time, versions, commit, hardware."""
     around = surroundings(init_world("cpu"))
     around["versions"] |= {
         package: importlib.metadata.version(package)
@@ -122,7 +122,15 @@ def made_by(jobs: int, threads: int) -> Results:
 def examined(
     names: Sequence[str], jobs: int, threads: int, most_parameters: int, limit_s: float
 ) -> Iterator[tuple[str, Results]]:
-    """The figures of each network, `jobs` at a time; those that need much memory come at the end, one by one."""
+    """The figures of each network; those that need much memory come at the end, one by one.
+
+    Args:
+        names: of the networks.
+        jobs: how many at a time.
+        threads: torch's, for each.
+        most_parameters: networks with more are only traced.
+        limit_s: seconds after which a network counts as failed.
+    """
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     most_bytes = SHARE_OF_MEMORY * memory / jobs if jobs > 1 else math.inf
     large = []
@@ -141,7 +149,7 @@ def on_threads(name: str, threads: int, most_parameters: int, most_bytes: float)
 
 
 def in_short(figures: Results) -> str:
-    """A line on one network."""
+    """A line about one network."""
     if "failed" in figures:
         return f"FAILED: {figures['failed']}"
     share = f"{figures['share_of_macs_that_can_go']:.1%} of the MACs can go, {figures['seconds']:.0f} s"

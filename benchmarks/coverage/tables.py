@@ -50,7 +50,7 @@ CAUSE_HEAD = ("units", "networks", "why they stay", "for example")
 
 
 def summary(results: Mapping[str, Any]) -> str:
-    """One line on all networks."""
+    """One line about all networks."""
     models = results["models"]
     tried = _run(models)
     good = [figures for figures in tried.values() if proven(figures)]
@@ -210,7 +210,7 @@ def _troubles(models: Models) -> list[str]:
 
 
 def _machine(results: Mapping[str, Any]) -> str:
-    """Hardware, versions and commits behind a file."""
+    """Hardware, versions and commits that a file is from."""
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     commits = {figures.get("commit", results["commit"]) or "unknown" for figures in results["models"].values()}
     short = [commit[:10] + "+" * commit.endswith("+") for commit in sorted(commits)]  # +: with changes since

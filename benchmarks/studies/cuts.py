@@ -24,7 +24,12 @@ def cut(how: str, arch: str, model: nn.Module, data: Data, target: float) -> nn.
     Args:
         how: 'l1' and 'torch-pruning' keep weights of the model, 'scratch' has new ones; 'unpruned' gives a copy.
         arch: the model's name.
-        target: share of the MACs that remain at most; 'unpruned' has no use for it.
+        model: the trained network.
+        data: the data set that it is for.
+        target: share of the MACs that remain at most; 'unpruned' doesn't use it.
+
+    Raises:
+        InputError: if the target can't be reached.
     """
     if how == "unpruned":
         return copy.deepcopy(model)
@@ -41,10 +46,12 @@ def uniform_widths(arch: str, data: Data, target: float) -> list[int]:
     """The widths with one share of the filters in the first convolution of every block, the largest that fits.
 
     Args:
+        arch: the network's name.
+        data: the data set that it is for.
         target: share of the MACs that remain at most.
 
     Raises:
-        InputError: where one filter in each of these convolutions is too many.
+        InputError: if one filter in each of these convolutions is too many.
     """
     sizes = {"num_classes": data.num_classes, "in_channels": data.in_channels, "image_size": data.image_size}
     image = torch.zeros(1, data.in_channels, data.image_size, data.image_size)
@@ -101,8 +108,13 @@ def copy_largest(model: nn.Module, narrow: nn.Module) -> None:
 def group_pruner(model: nn.Module, data: Data, penalty: float) -> Any:
     """Torch-Pruning's GroupNormPruner as in its own CIFAR experiments, for the first convolutions of the blocks.
 
+    Args:
+        model: the network.
+        data: the data set that it is for.
+        penalty: Torch-Pruning's `reg`.
+
     Raises:
-        InputError: where the package is missing.
+        InputError: if the package is missing.
     """
     try:
         import torch_pruning
@@ -130,7 +142,7 @@ def cut_by_torch_pruning(model: nn.Module, data: Data, target: float) -> nn.Modu
     """Prune the model in place, step by step, until at most `target` of the MACs remain.
 
     Raises:
-        InputError: where all of Torch-Pruning's steps are too few for that.
+        InputError: if all of Torch-Pruning's steps are too few for that.
     """
     image = torch.zeros(1, data.in_channels, data.image_size, data.image_size, device=next(model.parameters()).device)
     limit = target * count_macs(model, image)

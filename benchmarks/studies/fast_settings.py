@@ -3,8 +3,8 @@
     python benchmarks/studies/fast_settings.py --data-dir DIR --bases BASES --runs RUNS --seeds 0 --jobs 2
 
 DIR, BASES and RUNS are what short_schedules.py takes, and are kept and read in the same way. A run takes about 5
-minutes on one core. The loss on the test images tells settings apart better than the accuracy, where they differ by a
-few images.
+minutes on one core. The loss on the test images tells settings apart better than the accuracy, in which they differ by
+a few images.
 
 Writes results/fast_settings.json and .png.
 """

@@ -7,8 +7,8 @@ from the same network and see the same batches. A run of 12 epochs takes about 1
 
 no: all channels and compactors stay to the end; rows: dead channels leave, compactors stay; full: compactors are folded
 as well, all at once when nothing more is to die; penalty: full, but masked rows shrink by their penalty's gradient, as
-in the paper, in place of a proximal step. Rows are ranked by what the loss would lose by them, not per MAC, so that no
-layer is left with next to nothing.
+in the paper, in place of a proximal step. Rows are ranked by how much the loss would change without them, not per MAC,
+so that no layer is left with next to nothing.
 
 Writes results/narrowing_accuracy.json and .png.
 """

@@ -1,4 +1,4 @@
-"""Two runs of a study image by image: how sure the lead of one over the other is."""
+"""Two runs of a study image by image: how certain the lead of one over the other is."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ def paired_runs(arch: str, dataset: str, data_dir: Path, pairs: Sequence[tuple[P
     """For each pair of finished runs' folders, on how many validation images only one of them is right.
 
     In float32, as the runs are tested when they are finished.
+
+    Args:
+        arch: the network's name.
+        dataset: name of the data set.
+        data_dir: where its files are.
+        pairs: the folders.
     """
     if not pairs:
         return []
@@ -28,6 +34,6 @@ def paired_runs(arch: str, dataset: str, data_dir: Path, pairs: Sequence[tuple[P
 
 
 def last_weights(folder: Path) -> Path:
-    """What a finished run ends with: the converted network where it has one."""
+    """The weights that a finished run ends with: the converted network's if it has one."""
     converted = folder / CONVERTED_WEIGHTS
     return converted if converted.exists() else folder / FINISH_WEIGHTS

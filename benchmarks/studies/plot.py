@@ -12,6 +12,10 @@ def plot_arms(results: dict[str, Any], path: Path) -> None:
     """Draw each number of epochs in a panel of its own, each arm at its best learning rate.
 
     Every seed is a dot, the mean a bar; the dashed line is the mean of the unpruned networks that the runs start from.
+
+    Args:
+        results: what the study's file holds.
+        path: the image file.
     """
     import matplotlib
 

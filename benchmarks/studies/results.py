@@ -1,4 +1,4 @@
-"""The figures of a study: read from the folders of its runs, put together by arm, compared, and told as text."""
+"""The figures of a study: read from the folders of its runs, put together by arm, compared, and shown as text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from training.run_folder import METRICS
 RESULT = "result.json"
 AROUND = ("before_cut", "after_cut")
 SIDES = ("arm", "rival")
-WHERE = ("output_dir", "data_dir", "base_weights", "weights", "device", "workers", "log_interval", "seed")  # not how
+# Where a run was made, not how.
+WHERE = ("output_dir", "data_dir", "base_weights", "weights", "device", "workers", "log_interval", "seed")
 SURROUNDINGS = ("started", "commit", "versions", "hardware", "processes", "threads", "device")
 
 Figures = dict[str, Any]
@@ -28,7 +29,7 @@ def read_run(folder: Path) -> Figures | None:
         base: top-1 of the network that the run started from.
         before_cut, after_cut: top-1 around the cut (or the conversion), None where there was none.
         val_loss, train_loss: of the last epoch, the latter with augmentation (and the teacher's part). They tell
-            settings apart whose top-1 differs by no more than chance.
+            settings apart where their top-1 differs by no more than chance.
         evaluations: top-1 in the course of the run, by the number of epochs.
     """
     path = folder / RESULT
@@ -54,10 +55,10 @@ def entry_of(folders: Mapping[int, Path]) -> Figures:
 
 
 def joined(entry: Figures, earlier: Figures) -> Figures:
-    """The entry with those runs of an earlier one of the same arm whose seeds it lacks.
+    """The entry, with the runs that an earlier entry of the same arm has for further seeds.
 
     Raises:
-        InputError: where the two were trained by different recipes (as far as both know an option).
+        InputError: if the two were trained by different recipes (as far as both know an option).
     """
     seeds = {run["seed"] for run in entry["runs"]}
     missing = [run for run in earlier["runs"] if run["seed"] not in seeds]
@@ -75,7 +76,7 @@ def joined(entry: Figures, earlier: Figures) -> Figures:
 
 
 def over_seeds(values: Sequence[float]) -> Figures:
-    """Mean, spread (the sample standard deviation, None for one value) and how many."""
+    """Mean, spread (the sample standard deviation, None for one value) and number of the values."""
     spread = statistics.stdev(values) if len(values) > 1 else None
     return {"mean": statistics.fmean(values), "spread": spread, "n": len(values)}
 
@@ -93,12 +94,13 @@ def leads_of(entries: Sequence[Figures], rivals: Sequence[tuple[str, str]]) -> l
     """By how much an arm is above its rival after the same epochs, over the seeds that both have (`at_best_rates`).
 
     Args:
+        entries: of all arms.
         rivals: pairs of arms.
 
     Returns:
-        For each pair and number of epochs, beside their names:
+        For each pair and number of epochs, besides their names:
         points: differences of the top-1, seed by seed.
-        spread: the larger one of the two arms.
+        spread: the larger one of the two arms' spreads.
         more_than_the_spread: whether the mean difference is; None for one seed.
         seeds, arm_lr, rival_lr: of the runs compared.
     """
@@ -131,7 +133,7 @@ def lead_in_words(lead: Figures) -> str:
 
 
 def _image_by_image(lead: Figures) -> str:
-    """How sure the lead of one seed is, where its networks were compared on each image."""
+    """How certain the lead of one seed is, where its networks were compared on each image."""
     paired = lead.get("paired")
     if paired is None:
         return ""
@@ -157,7 +159,13 @@ def in_short(entries: Sequence[Figures]) -> str:
 
 
 def table(results: Figures, file: str, entries: Sequence[Figures]) -> str:
-    """These of a study's entries as a Markdown table, with its leads and what measured them."""
+    """Some of a study's entries as a Markdown table, with its leads and what they were measured on.
+
+    Args:
+        results: what the study's file holds.
+        file: its name in results/.
+        entries: those to show.
+    """
     rows = [
         [
             *("arm", "epochs", "learning rate", "runs", "top-1", "spread", "over its start", "loss", "training loss"),
@@ -236,7 +244,7 @@ def machines(runs: Sequence[Figures]) -> str:
     """What trained these runs, each kind once."""
     kinds = {}
     for run in runs:
-        processes = run.get("processes", 1)  # files of before have runs of one process alone
+        processes = run.get("processes", 1)  # older files have only runs of one process
         cores = "one core" if processes * run["threads"] == 1 else f"{processes * run['threads']} cores"
         cores += f" ({processes} processes)" if processes > 1 else ""
         kinds[f"{run['hardware']['cpu']}, {cores} a run, torch {run['versions']['torch']}"] = None

@@ -50,7 +50,7 @@ from training import (
 )
 from training.run_folder import FINISH_WEIGHTS, METRICS, RUN
 
-SPARSE = "sparse"  # the folder of the part before Torch-Pruning's cut, in the run's
+SPARSE = "sparse"  # the folder of the part before Torch-Pruning's cut, inside the run's
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Rival:
     """Which way, from which network, to how many MACs.
 
     Raises:
-        InputError: on a value that can't be; says what can.
+        InputError: for a value that can't be, with the fix in the message.
     """
 
     how: str = setting(
@@ -100,10 +100,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run_rival(recipe: Recipe, rival: Rival, conti_or_fs: str | None = None, local_rank: int | None = None) -> None:
-    """Make the network narrow, train it, write what came of it.
+    """Make the network narrow, train it and write the result.
+
+    Args:
+        recipe: how to train.
+        rival: which way, from which network, to how many MACs.
+        conti_or_fs: 'continue', 'fs' (from scratch) or None, as the user chose.
+        local_rank: what a launcher passed on the command line, for `init_world`.
 
     Raises:
-        InputError: for what a person can put right.
+        InputError: for what a user can put right.
     """
     if recipe.arch not in model_names() or not recipe.arch.startswith("src"):
         raise InputError(f"only the CIFAR ResNets have these layers, not {recipe.arch}: give -a src20, say")
@@ -130,10 +136,10 @@ def two_parts(recipe: Recipe, rival: Rival) -> tuple[Recipe, Recipe]:
     """The recipes before and after the cut, which share the recipe's epochs; before it, sparsity replaces weight decay.
 
     Raises:
-        InputError: where there is only one epoch.
+        InputError: if there is only one epoch.
     """
     if recipe.epochs < 2:
-        raise InputError("how 'torch-pruning' trains before the cut and behind it: give --epochs 2 at least")
+        raise InputError("how 'torch-pruning' trains before and after the cut: give at least --epochs 2")
     first = min(max(round(recipe.epochs * rival.sparse_share), 1), recipe.epochs - 1)
     folder = str(Path(recipe.output_dir) / SPARSE)
     before = replace(recipe, epochs=first, lr=rival.sparse_lr, weight_decay=0.0, output_dir=folder)
@@ -141,7 +147,12 @@ def two_parts(recipe: Recipe, rival: Rival) -> tuple[Recipe, Recipe]:
 
 
 class SparseLearning(Callback):
-    """Torch-Pruning's regularisation, added to the gradients before each step as its own loops do."""
+    """Torch-Pruning's regularisation, added to the gradients before each step as its own loops do.
+
+    Args:
+        rival: has the penalty.
+        data: the data set.
+    """
 
     def __init__(self, rival: Rival, data: Data) -> None:
         self.rival, self.data = rival, data
@@ -152,7 +163,14 @@ class SparseLearning(Callback):
 
 
 def train_in_folder(run: Run, model: nn.Module, teacher: nn.Module | None, callbacks: Sequence[Callback] = ()) -> None:
-    """Train the model in the run's folder, or load what an earlier start of the run trained there."""
+    """Train the model in the run's folder, or load what an earlier start of the run trained there.
+
+    Args:
+        run: has the recipe and the folder.
+        model: the network, changed in place.
+        teacher: the network that teaches, if any.
+        callbacks: what else is to happen while it trains.
+    """
     state = run.state()
     if state is RunState.FINISHED:
         finished = run.folder / FINISH_WEIGHTS
@@ -172,15 +190,17 @@ def train_in_folder(run: Run, model: nn.Module, teacher: nn.Module | None, callb
 
 
 def write_result(run: Run, rival: Rival, networks: tuple[nn.Module, nn.Module, nn.Module]) -> None:
-    """Write result.json, the run's last file, with how each of the networks tests, and what trained them.
+    """Write result.json, the run's last file: how good each of the networks is, and what trained them.
 
     The trained network is tested in float32, as converted ones are, the others as in training.
 
     Args:
+        run: the run of the part after the cut.
+        rival: which way it went.
         networks: the given one, the one before the cut, and the trained one.
     """
     recipe, data, world, folder = run.recipe, run.data, run.world, run.folder
-    # One memory format, whether a run was done before (and its weights are from a file) or now: sums are in its order.
+    # One memory format, whether the weights are from a file (of a run done before) or not: sums depend on its order.
     start, before_cut, narrow = (
         network.to(world.device, memory_format=torch.contiguous_format) for network in networks
     )

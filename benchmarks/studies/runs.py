@@ -1,4 +1,4 @@
-"""The runs of a study: each a process with a folder of its own, whose output is locked while the process is at work."""
+"""The runs of a study: each a process with a folder of its own, whose output is locked while the process works."""
 
 from __future__ import annotations
 
@@ -23,7 +23,14 @@ EntryKey = tuple[int, str, float]  # epochs, arm, learning rate: what tells an e
 
 @dataclass(frozen=True)
 class Run:
-    """One arm with one seed: its name, the folder with that name, and the command that trains it."""
+    """One arm with one seed.
+
+    Attributes:
+        arm: its name.
+        epochs, lr, seed: how long, at which learning rate and with which seed it trains.
+        folder: what it writes to.
+        command: trains it: the script, from the repository's root, and its options.
+    """
 
     arm: str
     epochs: int
@@ -34,12 +41,12 @@ class Run:
 
     @property
     def output(self) -> Path:
-        """What its process writes; the file is locked while the process is at work."""
+        """The file for what its process prints, which is locked while the process works."""
         return self.folder.with_suffix(f"{self.folder.suffix}.out")
 
     @property
     def entry(self) -> EntryKey:
-        """The entry of the file that it is part of."""
+        """The key of the entry that it is part of, in the study's file."""
         return self.epochs, self.arm, self.lr
 
 
@@ -47,7 +54,7 @@ def check_command(run: Run) -> None:
     """Note the run's command beside its folder.
 
     Raises:
-        InputError: where the folder holds a run with other options.
+        InputError: if the folder holds a run with other options.
     """
     note = run.folder.with_suffix(f"{run.folder.suffix}.command.json")
     if run.folder.exists() and note.exists() and json.loads(note.read_text()) != list(run.command):
@@ -62,13 +69,14 @@ def train_all(runs: Sequence[Run], jobs: int, processes: int, threads: int, extr
     """Train the runs, going on with those that were stopped; when this process is stopped, so are they.
 
     Args:
+        runs: what to train.
         jobs: how many runs at a time.
         processes: of each run.
         threads: of each process.
-        extra: options for each run that don't make it another one.
+        extra: options for each run that don't change what it computes.
 
     Returns:
-        Whether all are finished: False where one failed, or another call is at work on one.
+        Whether all are finished: False if one failed, or another call is training one.
     """
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     waiting, complete = list(reversed(runs)), True
@@ -107,7 +115,11 @@ def train_all(runs: Sequence[Run], jobs: int, processes: int, threads: int, extr
 def start(run: Run, processes: int, threads: int, extra: Sequence[str]) -> subprocess.Popen | None:
     """Begin or go on with a run; None where another process holds it.
 
-    The process inherits the locked file, so the lock lasts as long as it does, also if this one is killed.
+    The process inherits the locked file, so the lock lasts as long as it does, even if this one is killed.
+
+    Args:
+        run: what to train.
+        processes, threads, extra: as in `train_all`.
     """
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes))
     with open(run.output, "a") as output:

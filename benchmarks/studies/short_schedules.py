@@ -1,4 +1,4 @@
-"""Which way of getting src20 (or src56) to 47% of its MACs keeps most accuracy in so many epochs.
+"""Which way of getting src20 (or src56) to 47% of its MACs keeps most accuracy in a given number of epochs.
 
     for s in 0 1 2; do python train_base_model.py -a src20 --dataset folder --data-dir DIR --epochs 40 --amp \\
         --batch-size 128 --schedule cosine --milestones --weight-decay 5e-4 --seed $s --output-dir BASES/s$s; done
@@ -13,8 +13,8 @@ settings for short runs; fast-diagonal: the same with diagonal compactors; l1, s
 *-distill: the unpruned network teaches; *-distill-part: it does so for 65% of the run.
 
 Each run is a process with a folder of its own in RUNS. Killed ones go on where they were, finished ones are only read;
-a run that another call of this script is training is left alone. Writes results/short_schedules.json and .png of all
-finished runs that were asked for, with --keep beside those that the file has already. --lr tries other learning rates
+a run that another call of this script is training is left alone. Writes results/short_schedules.json and .png from all
+requested runs that are finished; with --keep, the file keeps those that it has already. --lr tries other learning rates
 than an arm's own; give it an --output of its own.
 With `-a src56 --epochs 60 --seeds 0 --bases results/bases/src56` (a base trained as above, by two processes on JPEG
 copies of CIFAR-10) and runs in another folder: results/short_schedules_src56.json; on one core an epoch of src56 takes
@@ -35,7 +35,7 @@ FAST = ("--fast",)
 
 
 def paper_options(epochs: int) -> tuple[str, ...]:
-    """The paper's rule for a run of so many epochs of 391 steps, in proportion to one of 25 that reaches the target."""
+    """The paper's rule for a run of `epochs` of 391 steps, in proportion to one of 25 that reaches the target."""
     return (
         *(
             "--no-fast",

@@ -34,9 +34,9 @@ class Arm:
     """One way of training.
 
     Attributes:
-        script: that trains, by its path from the repository's root.
+        script: the one that trains, by its path from the repository's root.
         lr: learning rate.
-        options: of the script, beside those that all arms share.
+        options: of the script, besides those that all arms share.
         of_epochs: options that depend on the number of epochs.
         starts_from_base: whether it gets the base's weights.
     """
@@ -56,8 +56,8 @@ class Study:
         description: the script's docstring.
         arms: by name.
         output: the file's name in results/, to which any network but the first adds its name; a plot goes beside it.
-        epochs: the lengths, where the command line names none.
-        rivals: pairs of arms whose difference is told; the first is hoped to be above the second.
+        epochs: the lengths, if the command line names none.
+        rivals: pairs of arms whose difference is reported; the first one is meant to be above the second.
     """
 
     description: str
@@ -68,7 +68,15 @@ class Study:
 
 
 def run_study(study: Study, arguments: Sequence[str] | None = None) -> None:
-    """Train what isn't trained yet, then write the results of all; exit code 1 where a run failed."""
+    """Train what isn't trained yet, then write the results of all.
+
+    Args:
+        study: what is compared.
+        arguments: the command line's; None for the process's own.
+
+    Raises:
+        SystemExit: with code 1 if a run failed, 2 for a mistake on the command line.
+    """
     options = parse_arguments(study, arguments)
     with ends_in_one_line():
         runs = wanted_runs(study.arms, options)
@@ -85,7 +93,11 @@ def run_study(study: Study, arguments: Sequence[str] | None = None) -> None:
 
 
 def parse_arguments(study: Study, arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options; an unknown one exits with 2."""
+    """The command line's options.
+
+    Raises:
+        SystemExit: with code 2, for an option or a value that it doesn't know.
+    """
     arms = list(study.arms)
     parser = argparse.ArgumentParser(
         description=study.description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
@@ -106,15 +118,15 @@ def parse_arguments(study: Study, arguments: Sequence[str] | None) -> argparse.N
     parser.add_argument("--lr", nargs="+", type=float, help="these learning rates in place of each arm's own")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
     parser.add_argument(
-        "--processes", type=int, default=1, help="processes of each run: each has its part of a batch, and BN sees that"
+        "--processes", type=int, default=1, help="processes of each run: in each, BN sees only its part of a batch"
     )
     parser.add_argument("--threads", type=int, default=1, help="threads of each process")
     parser.add_argument("--compile", action="store_true", help="torch.compile the networks: faster from 10 epochs on")
-    parser.add_argument("--report", action="store_true", help="train nothing: write what is finished of all that")
+    parser.add_argument("--report", action="store_true", help="train nothing: write what is finished")
     parser.add_argument(
         "--keep", action="store_true", help="keep the runs that --output has and --runs hasn't, and don't train them"
     )
-    parser.add_argument("--max-steps", type=int, default=0, help="for a trial: stop each run after so many steps")
+    parser.add_argument("--max-steps", type=int, default=0, help="for a trial: stop each run after this many steps")
     options = parser.parse_args(arguments)
     if options.output is None:
         name, of_network = Path(study.output), "" if options.arch == NETWORKS[0] else f"_{options.arch}"
@@ -126,10 +138,10 @@ def parse_arguments(study: Study, arguments: Sequence[str] | None) -> argparse.N
 
 
 def wanted_runs(arms: Mapping[str, Arm], options: argparse.Namespace) -> list[Run]:
-    """Every run that is asked for, seed by seed, so that all arms of one seed are done early.
+    """Every requested run, seed by seed, so that all arms of one seed are done early.
 
     Raises:
-        InputError: where a number of jobs, processes, threads or epochs is less than 1, or as `run_of`.
+        InputError: if a number of jobs, processes, threads or epochs is less than 1, and as `run_of` does.
     """
     if min(options.jobs, options.processes, options.threads, *options.epochs) < 1:
         counts = (f"--{name} {getattr(options, name)}" for name in ("jobs", "processes", "threads", "epochs"))
@@ -146,8 +158,16 @@ def wanted_runs(arms: Mapping[str, Arm], options: argparse.Namespace) -> list[Ru
 def run_of(name: str, arm: Arm, epochs: int, lr: float, seed: int, options: argparse.Namespace) -> Run:
     """One run.
 
+    Args:
+        name: the arm's name.
+        arm: the arm.
+        epochs: how long it trains.
+        lr: its learning rate.
+        seed: its seed.
+        options: the command line's.
+
     Raises:
-        InputError: where the network that it starts from is missing.
+        InputError: if the network that it starts from is missing.
     """
     folder = options.runs / f"{name}-e{epochs}-lr{lr:g}-s{seed}"
     command = [arm.script, "-a", options.arch, *COMMON, *arm.options, *arm.of_epochs(epochs)]
@@ -165,7 +185,7 @@ def run_of(name: str, arm: Arm, epochs: int, lr: float, seed: int, options: argp
 
 
 def write_results(study: Study, runs: Sequence[Run], options: argparse.Namespace) -> None:
-    """The file, the plot beside it and a table, of the runs that are finished and the entries that are kept."""
+    """Write the file and the plot beside it, and print a table: of the finished runs and the entries that are kept."""
     groups: dict[EntryKey, dict[int, Path]] = {}
     for run in runs:
         if read_run(run.folder) is not None:
@@ -198,8 +218,10 @@ def with_pairs(
     """The leads, where those of one seed also say how their networks compare image by image (`paired`).
 
     Args:
+        leads: as `leads_of` gives them.
         groups: the folders of finished runs, by entry and seed.
         earlier: leads of the file as it was; their `paired` is kept where a folder is gone.
+        options: the command line's.
     """
     known = {identity(lead): lead["paired"] for lead in earlier if "paired" in lead}
     pairs: dict[int, tuple[Path, Path]] = {}
@@ -216,7 +238,7 @@ def with_pairs(
 
 
 def identity(lead: Figures) -> tuple[object, ...]:
-    """What tells that two files' leads are of the same runs."""
+    """What is the same in the leads of two files if they are of the same runs."""
     names = ("epochs", "arm", "rival", "arm_lr", "rival_lr")
     return *(lead.get(name) for name in names), tuple(lead.get("seeds", ())), lead["points"]["mean"]
 
@@ -225,7 +247,7 @@ def earlier_results(options: argparse.Namespace) -> Figures:
     """With --keep, what the output file has.
 
     Raises:
-        InputError: where that is of another network, data or target.
+        InputError: if that is of another network, data or target.
     """
     if not (options.keep and options.output.is_file()):
         return {"leads": [], "entries": []}
@@ -242,5 +264,5 @@ def heading(options: argparse.Namespace) -> Figures:
 
 
 def key_of(entry: Figures) -> EntryKey:
-    """The key of an entry as it stands in a file."""
+    """The key of an entry of a file."""
     return entry["epochs"], entry["arm"], entry["lr"]

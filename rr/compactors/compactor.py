@@ -21,13 +21,19 @@ MASK_SUFFIX = f".{CHILD}.mask"
 class Compactor(nn.Module):
     """A 1x1 convolution without bias, the identity at the start: y = Q x over the channels.
 
-    pwc.weight: [D, D / groups, 1, 1], the matrix Q; row i makes channel i
-    mask:       [D], 1 = keep the row, 0 = forget it (its task gradient is reset)
+    Args:
+        channels: D.
+        channel_dim: where the channels are: 1 behind a convolution ([N, D, ...]), -1 behind a linear layer ([..., D]).
+        groups: 1 for a dense Q; G for a block-diagonal one, behind a convolution of G groups; D for a diagonal one,
+            behind a layer that keeps its channels apart, or where channels are only to be silenced.
+        device, dtype: of its parameter and its mask.
 
-    channel_dim: where the channels are; 1 behind a convolution ([N, D, ...]), -1 behind a linear layer ([..., D])
-    groups: 1 for a dense Q; G for a block-diagonal one, behind a convolution of G groups; D for a diagonal one,
-        behind a layer that keeps its channels apart, or to no other end than silencing channels
-    bypassed: whether it is left out of the forward pass (a retired one, which is the identity; while a model is traced)
+    Attributes:
+        pwc: the convolution; its weight, [D, D / groups, 1, 1], is the matrix Q, of which row i makes channel i.
+        mask: [D], 1 = keep the row, 0 = forget it (its task gradient is reset; section 3.3).
+        channel_dim: as given.
+        bypassed: whether it is left out of the forward pass (a retired one, which is the identity; any, while a model
+            is traced).
     """
 
     def __init__(
@@ -76,14 +82,22 @@ class Compactor(nn.Module):
 def insert_compactors(
     model: nn.Module, hosts: Mapping[str, int], groups: Mapping[str, int] | None = None
 ) -> dict[str, Compactor]:
-    """Put an identity compactor behind each host module, in place: host name -> number of channels.
+    """Put an identity compactor behind each host module, in place.
 
     A host inside a BN module (the activation that timm's BN runs itself) has its compactor before it, since that is
-    behind the BN. groups: host name -> groups of its compactor, where that isn't dense.
+    behind the BN. No output changes, no name of the model's own parameters changes, and the model's own checkpoints
+    load (strictly) before and after.
 
-    No output changes, no name of the model's own parameters changes, and the model's own checkpoints load
-    (strictly) before and after. Returns the compactors by host name. Raises InputError for a host that the
-    model lacks or that has a compactor already.
+    Args:
+        model: the model, changed in place.
+        hosts: host name -> number of channels.
+        groups: host name -> groups of its compactor, where that isn't dense.
+
+    Returns:
+        The compactors by host name.
+
+    Raises:
+        InputError: for a host that the model lacks or that has a compactor already.
     """
     modules = dict(model.named_modules())
     for name in hosts:

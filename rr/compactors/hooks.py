@@ -18,11 +18,11 @@ from rr.runtime import are_several
 class StepHooks:
     """Calls before and after each step of an optimiser.
 
-    Where `step` is handed a closure, that makes the gradients, so `before` is called each time it returns.
+    Where `step` is given a closure, the closure makes the gradients, so `before` is called each time it returns.
 
     Args:
-        before: is given the optimiser and what the gradients are multiplied by at present.
-        after: is given the optimiser; not called for a step that a fused optimiser left out for infinite gradients.
+        before: called with the optimiser and what the gradients are multiplied by at present.
+        after: called with the optimiser, but not for a step that a fused optimiser skipped for infinite gradients.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class StepHooks:
         self._handles: list[RemovableHandle] = []
 
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
-        """Hook this optimiser, and no other any more: no step is ever penalised twice."""
+        """Hook this optimiser and no longer any other: no step is ever penalised twice."""
         self.remove()
         self._handles = [
             optimizer.register_step_pre_hook(self._before_step),
@@ -50,7 +50,7 @@ class StepHooks:
     def _before_step(
         self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """Gradients adjusted, or the arguments of the step with a closure that does it."""
+        """Adjust the gradients, or return the step's arguments with a closure that does."""
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
         if closure is None:
             self._before(optimizer, _amp_scale(optimizer))
@@ -64,7 +64,7 @@ class StepHooks:
         return (optimizer, adjusted, *args[2:]), {name: value for name, value in kwargs.items() if name != "closure"}
 
     def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        skipped = getattr(optimizer, "found_inf", None)  # GradScaler's word to a fused optimiser
+        skipped = getattr(optimizer, "found_inf", None)  # set by GradScaler for a fused optimiser
         if skipped is None or not skipped:
             self._after(optimizer)
 
@@ -72,10 +72,15 @@ class StepHooks:
 def check_optimizer(
     optimizer: torch.optim.Optimizer, compactors: Mapping[str, Compactor], *, may_be_frozen: bool = False
 ) -> None:
-    """Whether an optimiser can train the compactors (by host).
+    """Check that an optimiser can train the compactors.
+
+    Args:
+        optimizer: the optimiser.
+        compactors: by host.
+        may_be_frozen: whether they may be frozen, as those out of use are.
 
     Raises:
-        InputError: when it doesn't hold their parameters, or, but for `may_be_frozen`, they are frozen.
+        InputError: if it doesn't hold their parameters, or they are frozen and may not be.
     """
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     if not all(id(compactor.pwc.weight) in held for compactor in compactors.values()):
@@ -97,7 +102,7 @@ def check_loop(
     weights: Sequence[nn.Parameter],
     optimizer: torch.optim.Optimizer,
 ) -> None:
-    """Whether the first step shows that the loop trains the compactors as it should.
+    """Check, at the first step, that the loop trains the compactors as it should.
 
     Args:
         model: the model.
@@ -116,7 +121,7 @@ def check_loop(
             "more: replace modules (SyncBatchNorm.convert_sync_batchnorm) before the pruner is built"
         )
     dtype = weights[0].dtype
-    if dtype in (torch.float16, torch.bfloat16):  # steps as small as a row's way to zero has are rounded away
+    if dtype in (torch.float16, torch.bfloat16):  # steps as small as a row's on its way to zero are rounded away
         raise InputError(
             f"the compactors are in {str(dtype).removeprefix('torch.')}, in which rows can't shrink to zero: keep "
             "the model in float32 and run it under torch.autocast"

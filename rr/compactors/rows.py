@@ -16,7 +16,7 @@ from rr.runtime import are_several
 # Rows are scaled by this power of two (exactly) before they are squared: norms from 1e-30 to 1e3 neither
 # underflow nor overflow in float32.
 _SCALE = 2.0**50
-_SMALLEST_SCALED_NORM = 1e-20  # below every such norm, and far enough above 0 that nothing over it overflows
+_SMALLEST_SCALED_NORM = 1e-20  # below every such norm, and far enough above 0 that no quotient overflows
 
 # Gradients and weights of each compactor, norms [rows], units [rows], masks [rows]: as `TaylorScores.observe` takes.
 Observer = Callable[[Sequence[Tensor], Sequence[Tensor], Tensor, Tensor, Tensor], None]
@@ -62,12 +62,12 @@ class CompactorRows:
     def adjust_gradients(self, scale: Tensor | float = 1.0, observe: Observer | None = None) -> None:
         """grad(q_i) = m_i dL/dq_i + lambda q_i / |q_i|, in place (0 for a row that is 0; section 3.3).
 
-        lambda is `penalty`, for masked rows `masked_penalty` where that is given, none where the proximal step is it. A
-        compactor that is frozen at present gets no gradient.
+        lambda is `penalty`; for masked rows it is `masked_penalty` where that is given, and 0 where the proximal step
+        takes its place. A compactor that is frozen at present gets no gradient.
 
         Args:
-            scale: what the gradients are multiplied by at present.
-            observe: is shown the task's gradients before anything is done to them.
+            scale: what the gradients are multiplied by at present (by a gradient scaler).
+            observe: called with the task's gradients before anything is done to them.
         """
         penalty = self._decay.penalty
         masked_penalty = 0.0 if self._decay.proximal else self._decay.masked_penalty
@@ -99,10 +99,13 @@ class CompactorRows:
     def shrink_masked(self, optimizer: torch.optim.Optimizer) -> None:
         """q_i <- q_i max(0, 1 - t / |q_i|) for masked rows: the proximal step of the penalty.
 
-        t = lr lambda / (1 - m), what the penalty's gradient moves a row by at each step of SGD under momentum m, with
-        the learning rate that the optimiser has for the compactor at present and the configured momentum, whatever the
-        optimiser; lambda is `masked_penalty`, or `penalty` where that isn't given. The gradient overshoots and leaves
-        rows swinging around zero by as much; this ends at zero and stays there.
+        t = lr lambda / (1 - m) is what the penalty's gradient moves a row by at each step of SGD with momentum m. The
+        learning rate is the optimiser's for the compactor at present, the momentum is the configured one, whatever the
+        optimiser; lambda is `masked_penalty`, or `penalty` where that isn't given. The gradient would overshoot and
+        leave rows oscillating around zero by as much; this ends at zero and stays there.
+
+        Args:
+            optimizer: the one that has the compactors.
         """
         penalty = self._decay.penalty if self._decay.masked_penalty is None else self._decay.masked_penalty
         rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
@@ -130,12 +133,12 @@ class CompactorRows:
         anchor = self.weights[0]
         bits = torch.from_numpy(alive[self._all_units]).to(anchor.device, anchor.dtype)
         if are_several():
-            dist.broadcast(bits, src=0)  # so the ranks can never part
+            dist.broadcast(bits, src=0)  # so the ranks can never diverge
         for compactor, part in zip(self._compactors, bits.split(self._sizes), strict=True):
             compactor.mask.copy_(part)
 
     def _scaled_norms(self, scaled: Sequence[Tensor]) -> Tensor:
-        """[rows]: the norm of each row's unit, times `_SCALE`, of weights that are multiplied by that."""
+        """[rows]: the norm of each row's unit, times `_SCALE`, from weights that are multiplied by it."""
         squares = torch.cat([part.flatten(1).square().sum(1) for part in scaled])
         if self._share_units:
             per_unit = squares.new_zeros(self._unit_rows.numel()).index_add_(0, self._row_units, squares)

@@ -51,11 +51,14 @@ def convert(
         min_width: units that each group ([groups]) or any keeps all the same, those with the largest norms; 0 only
             where a group may vanish (`rr.graph.vanishing`).
         width_multiple: what the channels of a group's layers are to be a multiple of, by keeping more units.
-        alive: [num_units] of bool, the units that stay, whatever the rows' norms: what a model has lost is to be left
-            out of an average of its weights, in which it lags. Then `cut_difference` has no limit.
+        alive: [num_units] of bool, the units that stay, whatever the rows' norms: what a model has lost must also be
+            left out of an average of its weights, which lags. Then `cut_difference` has no limit.
         selected: [num_units] of bool, the units that were to be pruned; for the report.
-        prove: compare both models on inputs shaped like the examples (`rr.conversion.proof`), in float64 and float32; a
-            model in half precision too, whose copy is then rounded as it was itself.
+        prove: compare both models on inputs shaped like the examples (`rr.conversion.proof`), in float64 and float32;
+            so too a model in half precision, whose copy is then rounded as the model was.
+
+    Returns:
+        The narrow model and the report.
 
     Raises:
         ConversionError: if they differ by more than the tolerances above.
@@ -88,7 +91,11 @@ def convert(
 class _Expected:
     """Inputs and what the unconverted model makes of them.
 
-    trained, zeroed: outputs in float64, as trained and with the dead rows at zero; float32: the latter, in float32
+    Attributes:
+        inputs: the inputs.
+        trained: outputs in float64, as trained.
+        zeroed: outputs in float64, with the dead rows at zero.
+        float32: as `zeroed`, in float32.
     """
 
     inputs: ExampleInputs
@@ -98,7 +105,7 @@ class _Expected:
 
 
 def _expected(live: LiveModel, alive: np.ndarray, example_inputs: Inputs) -> _Expected:
-    """For this a copy of the model is in float64: the only one, gone before there is a folded one."""
+    """Run a copy of the model in float64: the only such copy, gone before there is a folded one."""
     exact = exact_copy(live.model)
     inputs, trained = inputs_and_outputs(exact, example_inputs)
     live.follower(exact).zero_dead_rows(alive)

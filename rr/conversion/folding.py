@@ -19,7 +19,7 @@ from rr.weights import Constant, Gone, count_channels, left_of_norm
 def fold(live: LiveModel, alive: np.ndarray) -> nn.Module:
     """A copy of the model with the channels of `alive` units only: float64, on the CPU, in eval mode, no compactors.
 
-    Of the model itself no more than a layer at a time is in float64. What a dead unit's compactor rows hold is no
+    No more than one layer of the model itself is in float64 at a time. What a dead unit's compactor rows hold doesn't
     matter.
 
     Args:
@@ -105,7 +105,7 @@ def _through(compactor: Compactor, columns: Tensor, kept: Tensor) -> Tensor:
 
 
 def _stand_in(layer: Layer, module: nn.Module, bias: Tensor | None, alive: np.ndarray) -> nn.Module | None:
-    """What takes the place of a layer without a live output or input; None for others. bias: [live outputs], folded."""
+    """What takes the place of a layer without a live output or input, None for others; `bias` is folded."""
     if not alive[layer.out_units].any():
         return Gone(module)
     if layer.kind.makes_channels and not alive[layer.in_units].any():

@@ -39,8 +39,11 @@ def compactor_convert(
         example_inputs: what the model is called with.
         save_path: where to write the narrow network (HDF5 with `deps`, and `.pth` beside it).
 
+    Returns:
+        The narrow network and the report.
+
     Raises:
-        InputError: if the model has no compactors, or tables don't fit it.
+        InputError: if the model has no compactors, or the tables don't fit it.
         ConversionError: if the proof fails.
     """
     if not find_compactors(model):

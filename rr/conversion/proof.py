@@ -25,7 +25,7 @@ class ConversionError(RuntimeError):
 class _InFloat64(TorchDispatchMode):
     """Casts to narrower floating-point types (`x.float()` in a forward) go to float64, new tensors are of that type.
 
-    Rounding in the middle of a network would hide from a proof all that is smaller.
+    Rounding in the middle of a network would hide all smaller differences from a proof.
     """
 
     def __enter__(self) -> _InFloat64:
@@ -61,7 +61,7 @@ def inputs_and_outputs(model: nn.Module, example_inputs: Inputs) -> tuple[Exampl
     """Inputs in the examples' shapes that show what a model in float64 computes, and its outputs for them.
 
     Random numbers, always the same (integers as they are); where the outputs would have NaN for those (a logarithm
-    wants positive numbers), random ones in the examples' range, or the examples themselves.
+    needs positive numbers), random ones in the examples' range, or the examples themselves.
 
     Raises:
         InputError: if the model doesn't run in float64 on the CPU, or has NaN for all of these.
@@ -78,7 +78,7 @@ def inputs_and_outputs(model: nn.Module, example_inputs: Inputs) -> tuple[Exampl
             return inputs, outputs
     raise InputError(
         "the model's outputs have NaN for random inputs and for the example inputs, so that nothing can be proven: "
-        "give example inputs such as it is made for, and check that its training hasn't diverged"
+        "give example inputs of the kind it is made for, and check that its training hasn't diverged"
     )
 
 
@@ -119,11 +119,16 @@ def _tensors(output: object) -> list[Tensor]:
 
 
 def difference_of(reference: Sequence[Tensor], others: Sequence[Tensor], *, rounded: bool = False) -> float:
-    """The largest |a - b| over the largest finite |a|; infinite where integers, booleans or infinities aren't equal,
-    NaN where there is one.
+    """The largest |a - b| over the largest finite |a|.
 
-    rounded: `others` are rounded, or not meant to be quite the same; integers (the number of the largest output, say)
-    may then be others, and don't count
+    Args:
+        reference: a, tensor by tensor.
+        others: b.
+        rounded: whether b is rounded, or not meant to be quite the same; integers (the index of the largest output,
+            say) may then differ, and don't count.
+
+    Returns:
+        That difference; infinite where integers, booleans or infinities aren't equal, NaN where there is one.
     """
     largest = gap = 0.0
     for a, b in zip(reference, others, strict=True):

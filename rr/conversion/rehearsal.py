@@ -28,7 +28,7 @@ Failure = Callable[[Sequence[Group]], str | None]
 def rehearse(
     model: nn.Module, graph: ChannelGraph, example_inputs: Inputs, selected: np.ndarray, min_width: int = 1
 ) -> ChannelGraph:
-    """The graph with what fails, or computes something else, with fewer channels as unprunable, with the reason.
+    """The graph, in which what fails or computes something else with fewer channels is unprunable, with the reason.
 
     Args:
         model: the network; it stays as it is.
@@ -60,7 +60,12 @@ def rehearse(
 def rehearse_vanishing(
     model: nn.Module, graph: ChannelGraph, example_inputs: Inputs, selected: np.ndarray
 ) -> np.ndarray:
-    """[groups] of bool: the groups of which no unit has to stay (`may_vanish`), as far as the forward stands it."""
+    """[groups] of bool: the groups of which no unit has to stay (`may_vanish`), as far as the forward allows it.
+
+    Args:
+        model, graph, example_inputs: as in `rehearse`.
+        selected: [num_units] of bool, the units that may go at all.
+    """
     vanishing = may_vanish(graph, selected)
     groups = [group for group, vanishes in zip(graph.groups, vanishing, strict=True) if vanishes]
 
@@ -99,7 +104,7 @@ def _failure(
         try:
             narrow = outputs_of(fold(live, alive), inputs, torch.float64)
             difference = difference_of(outputs_of(full, inputs, torch.float64), narrow)
-        except Exception as error:  # whatever the user's forward raises: it means the same
+        except Exception as error:  # whatever the user's forward raises, it means the same
             return f"its forward fails with fewer channels ({first_line(error)})"
         return None if difference <= FLOAT64_TOLERANCE else "its forward takes other channels when there are fewer"
 
@@ -109,7 +114,10 @@ def _failure(
 def _at_fault(groups: Sequence[Group], failure: Failure, suspects: int = 0) -> list[tuple[Group, str]]:
     """The groups with which a rehearsal fails, found by halving: few rehearsals where few are at fault.
 
-    suspects: how many at the end of the list are likelier to be so; the first cut is before them
+    Args:
+        groups: the groups.
+        failure: rehearses some of them, and says what goes wrong.
+        suspects: how many at the end of the list are likelier to be at fault; the first cut is before them.
     """
     reason = failure(groups) if groups else None
     if reason is None:
@@ -118,4 +126,4 @@ def _at_fault(groups: Sequence[Group], failure: Failure, suspects: int = 0) -> l
         return [(groups[0], reason)]
     middle = len(groups) - suspects if 0 < suspects < len(groups) else len(groups) // 2
     found = _at_fault(groups[:middle], failure) + _at_fault(groups[middle:], failure)
-    return found or [(group, reason) for group in groups]  # only together do they fail
+    return found or [(group, reason) for group in groups]  # they fail only together

@@ -16,9 +16,9 @@ class LayerReport:
     """One layer's widths and MACs, and why the rest of its channels stayed ("" where they were needed, or it has none).
 
     Attributes:
-        name: the layer's.
+        name: the layer's name.
         width_before, width_after: its output channels.
-        macs_before, macs_after: its own.
+        macs_before, macs_after: its own MACs, per example.
         stays: why channels can't go, or weren't to.
     """
 
@@ -32,11 +32,14 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """What a conversion did and how equal the result is. Differences: largest |a - b| over largest |a|.
+    """What a conversion did and how equal the result is.
 
-    `print` shows it as a table by layer.
+    `print` shows it as a table by layer. Differences are the largest |a - b| over the largest |a|, None where nothing
+    was proven.
 
     Attributes:
+        macs_before, macs_after: of the network, per example.
+        parameters_before, parameters_after: of the network, without compactors.
         widths: width of every conv (then hidden linears) in building order, as `ChannelGraph.widths`.
         dropped: units that went.
         largest_dropped: largest norm among the dropped rows, 0 where none was dropped.
@@ -47,8 +50,6 @@ class ConversionReport:
         float64_difference: float64, the converted model against the one with zeroed rows; at most 1e-10.
         float32_difference: the converted model in float32 against the one with zeroed rows in float64.
         float32_own_error: the unconverted model in float32 against itself in float64.
-
-    Differences are None where nothing was proven.
     """
 
     macs_before: int
@@ -128,7 +129,7 @@ def report_of(
         live: the model.
         alive: [num_units] of bool, the units that stay.
         norms: [num_units].
-        threshold: under which rows could be dropped.
+        threshold: rows with a smaller norm could be dropped.
         selected: [num_units] of bool, the units that were to be pruned; None: all that can be.
         found: the report's other fields, as far as they are known.
     """

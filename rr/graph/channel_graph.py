@@ -36,7 +36,7 @@ class ChannelGraph:
     Args:
         model: the network.
         example_inputs: what it is called with: a tensor, a sequence of arguments, or a dict of keyword arguments.
-        tables: hand-written layer tables in the place of the traced channel units; a wrong table is caught at
+        tables: hand-written layer tables in place of the traced channel units; a wrong table is caught at
             conversion, by its proof.
         silence: (block-)diagonal compactors also where dead channels leave constants that a bias could hold, so that
             they can be taken out in mid-run.
@@ -49,8 +49,8 @@ class ChannelGraph:
         sites: the places for compactors, by layer.
         groups: of units that look alike to every layer.
         reasons: unit -> why it can't be pruned; a unit that isn't in it is prunable.
-        streams: the units that an addition joined out of several layers' channels.
-        counted: the units that the forward cuts or groups, perhaps by numbers of its own.
+        streams: the units that an addition joined from several layers' channels.
+        counted: the units that the forward cuts or groups, perhaps by hard-coded sizes.
         macs, parameters: what widths cost.
 
     Raises:
@@ -91,7 +91,11 @@ class ChannelGraph:
         self.parameters = ParametersOfWidths(layers, self.groups, self.num_units, model, self.sites)
 
     def with_reasons(self, reasons: dict[int, str]) -> ChannelGraph:
-        """The same graph, of which these units can't be pruned either (unit -> why; a reason that is there stays)."""
+        """The same graph, in which these units can't be pruned either.
+
+        Args:
+            reasons: unit -> why; a reason that the graph has already stays.
+        """
         graph = copy.copy(self)
         graph.reasons = MappingProxyType({**reasons, **self.reasons})
         return graph
@@ -109,8 +113,8 @@ class ChannelGraph:
         Args:
             layers: 'internal', those that no addition joins into a residual stream (the paper's choice), or 'all'.
             include: name patterns (`stage1.*`) of layers that make channels; a unit is taken when each of its layers
-                fits one (no pattern: all do).
-            exclude: name patterns alike; a unit is left when one of its layers fits.
+                fits one (without a pattern all do).
+            exclude: name patterns of the same kind; a unit is left out when one of its layers fits.
 
         Raises:
             InputError: for an unknown choice, a pattern that fits no layer, and when nothing is left.
@@ -161,11 +165,11 @@ class ChannelGraph:
         return [int(alive[layer.out_units].sum()) for layer in self._width_layers()]
 
     def width_names(self) -> list[str]:
-        """The layer behind each entry of `widths`."""
+        """The layer that each entry of `widths` belongs to."""
         return [layer.name for layer in self._width_layers()]
 
     def indexed_layers(self) -> list[str]:
-        """Layer names by index as in the original's tables: the convs, then the linear layers, classifier last."""
+        """Layer names, indexed as in the original's tables: the convs, then the linear layers, classifier last."""
         return self.width_names() + [layer.name for layer in self._linears() if self._is_output(layer)]
 
     def succeeding_strategy(self) -> dict[int, list[int]]:

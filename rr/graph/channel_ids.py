@@ -25,7 +25,7 @@ class ChannelFlow:
         parent: of each id in the forest of united ids.
         reasons: id -> why its unit can't be pruned.
         streams: ids in which an addition joined different units (residual streams).
-        counted: ids of channels that the forward cuts or groups, by sizes that may be numbers of its own.
+        counted: ids of channels that the forward cuts or groups, by sizes that may be hard-coded.
     """
 
     layers: list[LayerCall] = field(default_factory=list)
@@ -50,7 +50,12 @@ class ChannelFlow:
         return root
 
     def unite(self, first: np.ndarray, second: np.ndarray, *, in_stream: bool = False) -> None:
-        """Ids at the same position live and die together; in_stream: since they add into a residual stream."""
+        """Let ids at the same position live and die together.
+
+        Args:
+            first, second: the ids.
+            in_stream: whether that is because they add into a residual stream.
+        """
         for a, b in np.unique(np.stack([first, second]), axis=1).T:
             root_a, root_b = self.find(int(a)), self.find(int(b))
             if root_a != root_b:
@@ -64,7 +69,7 @@ class ChannelFlow:
             self.reasons.setdefault(int(channel), reason)
 
     def tie(self, ids: Tensor, dims: Sequence[int]) -> Tensor:
-        """Unite the ids along `dims`; all of them are the first one's afterwards."""
+        """Unite the ids along `dims`; returns them with the first id in place of all along these."""
         first = compact(ids)
         shape = first.shape
         for dim in dims:

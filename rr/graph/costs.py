@@ -54,7 +54,7 @@ class MacsOfWidths(CostOfWidths):
         layers: all layers.
         groups: all groups.
         num_units: how many units there are.
-        total: MACs of the whole network at full width, what no layer here counts (attention, say) included.
+        total: MACs of the whole network at full width, including what no layer here counts (attention, say).
     """
 
     def __init__(self, layers: Iterable[Layer], groups: Sequence[Group], num_units: int, total: int) -> None:
@@ -77,13 +77,18 @@ class MacsOfWidths(CostOfWidths):
 
 
 def macs_of_layer(layer: Layer, alive: np.ndarray) -> int:
-    """MACs per example of one convolution or linear layer; alive: [num_units] of bool."""
+    """MACs per example of one convolution or linear layer.
+
+    Args:
+        layer: the layer.
+        alive: [num_units] of bool.
+    """
     inputs = int(alive[layer.in_units].sum()) if layer.kind.makes_channels else 1
     return layer.macs_each * inputs * int(alive[layer.out_units].sum())
 
 
 class MacsFromDeps(CostOfWidths):
-    """MACs by a person's own function of the flat list of widths ("deps").
+    """MACs by a user's own function of the flat list of widths ("deps").
 
     Args:
         layers: the layers in that list.
@@ -114,7 +119,7 @@ class ParametersOfWidths(CostOfWidths):
 
     Exact but for one thing, where it counts too many rather than too few: a conv or linear layer with neither bias
     nor BN is given a bias when dead inputs leave it a constant (`rr.graph.dead_constants`). Whether they do depends on
-    the weights at the end, so that bias counts from the first dead input on.
+    the weights at the end, so such a bias counts from the first dead input on.
 
     Args:
         layers: all layers.
@@ -160,8 +165,12 @@ def _parameters_of(
     folded_norms: Collection[str | None],
     sites: Collection[str],
 ) -> tuple[float, int, bool]:
-    """What a layer has once converted: per live (input, output) pair (per output where its groups go as a whole), per
-    live output, and whether it is given a bias for what dead inputs leave."""
+    """What a layer has once converted.
+
+    Returns:
+        Parameters per live (input, output) pair (per output where its groups go as a whole), parameters per live
+        output, and whether it is given a bias for what dead inputs leave.
+    """
     if layer.kind is LayerKind.VECTOR:
         return 0.0, int(layer.name in parameters), False  # else it is a buffer
     module = modules[layer.name]
@@ -195,7 +204,7 @@ class Target:
 
     Attributes:
         name: the setting that it comes from, as messages call it.
-        value: at most 1 a share of `cost.full`, else a number.
+        value: up to 1 a share of `cost.full`, above 1 a number.
         cost: what is bounded.
         noun: what is counted.
     """

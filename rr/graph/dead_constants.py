@@ -22,14 +22,14 @@ from rr.graph.tensors import named_tensors
 from rr.graph.trace import Trace, argument, shape_of
 
 UNKNOWN = float("nan")
-# Of a constant these make another for each size of images.
+# These turn a constant into another one for each size of images.
 _OF_SIZE = frozenset(["sum", "softmax", "log_softmax"])
 
 ParameterValue = Callable[[str], Tensor]  # a parameter's or buffer's name -> its values in float64, at full width
 
 
 class Traced(Protocol):
-    """What is asked of a graph here; see `ChannelGraph`."""
+    """What is needed of a graph here; see `ChannelGraph`."""
 
     trace: Trace
     layers: Mapping[str, Layer]
@@ -54,14 +54,14 @@ def inexact_consumers(
 ) -> dict[int, Inexact]:
     """Units whose dead channels could leave something that no bias can hold: the first found on each unit's way.
 
-    Decided for all values of the parameters at once: a probe gives every constant a value that no ReLU hides, and each
-    its own: constants that can differ differ here, and none cancel each other by chance.
+    Decided for all values of the parameters at once: a probe gives every constant a value of its own, which no ReLU
+    hides, so constants that can differ do differ, and none cancel each other by chance.
 
     Args:
         graph: the traced layers, and the compactors' places as they are so far.
         model: for the shapes of its parameters.
         prunable: [num_units] of bool, the units that may die.
-        silent: units that could leave anything at all, a constant for a bias too.
+        silent: whether to find units that could leave anything at all, even a constant that a bias can hold.
     """
     shapes = named_tensors(model)
 
@@ -91,9 +91,12 @@ def dead_constants(graph: Traced, alive: np.ndarray, value_of: ParameterValue) -
 
 @dataclass
 class _Findings:
-    """bias: layer -> [out_channels], what its dead inputs add
+    """What a run found.
 
-    inexact: unit -> where its constant can't be folded; constant: unit -> where there is one that can
+    Attributes:
+        bias: layer -> [out_channels], what its dead inputs add.
+        inexact: unit -> where its constant can't be folded.
+        constant: unit -> where it leaves a constant that can.
     """
 
     bias: dict[str, Tensor] = field(default_factory=dict)
@@ -131,7 +134,7 @@ class _ConstantRun:
         return self._found
 
     def _result(self, node: fx.Node) -> object:
-        """What the operation makes of constants; what layers that read them get is noted."""
+        """What the operation makes of constants; notes what the layers that read them receive."""
         layer = self._layers.get(node.name)
         cuts = layer is not None and layer.kind.is_by_group and any(_padding(node))
         if cuts and layer.name not in self._with_site:  # a compactor of its own silences what it makes of a constant
@@ -151,7 +154,7 @@ class _ConstantRun:
         return self._values[source] if name is None else self._parameter(name)
 
     def _silenced(self, node: fx.Node, value: object) -> object:
-        """Behind a compactor, with zeros in the dead channels."""
+        """The value with zeros in the dead channels, where a compactor acts on it."""
         if node.name not in self._sites:
             return value
         dead = torch.from_numpy(~self._alive[self._sites[node.name].units])
@@ -202,7 +205,7 @@ class _ConstantRun:
         return found
 
     def _check_border(self, layer: Layer, node: fx.Node) -> None:
-        """A constant other than 0 differs at the border behind a padded layer, if not in images of this size."""
+        """A constant other than 0 differs at the border behind a padded layer, even if not in images of this size."""
         is_cut = self._values[node.args[0]].transpose(0, 1).flatten(1).nan_to_num(0.0).any(1)  # [channels]
         for channel in torch.nonzero(is_cut).flatten().tolist():
             unit = int(layer.in_units[channel])
@@ -225,7 +228,7 @@ def _execute(node: fx.Node, value_of: Callable[[fx.Node], object]) -> object:
     args, kwargs = fx.map_arg((node.args, node.kwargs), value_of)
     name = operation(node)
     if name.startswith("avg_pool") and any(np.atleast_1d(argument(node, 3, "padding", 0))):
-        args = (torch.where(args[0] == 0, args[0], UNKNOWN), *args[1:])  # it averages the padding in: as for a layer
+        args = (torch.where(args[0] == 0, args[0], UNKNOWN), *args[1:])  # padding is averaged in: as for a layer
     if name in ("view", "_unsafe_view"):
         return args[0].reshape(args[1])
     if kind_of(node) is OperationKind.CAST or is_dropout(node):
@@ -235,7 +238,7 @@ def _execute(node: fx.Node, value_of: Callable[[fx.Node], object]) -> object:
     result = node.target(*args, **kwargs)
     if name in _OF_SIZE:
         result = torch.where(result == 0, result, UNKNOWN)
-    if name == "mul":  # whatever the other is: a gate that varies lets nothing of a dead channel through
+    if name == "mul":  # whatever the other factor is: a gate that varies lets nothing of a dead channel through
         zero = torch.zeros((), dtype=torch.float64)
         result = torch.where((torch.as_tensor(args[0]) == 0) | (torch.as_tensor(args[1]) == 0), zero, result)
     return result

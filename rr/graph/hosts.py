@@ -30,7 +30,12 @@ class Hosts:
         return self._named[name]
 
     def host_behind(self, name: str, operations: Sequence[str]) -> str | None:
-        """The module with whose hook a compactor acts right behind `operations` (one per call of the module `name`)."""
+        """The module whose hook makes a compactor act right behind some operations; None where there is none.
+
+        Args:
+            name: the module whose operations they are.
+            operations: one per call of that module.
+        """
         inside = self._inside[name]
         if len(self._calls[name]) != len(operations):
             return None
@@ -54,9 +59,9 @@ class Hosts:
         return None
 
     def container(self, layer: str, operations: Sequence[str]) -> str | None:
-        """The module that is just a layer and its BN, where they are in one: there the original has its compactor.
+        """The module that holds just a layer and its BN, if there is one: the original has its compactor there.
 
-        Nothing else may happen in it: a ReLU in the same forward would stand between the BN and the compactor.
+        Nothing else may happen in it: a ReLU in the same forward would come between the BN and the compactor.
 
         Args:
             layer: the layer's name.
@@ -68,10 +73,10 @@ class Hosts:
         return parent if self._inside[parent] == list(operations) else None
 
     def direct_norms(self, calls: Sequence[LayerCall]) -> dict[str, str]:
-        """Convolution or linear layer -> the BN that alone reads its output, at each of its calls, and nothing else's.
+        """Convolution or linear layer -> the BN that is the only reader of its output and reads nothing else.
 
-        And behind which a compactor has its place: what follows in a BN module that runs its activation too would come
-        before a hook, unless that activation is a module.
+        That holds at each of its calls, and a compactor has a place behind the BN: in a BN module that runs its
+        activation too, the activation would come before a hook, unless it is a module.
         """
         norm_at = {call.node: call.name for call in calls if call.kind is LayerKind.NORM}
         layer_at = {call.node: call.name for call in calls if call.kind.has_width}

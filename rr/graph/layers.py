@@ -64,7 +64,8 @@ class Layer:
     """A layer of the network with the unit of each of its channels.
 
     Attributes:
-        name, kind, dim: as in `LayerCall`; macs_each: of all calls together.
+        name, kind, dim: as in `LayerCall`.
+        macs_each: as in `LayerCall`, of all calls together.
         nodes: its operations in the trace, one for each call.
         out_units: [out_channels].
         in_units: [in_channels], for a linear layer [in_features]; None for a norm or a vector.
@@ -87,7 +88,7 @@ class Layer:
 
     @property
     def channel_dim(self) -> int:
-        """The dimension of the channels in what the layer gives: 1 ([N, C, ...]), or -1 for a linear layer."""
+        """The dimension of the channels in the layer's output: 1 ([N, C, ...]), or -1 for a linear layer."""
         return -1 if self.kind is LayerKind.LINEAR else 1
 
 
@@ -96,7 +97,7 @@ class Site:
     """A place for a compactor: behind `layer`, and behind its BN where one directly follows.
 
     Attributes:
-        host: the module behind which the compactor acts (the activation in a BN module: before which).
+        host: the module behind which the compactor acts (before which, for the activation in a BN module).
         layer: the layer's name.
         nodes: that place in the trace.
         units: [D], one per row of the compactor.

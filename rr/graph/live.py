@@ -1,4 +1,4 @@
-"""A model with its compactors while it trains: what changes, beside the graph that doesn't."""
+"""A model with its compactors while it trains: what changes, next to the graph, which doesn't."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Remaining:
     def full_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A state dict of the narrowed model at full width: zeros where channels were taken out.
 
-        So weights written in mid-run load into the full network with its compactors, and convert to the same narrow
+        Weights written in mid-run thus load into the full network with its compactors, and convert to the same narrow
         one.
         """
         return {name: self.at_full_width(name, tensor) for name, tensor in state.items()}
@@ -70,7 +70,7 @@ class LiveModel:
         self.modules = dict(model.named_modules())
 
     def follower(self, model: nn.Module) -> LiveModel:
-        """A copy of the model (an average of its weights, say), of which as much is left."""
+        """A copy of the model (an average of its weights, say) that has the same channels left."""
         return LiveModel(model, self.graph, self.remaining)
 
     def unit_norms(self) -> np.ndarray:
@@ -95,7 +95,11 @@ class LiveModel:
 
     @torch.no_grad()
     def zero_dead_rows(self, alive: np.ndarray) -> None:
-        """Set the compactor rows of dead units to exactly zero, in place; alive: [num_units] of bool."""
+        """Set the compactor rows of dead units to exactly zero, in place.
+
+        Args:
+            alive: [num_units] of bool.
+        """
         for site in self.graph.sites.values():
             dead = torch.from_numpy(np.flatnonzero(~alive[self.remaining.present(site.units)]))
             if len(dead):

@@ -1,4 +1,4 @@
-"""Every ATen operation that is known, once: what kind it is of, which is the name of the rule for it.
+"""All known ATen operations, each with its kind, which is the name of the rule for it.
 
 What isn't in the table has no rule: nothing that passes through it is pruned.
 """

@@ -23,7 +23,7 @@ def unary(walk: Walk, node: fx.Node) -> Ids | None:
 
 
 def binary(walk: Walk, node: fx.Node) -> Ids | None:
-    """What meets at one place is united."""
+    """Channels that meet at one place are united."""
     activations = walk.activations(node)
     if walk.reads_parameter(node):
         return _with_parameter(walk, node)

@@ -53,7 +53,7 @@ def _listed(moved: Tensor | tuple[Tensor, ...] | list[Tensor]) -> Ids:
 def _tied_parts(walk: Walk, node: fx.Node) -> Tensor | None:
     """The ids to cut: parts of equal size keep their sizes equal when channels at the same place go together.
 
-    Whether the forward takes those sizes from the tensor or has them written in, the rehearsal finds out.
+    The rehearsal finds out whether the forward takes those sizes from the tensor or has them hard-coded.
     """
     ids = walk.ids[node.args[0]]
     name = operation(node)
@@ -80,9 +80,9 @@ def _tied_parts(walk: Walk, node: fx.Node) -> Tensor | None:
 
 
 def _split_channels(walk: Walk, source: Tensor, moved: Tensor) -> Tensor | None:
-    """A view that gives one dimension of channels several ([C] as [groups, C / groups]), of which the last shrinks.
+    """A view that splits a dimension of channels into several ([C] as [groups, C / groups]); the last of them shrinks.
 
-    So what lies at the same place of each group goes together. A wrong guess shows in the rehearsal.
+    What lies at the same place of each group therefore goes together. A wrong guess shows in the rehearsal.
     """
     shape, before, after = moved.shape, varying(source), varying(moved)
     for dim in set(range(moved.dim())) - set(after):  # merging dimensions made whole copies of the ids

@@ -17,7 +17,7 @@ from rr.graph.units import Units
 
 @dataclass
 class _Places:
-    """What `inexact_consumers` asks of a graph, with the sites as they are so far."""
+    """What `inexact_consumers` needs of a graph, with the sites as they are so far."""
 
     trace: Trace
     layers: Mapping[str, Layer]
@@ -36,10 +36,10 @@ def find_sites(
     Args:
         trace: the operations.
         model: for its parameters' shapes.
-        units: what the ids came to.
+        units: the units that the ids came to.
         hosts: where hooks can stand.
-        silence: silence constants that a bias could hold, too.
-        diagonal: diagonal compactors behind layers that make channels.
+        silence: whether to silence even constants that a bias could hold.
+        diagonal: whether compactors behind layers that make channels are diagonal.
     """
     finder = _SiteFinder(hosts, units.layers, diagonal)
     behind_makers = {layer.name: finder.behind(layer) for layer in units.layers.values() if layer.kind.makes_channels}
@@ -104,7 +104,7 @@ class _SiteFinder:
 
 
 def _without_compactors(units: Units, sites: Mapping[str, Site]) -> dict[int, str]:
-    """All reasons so far: also a unit some of whose channels no compactor can silence stays."""
+    """All reasons so far; a unit with channels that no compactor can silence stays as well."""
     reasons = dict(units.reasons)
 
     def protect(ids: Sequence[int] | np.ndarray, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""Hand-written layer tables, as the original documents them, in the place of the traced channel units.
+"""Hand-written layer tables, as the original documents them, in place of the traced channel units.
 
 Layers are numbered in building order, convolutions first, then linear layers (the classifier last):
 
@@ -23,14 +23,14 @@ MacsOfDeps = Callable[[Sequence[int]], float]
 
 @dataclass(frozen=True)
 class LayerTables:
-    """A person's tables for one network.
+    """A user's tables for one network.
 
     Attributes:
-        deps: the width of every convolution, then of the hidden linear layers; these, and the classifier, may be left
-            out: linear layers that `deps` hasn't keep their outputs.
+        deps: the width of every convolution, then of the linear layers; these may be left out, and then keep their
+            outputs, as the classifier does.
         succeeding_strategy: layer -> the layer, or layers, that read its outputs.
         follow_dict: layer -> the layer whose channels it keeps.
-        macs_of_deps: the MACs as a function of such a list as `deps`; None: those of the traced network.
+        macs_of_deps: the MACs as a function of a list like `deps`; None: those of the traced network.
     """
 
     deps: Sequence[int]
@@ -86,7 +86,7 @@ def flow_of_tables(
 
 
 def _check_fit(tables: LayerTables, calls: Sequence[LayerCall]) -> None:
-    """Whether `deps` are the network's widths, and the tables name its layers."""
+    """Check that `deps` are the network's widths, and that the tables name its layers."""
     widths = [len(call.out_ids) for call in calls]
     convolutions = sum(call.kind is not LayerKind.LINEAR for call in calls)
     if list(tables.deps) != widths[: len(tables.deps)] or len(tables.deps) < convolutions:
@@ -126,7 +126,7 @@ def _read_ids(
 def _protect_unread(
     flow: ChannelFlow, tables: LayerTables, number: int, count: int, out_ids: np.ndarray, read_units: set[int]
 ) -> None:
-    """Channels that nothing is said to read stay."""
+    """Keep channels that no layer is said to read."""
     unread = np.array([channel for channel in out_ids if flow.find(int(channel)) not in read_units], dtype=np.int64)
     if number == count - 1:
         reason = "a channel of the network's output"

@@ -20,7 +20,7 @@ class ExampleInputs:
 
     Attributes:
         args: the positional arguments, tensors or lists, tuples and dicts of tensors.
-        kwargs: the keyword arguments, alike.
+        kwargs: the keyword arguments, of the same kinds.
     """
 
     args: tuple[Any, ...]
@@ -62,7 +62,7 @@ class ExampleInputs:
         return ExampleInputs(args, kwargs)
 
     def like(self, model: nn.Module) -> ExampleInputs:
-        """On the model's device and, where they are floating-point, in its type."""
+        """The same on the model's device and, where they are floating-point, in its type."""
         anchor = next(model.parameters(), None)
         if anchor is None:
             return self

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Trace:
-    """An exported forward pass in eval mode, without its compactors; with the heads that only training runs, if any.
+    """An exported forward pass in eval mode, without compactors; with the heads that only training runs, if any.
 
     Attributes:
         nodes: the operations in order of execution (placeholders and the output included).
@@ -38,15 +38,15 @@ class Trace:
     macs: int
 
     def parameter(self, argument: object) -> str | None:
-        """The model's name for a node's argument, None when that is no parameter or buffer."""
+        """The model's name for a node's argument, None when that isn't a parameter or buffer."""
         return self.parameters.get(argument.name) if isinstance(argument, fx.Node) else None
 
 
 def trace_model(model: nn.Module, example_inputs: Inputs) -> Trace:
     """Export `model` in eval mode as it is without compactors; the model itself is left as it was.
 
-    Where eval mode leaves parameters unread (the auxiliary heads of GoogLeNet), the forward of training is exported,
-    with its layers (BN, dropout) in eval mode.
+    Where eval mode leaves parameters unread (the auxiliary heads of GoogLeNet), the training forward is exported, with
+    its layers (BN, dropout) in eval mode.
 
     Raises:
         InputError: if the model can't be exported.
@@ -103,7 +103,7 @@ def running_module(node: fx.Node) -> str:
 def _export(model: nn.Module, inputs: ExampleInputs) -> torch.export.ExportedProgram:
     try:  # strict, torch 2.6's default, can't trace every forward that non-strict, the default since, can
         return torch.export.export(model, inputs.args, dict(inputs.kwargs), strict=False)
-    except Exception as error:  # torch.export raises many kinds; each means the same to the user
+    except Exception as error:  # torch.export raises many kinds, which all mean the same to the user
         raise InputError(
             f"the model can't be traced by torch.export ({first_line(error)}): check that the example inputs fit it, "
             "and take data-dependent Python branches out of its forward"

@@ -19,8 +19,8 @@ class Units:
         count: how many units there are.
         layers: by name, in building order (that of `named_modules`, which is that of "deps").
         reasons: unit -> why it can't be pruned, as far as the flow of ids tells.
-        streams: the units that an addition joined out of several layers' channels.
-        counted: the units that the forward cuts or groups, perhaps by numbers of its own.
+        streams: the units that an addition joined from several layers' channels.
+        counted: the units that the forward cuts or groups, perhaps by hard-coded sizes.
     """
 
     count: int

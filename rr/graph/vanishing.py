@@ -1,4 +1,4 @@
-"""Blocks that leave: where a residual runs past a block, nothing of its inside has to stay."""
+"""Blocks that vanish: where a residual bypasses a block, nothing of its inside has to stay."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rr.graph.layers import Group, Layer, LayerKind
 
 
 class LayersOfUnits(Protocol):
-    """What is asked of a graph here; see `ChannelGraph`."""
+    """What is needed of a graph here; see `ChannelGraph`."""
 
     num_units: int
     layers: Mapping[str, Layer]
@@ -20,9 +20,14 @@ class LayersOfUnits(Protocol):
 
 
 def without_unread(graph: LayersOfUnits, alive: np.ndarray, droppable: np.ndarray) -> np.ndarray:
-    """`alive` without the units that only layers read of whose outputs none is alive: nothing depends on them.
+    """`alive` without the units that are read only by layers without a live output: nothing depends on them.
 
-    alive, droppable: [num_units] of bool; others stay, whoever reads them. There are some where a whole layer is gone.
+    There are some where a whole layer is gone.
+
+    Args:
+        graph: the graph.
+        alive: [num_units] of bool.
+        droppable: [num_units] of bool, the units that may go; others stay, whatever reads them.
     """
     alive = alive.copy()
     readers = _makers(graph)
@@ -43,7 +48,9 @@ def without_unread(graph: LayersOfUnits, alive: np.ndarray, droppable: np.ndarra
 def may_vanish(graph: LayersOfUnits, selected: np.ndarray) -> np.ndarray:
     """[groups] of bool: the groups that may lose their last unit, all of them at once.
 
-    selected: [num_units] of bool, the units that may go at all
+    Args:
+        graph: the graph.
+        selected: [num_units] of bool, the units that may go at all.
     """
     vanishing = np.zeros(len(graph.groups), dtype=bool)
     alive = np.ones(graph.num_units, dtype=bool)
@@ -56,7 +63,7 @@ def may_vanish(graph: LayersOfUnits, selected: np.ndarray) -> np.ndarray:
         if _only_blocks_are_gone(graph, tried):
             alive = tried
             vanishing[position] = True
-    for position, group in enumerate(graph.groups):  # those that went along
+    for position, group in enumerate(graph.groups):  # those that went with them
         vanishing[position] |= not alive[group.units].any()
     return vanishing
 
@@ -78,7 +85,7 @@ def _only_blocks_are_gone(graph: LayersOfUnits, alive: np.ndarray) -> bool:
             continue
         if alive[layer.in_units].any():
             if gone[layer.in_units].any() or not varies[layer.in_units].any():
-                return False  # reads what is gone beside others, joined by their places; or a constant is all it reads
+                return False  # reads gone channels next to live ones, joined by place; or reads constants alone
             continue
         adds = all(int(unit) in graph.streams for unit in layer.out_units)
         if layer.kind is LayerKind.TRANSPOSED or len(layer.nodes) > 1 or not adds:

@@ -1,4 +1,4 @@
-"""Where the ids are on their way through the trace, and what the rules ask and do there."""
+"""Where the ids are on their way through the trace, and what the rules look up and do there."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Walk:
     # Layers ---------------------------------------------------------------------------------------------------
 
     def record(self, layer: LayerCall) -> None:
-        """A layer that is called again has the same channels as the first time, in and out."""
+        """Note a layer's call; one that is called again has the same channels as the first time, in and out."""
         first = self._first_calls.setdefault(layer.name, layer)
         if first is not layer:
             self.flow.unite(layer.out_ids, first.out_ids)
@@ -69,12 +69,12 @@ class Walk:
         self.flow.layers.append(layer)
 
     def out_ids(self, name: str, count: int) -> np.ndarray:
-        """New channels, where this is a layer's first call."""
+        """New channels at a layer's first call, the same ones at each later call."""
         first = self._first_calls.get(name)
         return self.flow.fresh(count) if first is None else first.out_ids
 
     def macs_of(self, weight: object, macs_each: int) -> int:
-        """What a layer costs where the network is used: nothing, for one that only training runs."""
+        """What a layer costs when the network is used: nothing, for one that only training runs."""
         return macs_each if self.trace.parameter(weight) in self.trace.evaluated else 0
 
     def layer_of(self, node: fx.Node, parameter: object, leaf: str, kind: type[nn.Module]) -> str | None:

@@ -20,7 +20,7 @@ def rounded_up(widths: np.ndarray, group_sizes: np.ndarray, multiples: PerGroup)
 def least_widths(
     group: np.ndarray, group_sizes: np.ndarray, *, min_width: PerGroup, multiples: PerGroup = 1
 ) -> np.ndarray:
-    """[groups]: the lowest widths that there can be.
+    """[groups]: the lowest possible widths.
 
     Args:
         group: [candidates], the group of each unit that may go.

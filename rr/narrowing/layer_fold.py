@@ -6,9 +6,9 @@ With A = Q diag(gamma / sigma), z what the convolution gives, n the norms of the
 
 and the compactor is diag(n), so that neither the rows' scores nor their penalty jump. Means are linear, so the running
 mean is carried exactly; Var(A z), the variance of the compactor's outputs, depends on how channels vary together, so it
-is measured in training steps before. s keeps the length of K's filters, and with it their learning rate: behind a BN
+is measured in earlier training steps. s keeps the length of K's filters, and with it their learning rate: behind a BN
 that is the rate over the squared length. In training mode the BN then normalises the mixed channels in place of those
-that were mixed; only there the function changes.
+that were mixed; only there does the function change.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ class LayerFold:
     """How one layer is folded, the same for a model and for averages of its weights.
 
     Attributes:
-        layer: the layer; host: behind which its compactor is.
+        layer: the layer.
+        host: the module behind which its compactor is.
         columns: [R], the place of each row's own channel among the convolution's outputs.
         norms: [R], the compactor's row norms n, 0 for a row that is zero.
         scale: [R], s.
@@ -49,7 +50,7 @@ class LayerFold:
     variance: Tensor
 
     def rows(self, modules: Modules) -> tuple[Tensor, Tensor]:
-        """Q, [R, D], and n, [R], with rows that are zero as those of the identity: something must lie before them."""
+        """Q, [R, D], and n, [R]; a row that is zero is taken as the identity's: it needs some filter before it."""
         matrix = in_float64(getattr(modules[self.host], CHILD).matrix)
         identity = nn.functional.one_hot(self.columns, matrix.shape[1]).double()
         zero = self.norms == 0
@@ -71,7 +72,10 @@ class LayerFold:
 def planned(live: LiveModel, name: str, variance: Tensor) -> LayerFold:
     """How to fold the compactor of a layer, by its weights at present.
 
-    variance: [R], of the compactor's outputs, by the rows that it has
+    Args:
+        live: the model.
+        name: the layer's name.
+        variance: [R], of the compactor's outputs, one for each row that it has.
     """
     layer, host = live.graph.layers[name], live.graph.sites[name].host
     present = np.flatnonzero(~live.remaining.removed[layer.out_units])
@@ -94,5 +98,5 @@ def bn_scale(norm: nn.Module) -> Tensor:
 
 
 def mixed(mixing: Tensor, value: Tensor, dim: int) -> Tensor:
-    """[R, D] times a tensor with D entries along `dim`, which has R there then."""
+    """[R, D] times a tensor with D entries along `dim`, which then has R there."""
     return torch.tensordot(mixing, value, ([1], [dim])).movedim(0, dim).contiguous()

@@ -1,4 +1,4 @@
-"""What an optimiser keeps for the parameters of a fold: where a step would have led, the same step leads afterwards.
+"""What an optimiser keeps for folded parameters, mapped so that a step leads where it would have led before the fold.
 
 To first order, K' moves by s A dK; gamma' by the share of K's mixed filter that d gamma adds along it; beta' by
 Q d beta / n; and a row's norm by what moves the row along itself. Squared gradients are averaged over the outputs that
@@ -23,10 +23,10 @@ def carry_over(fold: LayerFold, modules: Modules, folded: Modules, state: Optimi
     """Put the optimiser's numbers of what is folded through the same maps as the weights.
 
     Args:
-        fold: of one layer.
-        modules: of the model as it was.
-        folded: of the model as folded.
-        state: of the optimiser, changed in place.
+        fold: the fold of one layer.
+        modules: the model's modules as they were.
+        folded: the modules as folded.
+        state: the optimiser's state, changed in place.
     """
     mixing = fold.mixing(modules)
     parts = mixing.square() / mixing.square().sum(1, keepdim=True)
@@ -61,7 +61,7 @@ def _carry_norm(
 
 
 def _carry_rows(fold: LayerFold, modules: Modules, state: OptimizerState) -> None:
-    """The compactor's, which is diagonal afterwards."""
+    """Carry over the numbers of the compactor, which is diagonal afterwards."""
     matrix, norms = fold.rows(modules)
     directions = matrix / norms[:, None]
 
@@ -81,7 +81,7 @@ def _map(
     first: Callable[[Tensor], Tensor],
     second: Callable[[Tensor], Tensor],
 ) -> None:
-    """What an optimiser keeps for a parameter through `first`, but what it keeps of squares through `second`."""
+    """Map what an optimiser keeps for a parameter by `first`, but what it keeps of squares by `second`."""
     for key, value in numbers_of(state, parameter):
         mapped = (second if key in SECOND_MOMENTS else first)(in_float64(value))
         state[parameter][key] = mapped.contiguous().to(value, memory_format=format_of(value))

@@ -71,15 +71,16 @@ class Narrowing:
         optimizers: Sequence[torch.optim.Optimizer] = (),
         also: Sequence[nn.Module] = (),
     ) -> int:
-        """Take out the masked units that have died, fold what is measured; returns how many channels went.
-
-        Units, outputs of layers, and the compactors' own when they retire.
+        """Take out the masked units that have died, and fold what is measured.
 
         Args:
             masked: [num_units] of bool.
             target_met: whether the widths without them reach the target.
             optimizers: of the model.
             also: copies that follow it.
+
+        Returns:
+            How many units went, and outputs of layers, and channels of the compactors when they retire, all together.
         """
         going = self._in_multiples(self._dying(masked) & (self._live.unit_norms() < self._threshold))
         if are_several():
@@ -102,7 +103,11 @@ class Narrowing:
         return gone
 
     def is_settled(self, masked: np.ndarray, target_met: bool) -> bool:
-        """Whether nothing more will go; arguments as for `narrow`."""
+        """Whether nothing more will go.
+
+        Args:
+            masked, target_met: as in `narrow`.
+        """
         if self.retired:
             return True
         is_over = self._is_over(masked, target_met)
@@ -116,7 +121,7 @@ class Narrowing:
         return masked & ~self._live.remaining.removed & self.silent
 
     def _in_multiples(self, dying: np.ndarray) -> np.ndarray:
-        """Of the dying units, those that leave each group at a multiple; the others wait for company."""
+        """Of the dying units, those that leave each group at a multiple; the others wait until there are more."""
         present = ~self._live.remaining.removed
         macs = self._live.graph.macs
         least = np.maximum(macs.group_widths(present & ~dying), self._least)
@@ -143,7 +148,7 @@ class Narrowing:
         return gone
 
     def _measure(self, is_over: bool, retires: bool) -> None:
-        """What is due to be folded once nothing more is to die: all layers, to retire them, or those with dead outputs.
+        """Measure what is to be folded once nothing more will die: layers with dead outputs, or all, to retire them.
 
         All at once: a fold while others still die disturbs the training (docs/log.md).
         """
@@ -158,7 +163,7 @@ class Narrowing:
                 self._meters[name] = self._meter(name)
 
     def _may_retire(self, masked: np.ndarray) -> bool:
-        """Whether the compactors can do without being run: no masked unit is left, which only its row keeps at zero."""
+        """Whether the compactors need not run any more: no masked unit is left, as only its row keeps it at zero."""
         return can_retire(self._live) and not (masked & ~self._live.remaining.removed).any()
 
     def _meter(self, name: str, state: Mapping[str, Any] | None = None) -> VarianceMeter:
@@ -166,7 +171,7 @@ class Narrowing:
         return VarianceMeter(self._live.compactors[site.host], self._live.remaining.present(site.units), state)
 
     def _variance(self, name: str, meter: VarianceMeter) -> torch.Tensor:
-        """[R], the mean over the processes; their BNs' statistics become the first one's, so that all fold alike."""
+        """[R], the mean over the processes; their BNs' statistics become the first one's, so that all fold the same."""
         graph = self._live.graph
         variance = meter.mean_of(self._live.remaining.present(graph.sites[name].units))
         norm = graph.layers[name].norm

@@ -1,9 +1,9 @@
 """Compactors folded into their convolutions in mid-run: the convolutions' dead outputs go as well.
 
 Taking out rows (`rr.narrowing.take_out`) leaves a convolution its full width: its compactor's columns read all of it.
-Folding makes conv-BN-compactor a narrow convolution, a fresh BN and a fresh diagonal compactor that together are, in
-eval mode, what they were (`rr.narrowing.layer_fold` has the formulas). When nothing more is to die, the diagonal ones
-go into what is before them as well (`retire`), and what trains on is a plain narrow network.
+Folding turns conv-BN-compactor into a narrow convolution, a fresh BN and a fresh diagonal compactor that together
+compute, in eval mode, what they did (`rr.narrowing.layer_fold` has the formulas). When nothing more is to die, the
+diagonal ones go into what is before them as well (`retire`), and what trains on is a plain narrow network.
 """
 
 from __future__ import annotations
@@ -69,12 +69,12 @@ def refold(
 
     Args:
         lives: the model and its followers.
-        variances: layer -> [R], the variance of its compactor's outputs, by the rows that it has.
+        variances: layer -> [R], the variance of its compactor's outputs, one for each row that it has.
         example_inputs: what the model is called with.
-        states: of the model's optimisers.
+        states: the states of the model's optimisers.
 
     Raises:
-        ConversionError: if a model's outputs in eval mode would change (float64); the models are as they were then.
+        ConversionError: if a model's outputs in eval mode would change (float64); the models then stay as they were.
     """
     live = lives[0]
     folds = [planned(live, name, variance) for name, variance in variances.items()]
@@ -110,7 +110,10 @@ def can_retire(live: LiveModel) -> bool:
 def retire(lives: Sequence[LiveModel], example_inputs: Inputs, states: Sequence[OptimizerState] = ()) -> None:
     """Put diagonal compactors into what is before them, in place; they stay as identities that no step runs or trains.
 
-    What is left is in training, too, a plain narrow network. Arguments as in `refold`.
+    What is left is a plain narrow network, in training too.
+
+    Args:
+        lives, example_inputs, states: as in `refold`.
 
     Raises:
         ConversionError: as `refold` does.
@@ -123,7 +126,7 @@ def retire(lives: Sequence[LiveModel], example_inputs: Inputs, states: Sequence[
 
 
 def put_out_of_use(live: LiveModel) -> None:
-    """Compactors, identities by now (or when a state is loaded), that no step runs or trains."""
+    """Let no step run or train the compactors, which are identities by now (or once a state is loaded)."""
     for compactor in live.compactors.values():
         compactor.bypassed = True
         compactor.pwc.weight.requires_grad_(False)
@@ -132,7 +135,7 @@ def put_out_of_use(live: LiveModel) -> None:
 
 @torch.no_grad()
 def _absorb(live: LiveModel, states: Sequence[OptimizerState] = ()) -> None:
-    """Multiply what diagonal compactors multiply by into the BN or the layer before them."""
+    """Multiply the factors of diagonal compactors into the BN or the layer before them."""
     for name, site in live.graph.sites.items():
         if site.host not in live.compactors:
             continue
@@ -190,7 +193,7 @@ def _proven(model: nn.Module, example_inputs: Inputs, change: Callable[[nn.Modul
 
 @torch.no_grad()
 def _fold_all(model: nn.Module, folds: Sequence[LayerFold]) -> None:
-    """On a private copy of the model in float64."""
+    """Fold these layers, in a private copy of the model in float64."""
     modules = dict(model.named_modules())
     for fold in folds:
         _fold(fold, modules)

@@ -2,7 +2,7 @@
 
 A unit whose compactor rows are exactly zero, and whose channels stay zero on all their ways (`silent_units`), adds
 nothing to any layer that reads it, and gets nothing back. So its rows, the columns that read it, the channels of layers
-between and the optimiser's numbers for all of these can go, and the training function stays what it was. Where the
+in between and the optimiser's numbers for all of these can go, and the training function stays what it was. Where the
 compactor is diagonal, what the unit's own layers have for it goes as well.
 """
 
@@ -30,9 +30,9 @@ def take_out(lives: Sequence[LiveModel], units: np.ndarray, states: Sequence[Opt
     the optimiser and in its groups.
 
     Args:
-        lives: the model and its followers, of which as much is left.
-        units: numbers of units, silent, with compactor rows of zero.
-        states: of the model's optimisers.
+        lives: the model and its followers, which have the same channels left.
+        units: the units' numbers; they must be silent, with compactor rows of zero.
+        states: the states of the model's optimisers.
     """
     live = lives[0]
     live.remaining.removed[units] = True
@@ -48,9 +48,15 @@ def keep_positions(
     full_size: int,
     states: Sequence[OptimizerState] = (),
 ) -> None:
-    """Leave a parameter or buffer, of its `full_size` positions along `dim`, those of `remaining`.
+    """Cut a parameter or buffer down to some of its positions along a dimension, in place.
 
-    states: of optimisers, whose numbers for the parameter are cut alike
+    Args:
+        lives: the model and its followers.
+        name: the parameter's or buffer's name in the model.
+        dim: the dimension.
+        remaining: the positions, of those at full width, that stay.
+        full_size: how many positions there are at full width.
+        states: of optimisers, whose numbers for the parameter are cut in the same way.
     """
     positions = lives[0].remaining.positions
     before = positions.get(name, {}).get(dim, (np.arange(full_size), full_size))[0]
@@ -90,7 +96,7 @@ def _per_channel(norm: str, modules: Mapping[str, nn.Module]) -> list[str]:
 
 
 def _narrowed(live: LiveModel) -> Iterator[tuple[str, int, np.ndarray, int]]:
-    """Parameters and buffers with removed channels: name, dimension, the positions that remain of so many."""
+    """Parameters and buffers with removed channels: name, dimension, the positions that remain, and of how many."""
     graph, modules, removed = live.graph, live.modules, live.remaining.removed
     before_compactors = {layer.norm for layer in graph.layers.values() if layer.kind.makes_channels}
 

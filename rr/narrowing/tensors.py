@@ -17,7 +17,7 @@ def numbers_of(state: OptimizerState, parameter: Tensor) -> list[tuple[str, Tens
     """What an optimiser keeps for each number of a parameter, by name.
 
     Where it keeps sums over rows and columns instead (Adafactor), which nothing can be taken out of, all that it has
-    for the parameter is dropped, so that it begins anew with that.
+    for the parameter is dropped, so that it starts afresh there.
     """
     tensors = {key: value for key, value in state.get(parameter, {}).items() if isinstance(value, Tensor)}
     if any(value.shape != parameter.shape and value.numel() > 1 for value in tensors.values()):
@@ -43,7 +43,7 @@ def put_tensor(model: nn.Module, name: str, values: Tensor) -> None:
 
 
 def format_of(tensor: Tensor) -> torch.memory_format:
-    """Channels-last, or what a copy takes by itself."""
+    """Channels-last, or what a copy has by default."""
     if tensor.dim() == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last):
         return torch.channels_last
     return torch.preserve_format

@@ -1,4 +1,4 @@
-"""What a fold in mid-run has to know beside means: the variances of a compactor's outputs, measured in training."""
+"""What a fold in mid-run has to know besides means: the variances of a compactor's outputs, measured in training."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class VarianceMeter:
         return self.total[kept.to(self.total.device)] / self.passes
 
     def state_dict(self) -> dict[str, Any]:
-        """For a run that is killed between measuring and folding."""
+        """What a run that is stopped between measuring and folding goes on with."""
         return {"passes": self.passes, "total": self.total.cpu()}
 
     def remove(self) -> None:
-        """Measure no more."""
+        """Stop measuring."""
         self._handle.remove()
 
     @torch.no_grad()

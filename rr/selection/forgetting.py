@@ -15,14 +15,17 @@ def removable_in_order(
     """The candidates that may be forgotten, lowest score first; the highest of each group always stay.
 
     A group keeps its least width, by taking its highest-scored candidates out of the list altogether: what can't be
-    forgotten uses up nothing of anyone's budget. Ties go by position.
+    forgotten uses up none of the budget. Ties are broken by position.
 
     Args:
-        scores: [candidates], row norms.
+        scores: [candidates], what they are ranked by.
         group: [candidates], the group of each.
         group_sizes: [groups], units in each group, candidates or not.
         min_width: units that each group keeps.
         multiples: what each group's width is to be a multiple of, or else its full width.
+
+    Returns:
+        [removable], the positions of these candidates.
     """
     order = np.argsort(scores, kind="stable")
     allowed = (group_sizes - least_widths(group, group_sizes, min_width=min_width, multiples=multiples))[group]
@@ -39,9 +42,9 @@ def select_forgotten(
     limit: int,
     multiples: PerGroup = 1,
 ) -> tuple[np.ndarray, int]:
-    """Walk from the lowest norm up until the target is met or `limit` rows are walked; forget what was walked.
+    """Walk from the lowest score up until the target is met or `limit` rows are walked; forget what was walked.
 
-    Where widths go in multiples, a group forgets of its walked rows only the lowest ones, so many that its width is a
+    Where widths go in multiples, a group forgets only the lowest of its walked rows, as many as make its width a
     multiple; the others wait for those that complete the next one.
 
     The walk's end is found by bisection, since widths only fall along the list: a dozen evaluations in place of one

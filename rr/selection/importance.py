@@ -1,4 +1,4 @@
-"""What units are ranked by for forgetting, beside their norms: what the loss would lose, and what a unit costs."""
+"""What units are ranked by for forgetting, besides their norms: what the loss would lose, and what a unit costs."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ class TaylorScores:
     What is averaged is the slope, sum_i <dL/dq_i, q_i> / |q|, with |q| the norm of the unit; the score is the slope
     times today's norm. For a kept unit, whose norm hardly moves in a hundred steps, that is the formula. A masked one's
     score falls with its rows at once, not a hundred steps later: one that has died comes before all that live. And its
-    slope never rises while it is masked. In a trained network all slopes are small; one that shrinks gets a large one,
-    since the loss wants it back, and would so come up for having been masked, others go down in its place, and in the
-    end all of them be half shrunk. So, as with norms, a masked unit comes back only when others have fallen below it.
+    slope never rises while it is masked. In a trained network all slopes are small; a unit that shrinks gets a large
+    one, since the loss wants it back. It would rise in the ranking just for having been masked, others would be masked
+    in its place, and in the end all of them would be half shrunk. So, as with norms, a masked unit comes back only when
+    others have fallen below it.
 
     The mean square of a batch's gradient is, up to a factor, the diagonal of the empirical Fisher matrix. So what the
     loss loses by several units is, as far as they don't depend on each other, the sum of their squared scores (Theis et
-    al. 2018, Faster gaze prediction with dense networks and Fisher pruning, eq. 5): these are to be set against MACs.
+    al. 2018, Faster gaze prediction with dense networks and Fisher pruning, eq. 5): the squares are what is weighed
+    against MACs.
 
     Args:
         num_units: how many units there are.
@@ -51,13 +53,14 @@ class TaylorScores:
         units: torch.Tensor,
         masks: torch.Tensor,
     ) -> None:
-        """Count a step; nothing where a gradient isn't finite, as when a gradient scaler will leave the step out.
+        """Count a step, unless a gradient isn't finite, as when a gradient scaler will skip the step.
 
         Args:
-            gradients, weights: of each compactor, the task's alone, in true units.
-            norms: [rows], the norm of each row's unit, over 0.
-            units: [rows], the number of each.
-            masks: [rows].
+            gradients: of each compactor, the task's alone.
+            weights: of each compactor.
+            norms: [rows], the norm of each row's unit, above 0, times any factors that gradients and weights have.
+            units: [rows], the unit of each row.
+            masks: [rows], 0 for masked rows.
         """
         if self.squares.device != norms.device:  # the model was moved
             self.squares, self.weight = self.squares.to(norms.device), self.weight.to(norms.device)
@@ -72,7 +75,11 @@ class TaylorScores:
         self.weight = torch.where(finite, weight, self.weight)
 
     def scores(self, norms: np.ndarray) -> np.ndarray:
-        """[num_units]; norms: [num_units], which are the scores before the first step."""
+        """The scores, [num_units]; before the first step these are the norms.
+
+        Args:
+            norms: [num_units], as they are now.
+        """
         if not self.weight:
             return norms
         with np.errstate(invalid="ignore"):  # norms are infinite where nothing is pruned
@@ -88,13 +95,13 @@ class TaylorScores:
 
 
 def relative_unit_costs(cost: CostOfWidths, widths: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """[candidates]: what goes when the group of each loses one unit, over the mean of that.
+    """What the cost falls by when the group of each candidate loses one unit, relative to the mean: [candidates].
 
     A group without units costs what its last one did.
 
     Args:
-        cost: of all widths.
-        widths: [groups], at which.
+        cost: as a function of all widths.
+        widths: [groups], the widths to start from.
         groups: [candidates], the group of each.
     """
     costs = np.zeros(len(widths))

@@ -29,8 +29,10 @@ class MaskSelection:
 
     Attributes:
         targets: what is to be reached, that of MACs first.
-        least: as given; multiples: [groups], what each group's width is to be a multiple of.
-        candidates: [candidates], the units that may be forgotten; groups: [candidates], the group of each.
+        least: as given.
+        multiples: [groups], what each group's width is to be a multiple of.
+        candidates: [candidates], the units that may be forgotten.
+        groups: [candidates], the group of each.
         waiting: rows walked at the last update whose layers lack others to complete a multiple.
 
     Raises:
@@ -60,11 +62,11 @@ class MaskSelection:
 
     @property
     def observe(self) -> Callable[..., None] | None:
-        """What is to be shown the task's gradients at each step (`TaylorScores.observe`); None where norms decide."""
+        """What to call with the task's gradients at each step (`TaylorScores.observe`); None where norms decide."""
         return None if self._taylor is None else self._taylor.observe
 
     def is_due(self, steps: int) -> bool:
-        """Whether the masks are updated after so many steps: each `mask_interval` after the warm-up."""
+        """Whether the masks are updated after this many steps: each `mask_interval` after the warm-up."""
         since = steps - self._config.warmup_steps
         return since > 0 and since % self._config.mask_interval == 0
 
@@ -76,12 +78,12 @@ class MaskSelection:
     def forgotten(self, steps: int, norms: np.ndarray, kept: np.ndarray, removed: np.ndarray) -> np.ndarray:
         """[num_units] of bool: the units to forget.
 
-        So many that the target is met, or today's where it tightens; else `rows_per_update` more than the last time.
-        Rows that wait for others to complete a multiple of widths count as if forgotten in what the next update may
-        walk: a walk that stopped at them would never get on.
+        As many as the target needs, which may still be tightening; without tightening, at most `rows_per_update` more
+        than the last time. Rows that wait for others to complete a multiple of widths count as if forgotten in what the
+        next update may walk: a walk that stopped at them would never get any further.
 
         Args:
-            steps: how many there were.
+            steps: optimiser steps so far.
             norms: [num_units].
             kept: [num_units] of bool, the units that aren't masked at present.
             removed: [num_units] of bool, those that have left the model.
@@ -108,21 +110,25 @@ class MaskSelection:
         return forgotten
 
     def scores(self, norms: np.ndarray, kept: np.ndarray, removed: np.ndarray) -> np.ndarray:
-        """[candidates], what the units are ranked by: the lowest go first. Arguments as for `forgotten`."""
+        """[candidates], what the units are ranked by: the lowest go first.
+
+        Args:
+            norms, kept, removed: as in `forgotten`.
+        """
         scores = norms if self._taylor is None else self._taylor.scores(norms)
         scores = scores[self.candidates]
         if self._config.per_mac:
             costs = relative_unit_costs(self._graph.macs, self._graph.macs.group_widths(kept), self.groups)
             scores = scores / (costs if self._taylor is None else np.sqrt(costs))
-        scores[removed[self.candidates]] = -1.0  # before what is zero, too, and still there
+        scores[removed[self.candidates]] = -1.0  # before what is zero too, but still there
         return scores
 
     def missed(self, alive: np.ndarray) -> str:
-        """The targets that these units ([num_units] of bool) don't reach, with their values; "" if there is none."""
+        """The targets that these units ([num_units] of bool) don't reach, with their values; "" if they reach all."""
         return self._missed(self._graph.macs.group_widths(alive))
 
     def costs(self, alive: np.ndarray) -> str:
-        """What is left with these units ([num_units] of bool) of all that has a target."""
+        """What is left with these units ([num_units] of bool), of each cost that has a target."""
         return self._costs(self._graph.macs.group_widths(alive))
 
     def _missed(self, widths: np.ndarray) -> str:

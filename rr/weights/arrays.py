@@ -1,4 +1,4 @@
-"""What weights are before and behind a file: arrays by name, as in a state dict."""
+"""Weights outside a file: arrays by name, as in a state dict."""
 
 from __future__ import annotations
 
@@ -50,23 +50,28 @@ class WeightFile:
 
 
 def to_arrays(state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    """`to_array` of each."""
+    """Each tensor as an array (`to_array`)."""
     return {name: to_array(tensor) for name, tensor in state.items()}
 
 
 def to_array(tensor: Tensor) -> np.ndarray:
-    """On the CPU; NumPy has no bfloat16, which float32 holds exactly."""
+    """A tensor as an array on the CPU; bfloat16, which NumPy lacks, becomes float32, which holds it exactly."""
     tensor = tensor.detach().cpu()
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
 def without_counters(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Without BN's `num_batches_tracked`, which nothing here reads."""
+    """The state without BN's `num_batches_tracked`, which nothing here reads."""
     return {name: value for name, value in state.items() if name.rpartition(".")[2] != _COUNTER_SUFFIX}
 
 
 def unwrapped(arrays: Mapping[str, Any], targets: Iterable[str]) -> dict[str, Any]:
-    """Without what DistributedDataParallel and torch.compile put before every name, unless the model's own have it."""
+    """The arrays without the prefixes that DistributedDataParallel and torch.compile put before every name.
+
+    Args:
+        arrays: array by name.
+        targets: the model's own names; a prefix that these have stays.
+    """
     names, targets = list(arrays), list(targets)
     wrapped = True
     while wrapped:
@@ -80,6 +85,10 @@ def unwrapped(arrays: Mapping[str, Any], targets: Iterable[str]) -> dict[str, An
 
 
 def check_is_file(path: str | Path) -> None:
-    """Raise InputError where there is no such file."""
+    """Check that there is such a file.
+
+    Raises:
+        InputError: if there is none.
+    """
     if not Path(path).is_file():
         raise InputError(f"there is no file {path}: check the path")

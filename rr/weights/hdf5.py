@@ -27,7 +27,7 @@ def save_hdf5(
     attributes: Mapping[str, str | int | float],
     deps: Sequence[int] | None = None,
 ) -> None:
-    """Write weights to an HDF5 file, in whose place nothing or the old file stays if that fails.
+    """Write weights to an HDF5 file; if that fails, the old file, or none, stays in its place.
 
     Args:
         path: the file; its folder is made if it isn't there.

@@ -1,4 +1,4 @@
-"""Arrays into a model's parameters and buffers: all or none."""
+"""Loading arrays into a model's parameters and buffers: all or none."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def load_strict(model: nn.Module, arrays: Mapping[str, np.ndarray | Tensor], wha
     """Copy arrays into a model's parameters and buffers, all or none.
 
     `num_batches_tracked` entries are optional on both sides and stay as they are in the model. Names that all begin
-    with "module." (DistributedDataParallel) or "_orig_mod." (torch.compile) go without it.
+    with "module." (DistributedDataParallel) or "_orig_mod." (torch.compile) are read without it.
 
     Args:
         model: the model, changed in place.
@@ -45,7 +45,7 @@ def load_strict(model: nn.Module, arrays: Mapping[str, np.ndarray | Tensor], wha
     )
     found = [f"{len(names)} {problem} ({_listed(names)})" for problem, names in problems if names]
     if found:
-        raise InputError(f"{what} doesn't fit the model: {'; '.join(found)}: build the model that the file was made of")
+        raise InputError(f"{what} doesn't fit the model: {'; '.join(found)}: build the model that the file is from")
     with torch.no_grad():
         for name in both:
             targets[name].copy_(torch.as_tensor(arrays[name]))
@@ -58,14 +58,14 @@ def load_start(
     num_classes: int,
     new_classifier: bool = False,
 ) -> list[str]:
-    """Load a trained network's weights into the full network that is to be trained on from them.
+    """Load a trained network's weights into the full network that is to train on from them.
 
     Args:
         model: the full network, for `num_classes` classes; changed in place.
         arrays: array by name, as in the model's state dict.
         what: what the arrays are, for the message: "resnet18.pth".
         num_classes: rows of the classifier.
-        new_classifier: leave the layers out that have a row per class where the arrays have another number of classes.
+        new_classifier: leave out the layers that have a row per class where the arrays have another number of classes.
 
     Returns:
         The names that were left out; empty where all fits.

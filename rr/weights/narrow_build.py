@@ -30,7 +30,7 @@ def fit_shapes(model: nn.Module, arrays: Mapping[str, np.ndarray | Tensor]) -> N
     """Give the layers of a full network the shapes that a converted file's arrays have, in place.
 
     Convolutions and linear layers get the file's channels (groups that go whole, as a depthwise layer's do, are fewer
-    then) and a bias or none; batch norms and parameters of a person's own modules get the file's channels; a batch
+    then) and a bias or none; batch norms and parameters of a user's own modules get the file's channels; a batch
     norm of which the file has nothing was folded, and what it leaves takes its place. Nothing is traced, and no value
     is loaded. What can't have the file's shape (more channels than the full network, another kernel) keeps its own,
     so that a strict load of the arrays (`load_strict`) names it.
@@ -73,7 +73,7 @@ def fit_shapes(model: nn.Module, arrays: Mapping[str, np.ndarray | Tensor]) -> N
 
 
 def left_of_norm(norm: nn.Module) -> nn.Module:
-    """What is left of a batch norm that was folded: nothing, or the layers that it runs behind its own operation.
+    """What is left of a batch norm that was folded: nothing, or the layers that it runs after its own operation.
 
     (timm's BatchNormAct2d runs its children `drop` and `act`.) They have no parameters, so the file can't tell.
     """

@@ -28,6 +28,9 @@ def load_network(path: str | Path, build: Callable[[], nn.Module]) -> tuple[nn.M
         path: a file that `read_weights` reads.
         build: makes the full network.
 
+    Returns:
+        The network, and what else its file says.
+
     Raises:
         InputError: if the file is missing or broken, or isn't of the network that `build` makes.
     """
@@ -69,11 +72,11 @@ def save_converted(
 
     Args:
         path: the HDF5 file.
-        model: what a conversion gave, or `load_converted`: it knows its widths.
-        attributes: what the file is to say of the network beside them, as plain values.
+        model: what a conversion or `load_converted` returned: it knows its widths.
+        attributes: what else the file is to say about the network, as plain values.
 
     Raises:
-        InputError: if the model is no converted one.
+        InputError: if the model isn't a converted one.
     """
     widths = widths_of(model)
     state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
@@ -92,11 +95,11 @@ def widths_of(model: nn.Module) -> list[int]:
     """The widths that a converted network knows.
 
     Raises:
-        InputError: if it is no converted network.
+        InputError: if it isn't a converted network.
     """
     widths = getattr(model, "converted_widths", None)
     if not isinstance(widths, tuple):
-        raise InputError("the network is no converted one: give what pruner.convert() or load_converted returned")
+        raise InputError("the network isn't a converted one: give what pruner.convert() or load_converted returned")
     return list(widths)
 
 

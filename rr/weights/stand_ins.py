@@ -1,7 +1,7 @@
-"""What stands in the place of layers that are gone, so that a user's forward still runs every line.
+"""Stand-ins for layers that are gone, so that a user's forward still runs every line.
 
-A block past which a residual runs may lose all of its inside. All that it adds to the stream is then a constant: its
-last layer becomes that constant, and what fed it hands on a single channel of zeros of the right size, which nothing
+A block that a residual bypasses may lose all of its inside. All that it adds to the stream is then a constant: its
+last layer becomes that constant, and what fed it passes on a single channel of zeros of the right size, which nothing
 reads.
 """
 
@@ -41,7 +41,8 @@ def _spatial(conv: nn.Module) -> list[tuple[int, int, int | None, int]]:
 class Gone(_StandIn):
     """A layer without a live output: one channel of zeros, which nothing reads.
 
-    gone: [0], so that a file of weights says what has become of the layer
+    Attributes:
+        gone: [0], so that a file of weights says what has become of the layer.
     """
 
     def __init__(self, layer: nn.Module) -> None:
@@ -53,9 +54,10 @@ class Gone(_StandIn):
 
 
 class Constant(_StandIn):
-    """A layer without a live input: its bias, all that a block adds to its stream that has lost its inside.
+    """A layer without a live input: its bias, which is all that a block that has lost its inside adds to its stream.
 
-    constant: [C]
+    Attributes:
+        constant: [C].
     """
 
     def __init__(self, layer: nn.Module, bias: torch.Tensor) -> None:

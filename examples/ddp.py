@@ -44,4 +44,5 @@ print(f"rank {rank}: loss {loss.item():.6f}, masked units {np.flatnonzero(~prune
 if rank == 0:
     slim = pruner.convert()
     digits.show(pruner.report, before, digits.accuracy(model, test), digits.accuracy(slim, test))
+dist.barrier()  # Gloo's threads let go of the last gradients: a process that leaves at once may be aborted by them
 dist.destroy_process_group()

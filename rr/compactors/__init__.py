@@ -2,11 +2,13 @@
 
 from rr.compactors.compactor import (
     CHILD,
+    HOOK_KINDS,
     MASK_SUFFIX,
     WEIGHT_SUFFIX,
     Compactor,
     compactors_bypassed,
     find_compactors,
+    hooks_of_users,
     insert_compactors,
     remove_compactors,
 )
@@ -15,6 +17,7 @@ from rr.compactors.rows import CompactorRows
 
 __all__ = [
     "CHILD",
+    "HOOK_KINDS",
     "MASK_SUFFIX",
     "WEIGHT_SUFFIX",
     "Compactor",
@@ -24,6 +27,7 @@ __all__ = [
     "check_optimizer",
     "compactors_bypassed",
     "find_compactors",
+    "hooks_of_users",
     "insert_compactors",
     "remove_compactors",
 ]

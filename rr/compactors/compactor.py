@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,17 @@ from rr.errors import InputError
 CHILD = "compactor"  # a host module holds its compactor under this name, as in the original's weight files
 WEIGHT_SUFFIX = f".{CHILD}.pwc.weight"
 MASK_SUFFIX = f".{CHILD}.mask"
+
+
+HOOK_KINDS = (  # attributes of a module
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_backward_pre_hooks",
+    "_backward_hooks",
+)
 
 
 class Compactor(nn.Module):
@@ -142,6 +154,16 @@ def remove_compactors(model: nn.Module) -> None:
                 del hooks[key]
     for key in _load_hook_ids(model):
         del model._load_state_dict_pre_hooks[key]
+
+
+def hooks_of_users(module: nn.Module) -> dict[str, dict[int, Any]]:
+    """The hooks on a module's passes that aren't its compactor's, by attribute; empty where there are none."""
+    found = {}
+    for kind in HOOK_KINDS:
+        hooks = vars(module)[kind]
+        others = ((key, hook) for key, hook in hooks.items() if hook not in (_through_compactor, _compactor_first))
+        found[kind] = type(hooks)(others)
+    return found if any(found.values()) else {}
 
 
 @contextmanager

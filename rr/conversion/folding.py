@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rr.compactors import Compactor, remove_compactors
+from rr.compactors import CHILD, HOOK_KINDS, Compactor, hooks_of_users, remove_compactors
+from rr.copies import copy_of
 from rr.graph import Layer, LayerKind, LiveModel
 from rr.graph.dead_constants import dead_constants
 from rr.graph.tensors import in_float64, named_tensors
@@ -29,26 +31,48 @@ def fold(live: LiveModel, alive: np.ndarray) -> nn.Module:
     graph, tensors = live.graph, named_tensors(live.model)
     from_dead = {} if alive.all() else _constants(live, tensors, alive)
     folded_norms = {layer.norm for layer in graph.layers.values()}
-    replaced: dict[str, nn.Module] = {}
-    vectors: dict[str, Tensor] = {}
-    for layer in graph.layers.values():
-        if layer.kind.has_width:
-            replaced[layer.name] = _fold_layer(live, layer, alive, from_dead.get(layer.name))
-        elif layer.kind is LayerKind.VECTOR:
-            vectors[layer.name] = _narrow_vector(live, layer, tensors[layer.name], alive)
-        elif layer.name in folded_norms or not alive[layer.out_units].any():
-            replaced[layer.name] = copy.deepcopy(left_of_norm(live.modules[layer.name]))
-        else:
-            replaced[layer.name] = _narrow_norm(live, layer, alive)
+    vectors = [layer for layer in graph.layers.values() if layer.kind is LayerKind.VECTOR]
     # What is replaced or goes needs no copy: standing in for it in the memo keeps the copy small and fast.
-    stand_ins = {id(live.modules[name]): module for name, module in replaced.items()}
-    stand_ins |= {id(tensors[name]): tensor for name, tensor in vectors.items()}
-    stand_ins |= {id(compactor.pwc.weight): nn.Parameter(torch.empty(0)) for compactor in live.compactors.values()}
-    folded = copy.deepcopy(live.model, stand_ins)
+    stand_ins: dict[int, object] = {
+        id(compactor.pwc.weight): nn.Parameter(torch.empty(0)) for compactor in live.compactors.values()
+    }
+    for layer in vectors:
+        stand_ins[id(tensors[layer.name])] = _narrow_vector(live, layer, tensors[layer.name], alive)
+    replaced = []
+    for layer in sorted(graph.layers.values(), key=lambda layer: -layer.name.count(".")):  # what is in a layer first
+        if layer.kind is LayerKind.VECTOR:
+            continue
+        module = live.modules[layer.name]
+        if layer.kind.has_width:
+            narrow = _fold_layer(live, layer, alive, from_dead.get(layer.name), stand_ins)
+        elif layer.name in folded_norms or not alive[layer.out_units].any():
+            narrow = copy_of(left_of_norm(module))
+        else:
+            narrow = _narrow_norm(live, layer, alive)
+        stand_ins[id(module)] = narrow
+        replaced.append(layer.name)
+    folded = _copy_with_hooks(live, replaced, stand_ins)
     remove_compactors(folded)
-    for name in vectors:
-        count_channels(folded.get_submodule(name.rpartition(".")[0]))
+    for layer in vectors:
+        count_channels(folded.get_submodule(layer.name.rpartition(".")[0]))
     return folded.cpu().double().eval()  # in that order: not all devices have float64
+
+
+class _WithHooks(nn.Module):
+    """A model and the users' hooks on some of its modules, copied together: a hook may hold a module."""
+
+    def __init__(self, model: nn.Module, hooks: dict[str, dict[str, object]]) -> None:
+        super().__init__()
+        self.model, self.hooks = model, hooks
+
+
+def _copy_with_hooks(live: LiveModel, replaced: Sequence[str], stand_ins: Mapping[int, object]) -> nn.Module:
+    """A copy with the stand-ins, which have the hooks that users put on the layers that they replace."""
+    hooks = {name: found for name in replaced if (found := hooks_of_users(live.modules[name]))}
+    both = copy_of(_WithHooks(live.model, hooks), stand_ins)
+    for name, of_layer in both.hooks.items():
+        vars(both.model.get_submodule(name)).update(of_layer)
+    return both.model
 
 
 def _constants(live: LiveModel, tensors: dict[str, Tensor], alive: np.ndarray) -> dict[str, Tensor]:
@@ -67,7 +91,9 @@ def _compactor_of(live: LiveModel, layer: Layer) -> Compactor | None:
     return live.compactors.get(site.host) if site else None
 
 
-def _fold_layer(live: LiveModel, layer: Layer, alive: np.ndarray, from_dead: Tensor | None) -> nn.Module:
+def _fold_layer(
+    live: LiveModel, layer: Layer, alive: np.ndarray, from_dead: Tensor | None, stand_ins: Mapping[int, object]
+) -> nn.Module:
     """K' = K gamma / sqrt(var + eps), b' = beta + (b - mean) gamma / sqrt(var + eps), K'' = Q K', b'' = Q b'."""
     module = live.modules[layer.name]
     weight, bias = _exact(module.weight), _exact(module.bias)
@@ -91,7 +117,7 @@ def _fold_layer(live: LiveModel, layer: Layer, alive: np.ndarray, from_dead: Ten
         bias = None if bias is None else bias[out_kept]
     if layer.output_dim == 1:
         weight = weight.transpose(0, 1).contiguous()
-    return _stand_in(layer, module, bias, alive) or _plain_layer(module, weight, bias)
+    return _stand_in(layer, module, bias, alive) or _plain_layer(module, weight, bias, stand_ins)
 
 
 def _through(compactor: Compactor, columns: Tensor, kept: Tensor) -> Tensor:
@@ -113,11 +139,15 @@ def _stand_in(layer: Layer, module: nn.Module, bias: Tensor | None, alive: np.nd
     return None
 
 
-def _plain_layer(module: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
+def _plain_layer(
+    module: nn.Module, weight: Tensor, bias: Tensor | None, stand_ins: Mapping[int, object]
+) -> nn.Module:
     bare = copy.copy(module)  # of its class and with its options, whatever arguments its constructor takes
-    for name in ("_parameters", "_modules", "_forward_hooks", "_forward_pre_hooks"):
-        bare.__dict__[name] = type(module.__dict__[name])()
-    plain = copy.deepcopy(bare)
+    bare._parameters = {name: value for name, value in module._parameters.items() if name not in ("weight", "bias")}
+    bare._modules = {name: child for name, child in module._modules.items() if name != CHILD}
+    for kind in HOOK_KINDS:  # those of users come back in the end
+        vars(bare)[kind] = type(vars(bare)[kind])()
+    plain = copy_of(bare, stand_ins)
     trains = module.weight.requires_grad
     plain.weight = nn.Parameter(weight, requires_grad=trains)
     plain.register_parameter("bias", None if bias is None else nn.Parameter(bias, requires_grad=trains))
@@ -137,7 +167,7 @@ def _narrow_norm(live: LiveModel, layer: Layer, alive: np.ndarray) -> nn.Module:
     """A BN that stands alone, with the kept channels; a diagonal compactor behind it goes into its gamma and beta."""
     norm, compactor = live.modules[layer.name], _compactor_of(live, layer)
     kept = _kept(live, alive, layer.out_units)
-    narrow = copy.deepcopy(norm)
+    narrow = copy_of(norm)
     mean, variance, weight, bias = map(_exact, (norm.running_mean, norm.running_var, norm.weight, norm.bias))
     if compactor is not None:
         weight = torch.ones_like(mean) if weight is None else weight

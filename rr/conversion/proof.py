@@ -1,18 +1,21 @@
-"""What a proof is made of: exact copies, inputs, outputs, and how far two models' outputs are apart."""
+"""What a proof is made of: exact copies, inputs of several sizes, and outputs."""
 
 from __future__ import annotations
 
-import copy
-import math
-from collections.abc import Iterator, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from rr.conversion.differences import difference_on_own_scale, error_floors
+from rr.copies import copy_of
 from rr.errors import InputError, first_line
+from rr.graph.sizes import other_sizes, shape_in_words
 from rr.graph.tensors import ExampleInputs, Inputs, eval_mode, in_float64
 
 FLOAT64_TOLERANCE = 1e-10
@@ -54,19 +57,50 @@ def exact_copy(model: nn.Module) -> nn.Module:
         if value.data_ptr() == tensor.data_ptr():
             value = value.clone()
         copies[id(tensor)] = nn.Parameter(value, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else value
-    return copy.deepcopy(model, copies)
+    return copy_of(model, copies)
 
 
-def inputs_and_outputs(model: nn.Module, example_inputs: Inputs) -> tuple[ExampleInputs, list[Tensor]]:
-    """Inputs in the examples' shapes that show what a model in float64 computes, and its outputs for them.
+@dataclass(frozen=True)
+class Probe:
+    """Inputs and what a network makes of them.
+
+    Attributes:
+        inputs: in float64, on the CPU.
+        outputs: in float64.
+        floors: what the difference of other outputs is measured by (`error_floors`).
+    """
+
+    inputs: ExampleInputs
+    outputs: list[Tensor]
+    floors: list[Tensor] = dataclasses.field(default_factory=list)
+
+    @property
+    def shape(self) -> str:
+        """`2x3x32x32`."""
+        return shape_in_words(self.inputs)
+
+    def measured(self, in_float32: Sequence[Tensor]) -> Probe:
+        """The same with floors, from the network's outputs in float32."""
+        return replace(self, floors=error_floors(self.outputs, in_float32))
+
+    def difference(self, outputs: Sequence[Tensor], *, rounded: bool = False) -> float:
+        """How far other outputs are from these, each element on its own scale (`difference_on_own_scale`)."""
+        return difference_on_own_scale(self.outputs, outputs, self.floors, rounded=rounded)
+
+
+def probes_of(model: nn.Module, example_inputs: Inputs) -> list[Probe]:
+    """Inputs in the examples' shapes that show what a model in float64 computes, then such of other sizes.
 
     Random numbers, always the same (integers as they are); where the outputs would have NaN for those (a logarithm
-    needs positive numbers), random ones in the examples' range, or the examples themselves.
+    needs positive numbers), random ones in the examples' range, or the examples themselves. The other sizes are those
+    that the model takes: another batch, each dimension larger, all of them smaller.
 
     Raises:
         InputError: if the model doesn't run in float64 on the CPU, or has NaN for all of these.
     """
-    for inputs in _inputs(example_inputs):
+    examples = ExampleInputs.of(example_inputs).mapped(in_float64)
+    for fill in (_normal, _within_range, _as_given):
+        inputs = fill(examples)
         try:
             outputs = outputs_of(model, inputs, torch.float64)
         except Exception as error:  # whatever the user's forward raises
@@ -74,40 +108,74 @@ def inputs_and_outputs(model: nn.Module, example_inputs: Inputs) -> tuple[Exampl
                 f"the model doesn't run in float64 on the CPU, as it must for a proof ({first_line(error)}): let its "
                 "forward take types and devices from its inputs and parameters"
             ) from error
-        if not any(output.isnan().any() for output in outputs):
-            return inputs, outputs
+        if not _have_nan(outputs):
+            return [Probe(inputs, outputs), *_at_other_sizes(model, examples, fill)]
     raise InputError(
         "the model's outputs have NaN for random inputs and for the example inputs, so that nothing can be proven: "
         "give example inputs of the kind it is made for, and check that its training hasn't diverged"
     )
 
 
-def _inputs(example_inputs: Inputs) -> Iterator[ExampleInputs]:
-    """Numbers in float64 on the CPU: normally distributed, evenly over the examples' range, the examples."""
-    examples = ExampleInputs.of(example_inputs).mapped(in_float64)
+def measured_probes(model: nn.Module, example_inputs: Inputs) -> list[Probe]:
+    """`probes_of` a model in float64, with their floors; a copy of it is run in float32 for these."""
+    probes, single = probes_of(model, example_inputs), copy_of(model)
+    return [probe.measured(outputs_of(single, probe.inputs, torch.float32)) for probe in probes]
+
+
+def _at_other_sizes(
+    model: nn.Module, examples: ExampleInputs, fill: Callable[[ExampleInputs], ExampleInputs]
+) -> Iterator[Probe]:
+    for other in other_sizes(examples):
+        for candidate in other.candidates:
+            inputs = fill(candidate)
+            try:
+                outputs = outputs_of(model, inputs, torch.float64)
+            except Exception:  # whatever the user's forward raises: it doesn't take this size
+                continue
+            if outputs and not _have_nan(outputs):
+                yield Probe(inputs, outputs)
+                break
+
+
+def _have_nan(outputs: Sequence[Tensor]) -> bool:
+    return any(output.isnan().any() for output in outputs)
+
+
+def _normal(examples: ExampleInputs) -> ExampleInputs:
+    generator = torch.Generator().manual_seed(0)
+    return _floats(examples, lambda item: torch.randn(item.shape, generator=generator, dtype=torch.float64))
+
+
+def _within_range(examples: ExampleInputs) -> ExampleInputs:
     generator = torch.Generator().manual_seed(0)
 
-    def normal(item: Tensor) -> Tensor:
-        return torch.randn(item.shape, generator=generator, dtype=torch.float64)
-
-    def within_range(item: Tensor) -> Tensor:
+    def within(item: Tensor) -> Tensor:
         share = torch.rand(item.shape, generator=generator, dtype=torch.float64)
         return item.min() + share * (item.max() - item.min())
 
-    for of_item in (normal, within_range):
-        yield examples.mapped(lambda item, of_item=of_item: of_item(item) if item.is_floating_point() else item)
-    yield examples
+    return _floats(examples, within)
+
+
+def _as_given(examples: ExampleInputs) -> ExampleInputs:
+    return examples
+
+
+def _floats(examples: ExampleInputs, fill: Callable[[Tensor], Tensor]) -> ExampleInputs:
+    return examples.mapped(lambda item: fill(item) if item.is_floating_point() else item)
 
 
 def outputs_of(model: nn.Module, inputs: ExampleInputs, dtype: torch.dtype) -> list[Tensor]:
     """The tensors that come out in eval mode, integers among them; what else there is (names, None) is left out.
 
-    `model` and its floating-point inputs are cast to `dtype`, the model in place.
+    `model` and its floating-point inputs are cast to `dtype`, the model in place. What the forward draws at random is
+    the same at each call, and leaves the process's own random numbers as they were.
     """
     cast = inputs.mapped(lambda item: item.to(dtype) if item.is_floating_point() else item)
     model.to(dtype)
-    with torch.no_grad(), eval_mode(model), _InFloat64() if dtype == torch.float64 else nullcontext():
-        return _tensors(cast.call(model))
+    with torch.no_grad(), eval_mode(model), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        with _InFloat64() if dtype == torch.float64 else nullcontext():
+            return _tensors(cast.call(model))
 
 
 def _tensors(output: object) -> list[Tensor]:
@@ -115,31 +183,6 @@ def _tensors(output: object) -> list[Tensor]:
         return [output]
     if isinstance(output, Mapping):
         output = list(output.values())
+    elif dataclasses.is_dataclass(output) and not isinstance(output, type):
+        output = [getattr(output, field.name) for field in dataclasses.fields(output)]
     return [tensor for value in output for tensor in _tensors(value)] if isinstance(output, list | tuple) else []
-
-
-def difference_of(reference: Sequence[Tensor], others: Sequence[Tensor], *, rounded: bool = False) -> float:
-    """The largest |a - b| over the largest finite |a|.
-
-    Args:
-        reference: a, tensor by tensor.
-        others: b.
-        rounded: whether b is rounded, or not meant to be quite the same; integers (the index of the largest output,
-            say) may then differ, and don't count.
-
-    Returns:
-        That difference; infinite where integers, booleans or infinities aren't equal, NaN where there is one.
-    """
-    largest = gap = 0.0
-    for a, b in zip(reference, others, strict=True):
-        if not (a.is_floating_point() or a.is_complex()):
-            if not rounded and not torch.equal(a, b):
-                return math.inf
-        elif a.numel():
-            b = b.to(a.dtype)
-            between = (a - b).abs().masked_fill(a.isinf() & (a == b), 0.0)  # inf - inf is NaN
-            if between.isnan().any():
-                return math.nan
-            gap = max(gap, float(between.max()))
-            largest = max(largest, float(a.abs().masked_fill(a.isinf(), 0.0).max()))
-    return gap / largest if largest > 0 else gap

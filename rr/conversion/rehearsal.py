@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch import nn
 
 from rr.compactors import insert_compactors, remove_compactors
 from rr.conversion.folding import fold
-from rr.conversion.proof import FLOAT64_TOLERANCE, difference_of, exact_copy, inputs_and_outputs, outputs_of
+from rr.conversion.proof import FLOAT64_TOLERANCE, exact_copy, measured_probes, outputs_of
 from rr.errors import first_line
 from rr.graph import ChannelGraph, Group, Inputs, LiveModel
 from rr.graph.vanishing import may_vanish, without_unread
@@ -34,18 +35,18 @@ def rehearse(
         model: the network; it stays as it is.
         graph: its graph.
         example_inputs: what it is called with.
-        selected: [num_units] of bool; every second of them is dead in the rehearsal.
+        selected: [num_units] of bool; half of them are dead in the rehearsal.
         min_width: units that each group keeps at least.
     """
 
-    def every_second(tried: Sequence[Group]) -> np.ndarray:
+    def half(tried: Sequence[Group]) -> np.ndarray:
         alive = np.ones(graph.num_units, dtype=bool)
-        for group in tried:
-            units = group.units[selected[group.units]]
-            alive[units[1::2][: max(len(group.units) - min_width, 0)]] = False
+        for group in tried:  # each at other places, or two that ought to be one would seem to agree
+            units = np.random.default_rng(group.units[0]).permutation(group.units[selected[group.units]])
+            alive[units[: min(len(units) // 2, max(len(group.units) - min_width, 0))]] = False
         return alive
 
-    failure = _failure(model, graph, example_inputs, selected, every_second)
+    failure = _failure(model, graph, example_inputs, selected, half)
     groups = [group for group in graph.groups if selected[group.units].any()]
     groups.sort(key=lambda group: group.units[0] in graph.counted)
     suspects = sum(group.units[0] in graph.counted for group in groups)
@@ -91,7 +92,7 @@ def _failure(
     """A function that converts a copy of `model` for some groups, and says what goes wrong."""
     full = exact_copy(model)
     remove_compactors(full)
-    inputs, _ = inputs_and_outputs(full, example_inputs)
+    probes = measured_probes(full, example_inputs)
     channels = {site.host: len(site.units) for site in graph.sites_of(selected)}
     compactors = insert_compactors(full, channels, groups=channels)  # diagonal: in float64, dense ones may be too large
     live = LiveModel(full, graph)
@@ -102,11 +103,21 @@ def _failure(
             nn.init.ones_(compactor.pwc.weight)
         live.zero_dead_rows(alive)
         try:
-            narrow = outputs_of(fold(live, alive), inputs, torch.float64)
-            difference = difference_of(outputs_of(full, inputs, torch.float64), narrow)
-        except Exception as error:  # whatever the user's forward raises, it means the same
-            return f"its forward fails with fewer channels ({first_line(error)})"
-        return None if difference <= FLOAT64_TOLERANCE else "its forward takes other channels when there are fewer"
+            narrow = fold(live, alive)
+        except Exception as error:  # whatever a user's class raises when a copy of it is narrowed
+            return f"it can't be made narrower ({first_line(error)})"
+        for probe in probes:
+            zeroed = replace(probe, outputs=outputs_of(full, probe.inputs, torch.float64))
+            where = "" if probe is probes[0] else f" at inputs of {probe.shape}"
+            try:
+                difference = zeroed.difference(outputs_of(narrow, probe.inputs, torch.float64))
+            except Exception as error:  # whatever the user's forward raises, it means the same
+                return f"its forward fails with fewer channels{where} ({first_line(error)})"
+            if not difference <= FLOAT64_TOLERANCE:
+                if where:
+                    return f"what its forward makes of fewer channels depends on the size of its input: wrong{where}"
+                return "its forward takes other channels when there are fewer"
+        return None
 
     return failure
 

@@ -34,8 +34,8 @@ class LayerReport:
 class ConversionReport:
     """What a conversion did and how equal the result is.
 
-    `print` shows it as a table by layer. Differences are the largest |a - b| over the largest |a|, None where nothing
-    was proven.
+    `print` shows it as a table by layer. Differences are the largest |a - b| of the outputs, each element on its own
+    scale (`rr.conversion.differences`), at any of the sizes in `proven_at`; None where nothing was proven.
 
     Attributes:
         macs_before, macs_after: of the network, per example.
@@ -46,10 +46,13 @@ class ConversionReport:
         kept_for_width: rows under the threshold that stay, so that widths are the least width and multiples.
         layers: each convolution and linear layer.
         fold_seconds: what folding took; None where nothing was folded yet.
-        cut_difference: float64, the model with its dropped rows at exactly zero against the model as trained.
+        cut_difference: float64, the model with its dropped rows at exactly zero against the model as trained; over each
+            output's largest element.
         float64_difference: float64, the converted model against the one with zeroed rows; at most 1e-10.
         float32_difference: the converted model in float32 against the one with zeroed rows in float64.
         float32_own_error: the unconverted model in float32 against itself in float64.
+        proven_at: the shapes of the first input at which that was found: the examples', then other sizes that the
+            model takes.
     """
 
     macs_before: int
@@ -66,6 +69,7 @@ class ConversionReport:
     float64_difference: float | None = None
     float32_difference: float | None = None
     float32_own_error: float | None = None
+    proven_at: tuple[str, ...] = ()
 
     @property
     def macs_ratio(self) -> float:
@@ -82,6 +86,7 @@ class ConversionReport:
         return {
             **asdict(self),
             "widths": list(self.widths),
+            "proven_at": list(self.proven_at),
             "layers": [asdict(layer) for layer in self.layers],
             "macs_ratio": self.macs_ratio,
             "parameters_ratio": self.parameters_ratio,
@@ -111,7 +116,8 @@ class ConversionReport:
             f"conversion, largest difference of the outputs: {self.float64_difference:.1e} in float64 and "
             f"{self.float32_difference:.1e} in float32 to the network with its dropped rows at exactly zero; "
             f"{self.cut_difference:.1e} between that and the network as trained (largest dropped row: "
-            f"{self.largest_dropped:.1e})"
+            f"{self.largest_dropped:.1e}); proven at {' and '.join(self.proven_at)}"
+            + (" alone" if len(self.proven_at) == 1 else "")
         )
 
 
@@ -121,7 +127,7 @@ def report_of(
     norms: np.ndarray,
     threshold: float,
     selected: np.ndarray | None = None,
-    **found: float | int | None,
+    **found: object,
 ) -> ConversionReport:
     """A report on the widths with `alive` units.
 

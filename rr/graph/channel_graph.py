@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from types import MappingProxyType
 
 import numpy as np
@@ -19,10 +20,12 @@ from torch import fx, nn
 from rr.compactors import Compactor, insert_compactors
 from rr.errors import InputError
 from rr.graph.costs import CostOfWidths, MacsFromDeps, MacsOfWidths, ParametersOfWidths
+from rr.graph.dead_constants import leaves_constants
+from rr.graph.elsewhere import traced_elsewhere
 from rr.graph.flow import channel_flow
 from rr.graph.hosts import Hosts
 from rr.graph.layers import Layer, LayerKind, Site
-from rr.graph.sites import find_sites
+from rr.graph.sites import Places, find_sites
 from rr.graph.tables import LayerTables, flow_of_tables
 from rr.graph.tensors import Inputs
 from rr.graph.trace import trace_model
@@ -74,7 +77,15 @@ class ChannelGraph:
         if tables is not None:
             flow = flow_of_tables(tables, flow, norms, hosts.order)
         units = units_of(flow, hosts.order, norms)
-        sites, reasons = find_sites(self.trace, model, units, hosts, silence=silence, diagonal=diagonal)
+        find = partial(find_sites, self.trace, model, hosts=hosts, silence=silence, diagonal=diagonal)
+        sites, reasons = find(units=units)
+        places = Places(self.trace, units.layers, sites)
+        if tables is None and leaves_constants(places, model, units.without(reasons)):
+            elsewhere = traced_elsewhere(model, example_inputs)
+            if elsewhere is not None:
+                elsewhere.unite_in(flow)
+                units = units_of(flow, hosts.order, norms)
+                sites, reasons = find(units=units, elsewhere=elsewhere)
         self.num_units = units.count
         self.layers = MappingProxyType(units.layers)
         self.sites = MappingProxyType(sites)

@@ -111,7 +111,12 @@ def varying(ids: Tensor) -> list[int]:
 
 
 def channel_vector(ids: Tensor, channel_dim: int) -> np.ndarray | None:
-    """The id of each channel, [C], where every position along the other dimensions has the same; else None."""
+    """The id of each channel, [C], where every position along the other dimensions has the same; else None.
+
+    None too where there is no batch beside the channels.
+    """
+    if ids.dim() < 2:
+        return None
     channels = ids.shape[channel_dim]
     ids = compact(ids)
     channel_dim %= ids.dim()

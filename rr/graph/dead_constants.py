@@ -7,6 +7,7 @@ float64 with NaN wherever a value depends on the network's input, so every opera
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from torch import Tensor, fx, nn
 from rr.graph.layers import Layer, LayerKind, Site
 from rr.graph.operations import OperationKind, has_rule, is_assertion, is_dropout, is_in_place, kind_of, operation
 from rr.graph.tensors import named_tensors
-from rr.graph.trace import Trace, argument, shape_of
+from rr.graph.trace import Trace, argument, is_number, shape_of
 
 UNKNOWN = float("nan")
 # These turn a constant into another one for each size of images.
@@ -63,6 +64,44 @@ def inexact_consumers(
         prunable: [num_units] of bool, the units that may die.
         silent: whether to find units that could leave anything at all, even a constant that a bias can hold.
     """
+    findings = _ConstantRun(graph, ~prunable, _probe_of(model)).run()
+    return {**findings.constant, **findings.inexact} if silent else findings.inexact
+
+
+def size_dependent(here: Traced, there: Traced, model: nn.Module, prunable: np.ndarray) -> dict[int, Inexact]:
+    """Units whose dead channels leave another constant at another size of the input: no bias can hold both.
+
+    Args:
+        here: the traced layers and the compactors' places.
+        there: the same of the network traced at another size.
+        model, prunable: as in `inexact_consumers`.
+    """
+    first, second = (_ConstantRun(graph, ~prunable, _probe_of(model)).run() for graph in (here, there))
+    nodes = {node.name: node for node in here.trace.nodes}
+    layer_at = {node: layer.name for layer in there.layers.values() for node in layer.nodes}
+    found = {}
+    for unit, inexact in second.inexact.items():
+        name = layer_at[inexact.node.name]
+        if name in here.layers and unit not in first.inexact:
+            reason = f"{inexact.reason} (at another size of the input)"
+            found[unit] = Inexact(nodes[here.layers[name].nodes[0]], reason)
+    for name in here.layers.keys() & there.layers.keys():
+        constants, others = (run.received.get(name, {}) for run in (first, second))
+        for column in sorted(constants.keys() | others.keys()):
+            if not math.isclose(constants.get(column, 0.0), others.get(column, 0.0), rel_tol=1e-9):
+                reason = f"when dead, what it gives to {name} depends on the size of the network's input"
+                unit = int(here.layers[name].in_units[column])
+                found.setdefault(unit, Inexact(nodes[here.layers[name].nodes[0]], reason))
+    return found
+
+
+def leaves_constants(graph: Traced, model: nn.Module, prunable: np.ndarray) -> bool:
+    """Whether any dead channel leaves a constant that a bias is to hold."""
+    return bool(_ConstantRun(graph, ~prunable, _probe_of(model)).run().constant)
+
+
+def _probe_of(model: nn.Module) -> ParameterValue:
+    """Values for all parameters that show what can be: no ReLU hides a constant, none cancel each other."""
     shapes = named_tensors(model)
 
     def probe(name: str) -> Tensor:
@@ -70,8 +109,7 @@ def inexact_consumers(
         value = 0.5 + torch.rand(shapes[name].shape, generator=generator, dtype=torch.float64)
         return -value if name.endswith("running_mean") else value
 
-    findings = _ConstantRun(graph, ~prunable, probe).run()
-    return {**findings.constant, **findings.inexact} if silent else findings.inexact
+    return probe
 
 
 def dead_constants(graph: Traced, alive: np.ndarray, value_of: ParameterValue) -> dict[str, Tensor]:
@@ -97,11 +135,13 @@ class _Findings:
         bias: layer -> [out_channels], what its dead inputs add.
         inexact: unit -> where its constant can't be folded.
         constant: unit -> where it leaves a constant that can.
+        received: layer -> dead column -> the constant that it receives, where that isn't 0.
     """
 
     bias: dict[str, Tensor] = field(default_factory=dict)
     inexact: dict[int, Inexact] = field(default_factory=dict)
     constant: dict[int, Inexact] = field(default_factory=dict)
+    received: dict[str, dict[int, float]] = field(default_factory=dict)
 
 
 class _ConstantRun:
@@ -142,6 +182,8 @@ class _ConstantRun:
         if layer is not None and layer.kind.makes_channels:
             self._read(layer, node)
             return _unknown(node)
+        if is_number(node) and not any(_is_unknown(self._value(source)) for source in node.all_input_nodes):
+            return _execute(node, self._value)
         if node.name in self._sites or not has_rule(node):  # without a rule: nothing prunable passes
             return _unknown(node)
         result = _execute(node, self._value)
@@ -174,6 +216,7 @@ class _ConstantRun:
             self._found.inexact.setdefault(int(layer.in_units[dead[place]]), Inexact(node, reason))
         for place in torch.nonzero(constant).flatten().tolist():
             unit = int(layer.in_units[dead[place]])
+            self._found.received.setdefault(layer.name, {})[int(dead[place])] = float(constant[place])
             self._found.constant.setdefault(unit, Inexact(node, f"when dead, a constant reaches {layer.name}"))
         if self._found.inexact or not constant.any():
             return
@@ -246,6 +289,12 @@ def _execute(node: fx.Node, value_of: Callable[[fx.Node], object]) -> object:
 
 def _unknown(node: fx.Node) -> object:
     value = node.meta["val"]
+    if not isinstance(value, (Tensor, list, tuple)):
+        return UNKNOWN
     if isinstance(value, (list, tuple)):
         return [torch.full(part.shape, UNKNOWN, dtype=torch.float64) for part in value]
     return torch.full((), UNKNOWN, dtype=torch.float64).expand(shape_of(node))
+
+
+def _is_unknown(value: object) -> bool:
+    return bool(torch.as_tensor(value).isnan().any())

@@ -14,7 +14,7 @@ from torch import fx, nn
 from rr.graph import rules_elementwise, rules_layers, rules_shape
 from rr.graph.channel_ids import ChannelFlow
 from rr.graph.operations import OperationKind, is_assertion, kind_of, operation, writes_to_part
-from rr.graph.trace import Trace, running_module
+from rr.graph.trace import Trace, is_number, running_module
 from rr.graph.walk import Ids, Walk
 
 Rule = Callable[[Walk, fx.Node], Ids | None]
@@ -55,12 +55,19 @@ def channel_flow(trace: Trace, model: nn.Module) -> ChannelFlow:
         elif node.op == "output":
             for source in walk.activations(node):
                 walk.protect(source, "a channel of the network's output")
+        elif _is_number_of_parameters(walk, node):
+            continue
         elif not is_assertion(node) and "val" in node.meta:  # a part of the graph with its own autocast has none
             walk.ids[node] = _call(walk, node)
         for source in node.all_input_nodes:
             if last_use[source] is node:
                 walk.ids.pop(source, None)
     return walk.flow
+
+
+def _is_number_of_parameters(walk: Walk, node: fx.Node) -> bool:
+    """Whether the operation gives a number that parameters alone decide (`self.scale.item()`), as written ones are."""
+    return "val" in node.meta and is_number(node) and not walk.activations(node)
 
 
 def _call(walk: Walk, node: fx.Node) -> Ids:

@@ -70,7 +70,7 @@ class Hosts:
         parent = layer.rpartition(".")[0]
         if not parent or _is_container(self._named[parent]):
             return None
-        return parent if self._inside[parent] == list(operations) else None
+        return parent if self._inside.get(parent) == list(operations) else None
 
     def direct_norms(self, calls: Sequence[LayerCall]) -> dict[str, str]:
         """Convolution or linear layer -> the BN that is the only reader of its output and reads nothing else.

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch import fx, nn
 
-from rr.graph.dead_constants import Inexact, inexact_consumers
+from rr.graph.dead_constants import Inexact, inexact_consumers, size_dependent
+from rr.graph.elsewhere import Elsewhere
 from rr.graph.hosts import Hosts
 from rr.graph.layers import Layer, LayerKind, Site
 from rr.graph.trace import Trace
@@ -16,7 +17,7 @@ from rr.graph.units import Units
 
 
 @dataclass
-class _Places:
+class Places:
     """What `inexact_consumers` needs of a graph, with the sites as they are so far."""
 
     trace: Trace
@@ -25,7 +26,14 @@ class _Places:
 
 
 def find_sites(
-    trace: Trace, model: nn.Module, units: Units, hosts: Hosts, *, silence: bool, diagonal: bool
+    trace: Trace,
+    model: nn.Module,
+    units: Units,
+    hosts: Hosts,
+    *,
+    silence: bool,
+    diagonal: bool,
+    elsewhere: Elsewhere | None = None,
 ) -> tuple[dict[str, Site], dict[int, str]]:
     """The places for compactors, by layer, and why units can't be pruned.
 
@@ -40,20 +48,25 @@ def find_sites(
         hosts: where hooks can stand.
         silence: whether to silence even constants that a bias could hold.
         diagonal: whether compactors behind layers that make channels are diagonal.
+        elsewhere: the network at another size of its input, where constants must be the same.
     """
     finder = _SiteFinder(hosts, units.layers, diagonal)
     behind_makers = {layer.name: finder.behind(layer) for layer in units.layers.values() if layer.kind.makes_channels}
     sites = {name: site for name, site in behind_makers.items() if site is not None}
     reasons = _without_compactors(units, sites)
-    places = _Places(trace, units.layers, sites)
+    places = Places(trace, units.layers, sites)
 
     def prunable() -> np.ndarray:
-        mask = np.ones(units.count, dtype=bool)
-        mask[list(reasons)] = False
-        return mask
+        return units.without(reasons)
+
+    def unfoldable() -> dict[int, Inexact]:
+        found = inexact_consumers(places, model, prunable())
+        if not found and elsewhere is not None:
+            found = size_dependent(places, _places_in(elsewhere, units, sites, diagonal), model, prunable())
+        return found
 
     candidates = finder.silencers()
-    while found := inexact_consumers(places, model, prunable()):
+    while found := unfoldable():
         nearer = _nearest_before(found, candidates, units.layers, sites)
         sites.update(nearer)
         if not nearer:
@@ -68,6 +81,14 @@ def find_sites(
     order = {name: position for position, name in enumerate(units.layers)}
     of_use = [site for site in sites.values() if site.layer not in candidates or prunable()[site.units].any()]
     return {site.layer: site for site in sorted(of_use, key=lambda site: order[site.layer])}, reasons
+
+
+def _places_in(elsewhere: Elsewhere, units: Units, sites: Mapping[str, Site], diagonal: bool) -> Places:
+    """The same layers and compactors at another size."""
+    layers = elsewhere.layers_like(units.layers)
+    finder = _SiteFinder(elsewhere.hosts, layers, diagonal)
+    there = {name: finder.behind(layers[name]) for name in sites if name in layers}
+    return Places(elsewhere.trace, layers, {name: site for name, site in there.items() if site is not None})
 
 
 class _SiteFinder:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from contextlib import ExitStack
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +13,9 @@ from torch import fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from rr.compactors import CHILD, compactors_bypassed
+from rr.copies import copy_of
 from rr.errors import InputError, first_line
+from rr.graph.sizes import with_sizes
 from rr.graph.tensors import ExampleInputs, Inputs, eval_mode
 
 logger = logging.getLogger(__name__)
@@ -42,7 +46,7 @@ class Trace:
         return self.parameters.get(argument.name) if isinstance(argument, fx.Node) else None
 
 
-def trace_model(model: nn.Module, example_inputs: Inputs) -> Trace:
+def trace_model(model: nn.Module, example_inputs: Inputs | ExampleInputs) -> Trace:
     """Export `model` in eval mode as it is without compactors; the model itself is left as it was.
 
     Where eval mode leaves parameters unread (the auxiliary heads of GoogLeNet), the training forward is exported, with
@@ -52,11 +56,17 @@ def trace_model(model: nn.Module, example_inputs: Inputs) -> Trace:
         InputError: if the model can't be exported.
     """
     inputs = ExampleInputs.of(example_inputs).like(model)
+    model = copy_of(model)  # a forward may count its calls, or keep what it computes
     with ExitStack() as stack:
+        stack.enter_context(_without_fused_attention())
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", message=".* assigned during export")
         stack.enter_context(compactors_bypassed(model))
         stack.enter_context(eval_mode(model))
         stack.enter_context(torch.no_grad())
         exported = _export(model, inputs)
+        if inputs.batch_size == 1 and any(_squeezes_all(node) for node in exported.graph.nodes):
+            inputs, exported = _of_two(model, inputs, exported)
         evaluated = _read_parameters(exported)
         with FlopCounterMode(display=False) as counter:
             inputs.call(model)
@@ -95,6 +105,11 @@ def shape_of(node: fx.Node) -> torch.Size:
     return node.meta["val"].shape
 
 
+def is_number(node: fx.Node) -> bool:
+    """Whether a node's output is a number, not a tensor (`.item()`, a size)."""
+    return isinstance(node.meta["val"], (int, float, torch.SymInt, torch.SymFloat, torch.SymBool))
+
+
 def running_module(node: fx.Node) -> str:
     """The name of the innermost module whose forward runs the operation, "" for the model itself."""
     return next(reversed((node.meta.get("nn_module_stack") or {"": ("", "")}).values()))[0]
@@ -108,6 +123,35 @@ def _export(model: nn.Module, inputs: ExampleInputs) -> torch.export.ExportedPro
             f"the model can't be traced by torch.export ({first_line(error)}): check that the example inputs fit it, "
             "and take data-dependent Python branches out of its forward"
         ) from error
+
+
+@contextmanager
+def _without_fused_attention() -> Iterator[None]:
+    """Let attention run operation by operation: torch's FLOP counter counts nothing in the fused ones of eval mode."""
+    was_enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(was_enabled)
+
+
+def _squeezes_all(node: fx.Node) -> bool:
+    """Whether it is `x.squeeze()`, which takes the batch of a single example for a dimension without use."""
+    return node.op == "call_function" and getattr(node.target, "overloadpacket", None) is torch.ops.aten.squeeze and (
+        len(node.args) == 1 and not node.kwargs
+    )
+
+
+def _of_two(
+    model: nn.Module, inputs: ExampleInputs, exported: torch.export.ExportedProgram
+) -> tuple[ExampleInputs, torch.export.ExportedProgram]:
+    """Inputs with two examples and the network exported with these; as they were where it doesn't take two."""
+    two = with_sizes(inputs, {0: 2})
+    try:
+        return two, _export(model, two)
+    except InputError:
+        return inputs, exported
 
 
 def _read_parameters(exported: torch.export.ExportedProgram) -> frozenset[str]:

@@ -29,6 +29,12 @@ class Units:
     streams: frozenset[int]
     counted: frozenset[int]
 
+    def without(self, reasons: Collection[int]) -> np.ndarray:
+        """[count] of bool: all but those that a reason keeps."""
+        others = np.ones(self.count, dtype=bool)
+        others[list(reasons)] = False
+        return others
+
 
 def units_of(flow: ChannelFlow, order: Mapping[str, int], norms: Mapping[str, str]) -> Units:
     """Number the united ids, and say what each layer has of them.

@@ -20,9 +20,8 @@ from rr.compactors import CHILD, WEIGHT_SUFFIX
 from rr.conversion.proof import (
     FLOAT64_TOLERANCE,
     ConversionError,
-    difference_of,
     exact_copy,
-    inputs_and_outputs,
+    measured_probes,
     outputs_of,
 )
 from rr.graph import Inputs, Layer, LayerKind, LiveModel, Site
@@ -180,9 +179,9 @@ def _dimensions(layer: Layer, host: str, modules: Modules) -> Iterator[tuple[str
 def _proven(model: nn.Module, example_inputs: Inputs, change: Callable[[nn.Module], None]) -> nn.Module:
     """A float64 copy of the model on the CPU, changed, whose outputs in eval mode are those that it had before."""
     exact = exact_copy(model)
-    inputs, before = inputs_and_outputs(exact, example_inputs)
+    probes = measured_probes(exact, example_inputs)
     change(exact)
-    difference = difference_of(before, outputs_of(exact, inputs, torch.float64))
+    difference = max(probe.difference(outputs_of(exact, probe.inputs, torch.float64)) for probe in probes)
     if not difference <= FLOAT64_TOLERANCE:
         raise ConversionError(
             f"folding in mid-run would change the outputs by {difference:.2e} (float64; at most "

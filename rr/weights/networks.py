@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 from torch import nn
 
 from rr.compactors import WEIGHT_SUFFIX, insert_compactors, remove_compactors
+from rr.copies import copy_of
 from rr.errors import InputError
 from rr.weights.arrays import WeightFile, unwrapped
 from rr.weights.formats import read_weights
@@ -59,7 +59,7 @@ def load_converted(path: str | Path, model: nn.Module) -> nn.Module:
     file = read_weights(path)
     if file.kind == "training":
         raise InputError(f"{path} holds a network in training, with its compactors: convert it first")
-    slim = copy.deepcopy(model)
+    slim = copy_of(model)
     remove_compactors(slim)
     _load_narrow(slim, file.arrays, str(path))
     return slim.eval() if file.deps is None else note_widths(slim.eval(), file.deps)

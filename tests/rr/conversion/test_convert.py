@@ -47,7 +47,7 @@ def test_every_family_converts_exactly(name: str, layers: str, traced: Networks)
 
     assert report.float64_difference <= 1e-12
     assert report.cut_difference == 0
-    assert report.float32_difference <= max(1e-6, 4 * report.float32_own_error)
+    assert report.float32_difference <= max(1e-5, 10 * report.float32_own_error)
     assert list(report.widths) == graph.widths(alive)
     assert report.dropped == (~alive).sum() > 0.4 * selected.sum()
     assert report.macs_after == graph.macs(alive) < report.macs_before
@@ -210,8 +210,8 @@ def test_memory_holds_one_float64_copy_of_the_model(monkeypatch: pytest.MonkeyPa
     _, report = convert(LiveModel(model, graph), images)
     full = 8 * sum(tensor.numel() for tensor in model.state_dict().values())
     narrow = 8 * report.parameters_after
-    assert len(held) == 5
-    assert full < max(held) < 1.05 * full
+    assert len(held) == 5 * len(report.proven_at) == 25
+    assert full < max(held) < 1.1 * full  # with the inputs and outputs of several sizes
     assert held[-1] < 2 * narrow
 
 

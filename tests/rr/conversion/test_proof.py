@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from rr import ResRepPruner, paper_config
 from rr.conversion import ConversionError
-from rr.conversion.proof import difference_of, exact_copy, inputs_and_outputs, outputs_of
+from rr.conversion.differences import difference_of
+from rr.conversion.proof import exact_copy, probes_of, outputs_of
 from rr.graph import ExampleInputs, LiveModel
 from tests.rr.networks import Net, conv, generic, head, random_alive
 
@@ -62,7 +63,8 @@ def test_pruned_and_proven_whatever_the_forward_takes_and_gives(name: str) -> No
     assert pruner.report.macs_ratio < 0.7
     assert pruner.report.float64_difference <= 1e-12
     inputs = ExampleInputs.of(examples())
-    assert difference_of(outputs_of(model, inputs, torch.float32), outputs_of(slim, inputs, torch.float32)) < 1e-5
+    expected, found = (outputs_of(network, inputs, torch.float32) for network in (model, slim))
+    assert difference_of(expected, found, rounded=True) < 1e-5
 
 
 def test_what_cannot_be_proven_is_said() -> None:
@@ -86,11 +88,12 @@ def test_what_cannot_be_proven_is_said() -> None:
 
 def test_inputs_are_random_where_the_network_takes_them() -> None:
     plain = exact_copy(network())
-    inputs, outputs = inputs_and_outputs(plain, positive())
+    probe = probes_of(plain, positive())[0]
+    inputs, outputs = probe.inputs, probe.outputs
     assert inputs.tensors[0].min() < -1
     assert torch.equal(outputs[0], plain.eval()(inputs.tensors[0]))
-    assert torch.equal(inputs_and_outputs(plain, positive())[0].tensors[0], inputs.tensors[0])
-    within, _ = inputs_and_outputs(exact_copy(network(torch.log)), positive())
+    assert torch.equal(probes_of(plain, positive())[0].inputs.tensors[0], inputs.tensors[0])
+    within = probes_of(exact_copy(network(torch.log)), positive())[0].inputs
     assert positive().min() <= within.tensors[0].min() < within.tensors[0].max() <= positive().max()
     assert not torch.equal(within.tensors[0], positive().double())
     assert torch.get_default_dtype() == torch.float32
@@ -103,14 +106,25 @@ def test_casts_in_a_proof_round_nothing() -> None:
     assert outputs_of(model, ExampleInputs.of(third), torch.float32)[0].item() == float(np.float32(np.float16(1 / 3)))
 
 
-def test_differences() -> None:
-    one, inf = torch.tensor([1.0, 4.0]), torch.tensor([1.0, math.inf])
-    assert difference_of([one], [one + torch.tensor([0.0, 1.0])]) == 0.25
-    assert difference_of([inf], [inf]) == 0
-    assert difference_of([inf], [-inf]) == math.inf
-    assert difference_of([one], [inf]) == math.inf
-    assert math.isnan(difference_of([one], [one * math.nan]))
-    labels = torch.tensor([1, 2])
-    assert difference_of([one, labels], [one, labels]) == 0
-    assert difference_of([one, labels], [one, labels + 1]) == math.inf
-    assert difference_of([one, labels], [one, labels + 1], rounded=True) == 0
+def test_other_sizes_that_the_network_takes_are_probed_as_well() -> None:
+    shapes = [probe.shape for probe in probes_of(exact_copy(network()), positive())]
+    assert shapes == ["2x3x8x8", "3x3x8x8", "1x3x13x8", "1x3x8x13", "1x3x5x5"]
+    flat = nn.Sequential(conv(3, 4), nn.Flatten(), nn.Linear(256, 3))
+    assert [probe.shape for probe in probes_of(flat.double(), positive())] == ["2x3x8x8", "3x3x8x8"]
+
+    def even(x: Tensor) -> Tensor:
+        if x.shape[2] % 2 or x.shape[3] % 2 or len(x) != 2:
+            raise ValueError("even sizes and batches of two")
+        return x
+
+    shapes = [probe.shape for probe in probes_of(exact_copy(network(even)), positive())]
+    assert shapes == ["2x3x8x8", "2x3x16x8", "2x3x8x16", "2x3x4x4"]
+
+
+def test_what_is_drawn_at_random_is_the_same_each_time_and_leaves_the_process_its_own_numbers() -> None:
+    noisy = network(after=lambda y: y + torch.randn_like(y)).double()
+    inputs = ExampleInputs.of(positive().double())
+    state = torch.get_rng_state()
+    first, second = (outputs_of(noisy, inputs, torch.float64)[0] for _ in range(2))
+    assert torch.equal(first, second)
+    assert torch.equal(torch.get_rng_state(), state)

@@ -1,0 +1,78 @@
+"""The network at another size of its input: what is traced once holds at one size only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from rr.graph.channel_ids import ChannelFlow
+from rr.graph.flow import channel_flow
+from rr.graph.hosts import Hosts
+from rr.graph.layers import Layer
+from rr.graph.sizes import larger_at_once
+from rr.graph.tensors import ExampleInputs, Inputs, eval_mode
+from rr.graph.trace import Trace, trace_model
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """The same network, traced at another size.
+
+    Attributes:
+        trace: the operations there.
+        hosts: where hooks can stand there.
+        flow: the ids there.
+    """
+
+    trace: Trace
+    hosts: Hosts
+    flow: ChannelFlow
+
+    def unite_in(self, flow: ChannelFlow) -> None:
+        """Let channels that live and die together here do so in the ids of another size as well."""
+        known = {call.name: call for call in reversed(flow.layers)}  # the first call of each
+        slots: dict[int, int] = {}  # an id here -> the first id there at the same place of the same layer
+        only_here = set()
+        for call in self.flow.layers:
+            there = known.get(call.name)
+            for ids, theirs in ((call.out_ids, there and there.out_ids), (call.in_ids, there and there.in_ids)):
+                if ids is None:
+                    continue
+                roots = [self.flow.find(int(channel)) for channel in ids]
+                if theirs is None:
+                    only_here.update((root, call.name) for root in roots)
+                else:
+                    first = [slots.setdefault(root, int(channel)) for root, channel in zip(roots, theirs, strict=True)]
+                    flow.unite(np.array(first, dtype=np.int64), theirs)
+        for root, name in sorted(only_here):
+            if root in slots:
+                flow.protect(np.array([slots[root]]), f"meets {name}, which runs only at other sizes of the input")
+        for channel, reason in self.flow.reasons.items():
+            root = self.flow.find(channel)
+            if root in slots:
+                flow.protect(np.array([slots[root]]), f"at another size of the input, {reason}")
+
+    def layers_like(self, layers: Mapping[str, Layer]) -> dict[str, Layer]:
+        """Those layers with their operations here; what runs only there is left out."""
+        nodes: dict[str, tuple[str, ...]] = {}
+        for call in self.flow.layers:
+            nodes[call.name] = (*nodes.get(call.name, ()), call.node)
+        return {name: replace(layer, nodes=nodes[name]) for name, layer in layers.items() if name in nodes}
+
+
+def traced_elsewhere(model: nn.Module, example_inputs: Inputs) -> Elsewhere | None:
+    """The network at a larger input and another batch; None where it takes the examples' size alone."""
+    inputs = ExampleInputs.of(example_inputs)
+    for larger in larger_at_once(inputs.like(model)):
+        try:
+            with torch.no_grad(), eval_mode(model):
+                larger.call(model)
+            trace = trace_model(model, larger)
+        except Exception:  # whatever the user's forward raises: it doesn't take this size
+            continue
+        return Elsewhere(trace, Hosts(trace, model), channel_flow(trace, model))
+    return None

@@ -1,0 +1,85 @@
+"""Example inputs at other sizes: what holds at one size of images, or for one batch, need not hold at another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rr.graph.tensors import ExampleInputs
+
+# Larger and odd, larger and even (for networks that halve their images), the next one.
+_LARGER: tuple[Callable[[int], int], ...] = (lambda n: (n + n // 2) | 1, lambda n: 2 * n, lambda n: n + 1)
+_SMALLER: tuple[Callable[[int], int], ...] = (lambda n: (n // 2) | 1, lambda n: n // 2, lambda n: n - 1)
+
+
+@dataclass(frozen=True)
+class Resized:
+    """A way to other sizes; which of them a network takes shows when it is run.
+
+    Attributes:
+        what: what is other than in the examples, in words.
+        candidates: inputs that differ in it, to be tried in this order.
+    """
+
+    what: str
+    candidates: tuple[ExampleInputs, ...]
+
+
+def other_sizes(inputs: ExampleInputs) -> Iterator[Resized]:
+    """The example inputs with another batch, with each other dimension larger, and with all of these smaller.
+
+    The tensors of the inputs change together, as far as they have the same size in that dimension: two images, an image
+    and its mask. Integers and all other values are those of the examples, repeated. But for the batch itself, batches
+    are of one example.
+
+    Args:
+        inputs: the example inputs.
+    """
+    batch = inputs.batch_size
+    yield Resized("another batch", (with_sizes(inputs, {0: batch + 1}), *([] if batch == 1 else [_of_one(inputs)])))
+    of_one = _of_one(inputs)
+    dims = [dim for dim in range(1, inputs.tensors[0].dim()) if inputs.tensors[0].shape[dim] > 1]
+    for dim in dims:
+        sizes = [change(inputs.tensors[0].shape[dim]) for change in _LARGER]
+        yield Resized("a larger input", tuple(with_sizes(of, {dim: n}) for n in sizes for of in (of_one, inputs)))
+    pixels = [dim for dim in dims if dim > 1]
+    if pixels:
+        shape = inputs.tensors[0].shape
+        sizes = [{dim: max(change(shape[dim]), 1) for dim in pixels} for change in _SMALLER]
+        yield Resized("a smaller input", tuple(with_sizes(of, size) for size in sizes for of in (of_one, inputs)))
+
+
+def larger_at_once(inputs: ExampleInputs) -> Iterator[ExampleInputs]:
+    """The example inputs with another batch and all pixels larger, to be tried in this order; then each of them."""
+    shape = inputs.tensors[0].shape
+    batch = 2 if shape[0] == 1 else 1
+    for change in _LARGER:
+        sizes = {dim: change(shape[dim]) for dim in range(2, len(shape))}
+        yield with_sizes(inputs, {0: batch, **sizes})
+        yield with_sizes(inputs, sizes)
+    yield with_sizes(inputs, {0: batch})
+
+
+def shape_in_words(inputs: ExampleInputs) -> str:
+    """`2x3x32x32`, the shape of the first tensor."""
+    return "x".join(map(str, inputs.tensors[0].shape))
+
+
+def _of_one(inputs: ExampleInputs) -> ExampleInputs:
+    return with_sizes(inputs, {0: 1})
+
+
+def with_sizes(inputs: ExampleInputs, sizes: dict[int, int]) -> ExampleInputs:
+    """Inputs of these sizes (by dimension) wherever a tensor has the first tensor's size in that dimension."""
+    first = inputs.tensors[0].shape
+
+    def resized(item: Tensor) -> Tensor:
+        for dim, size in sizes.items():
+            if item.dim() > dim and item.shape[dim] == first[dim]:
+                item = item.index_select(dim, torch.arange(size, device=item.device) % item.shape[dim])
+        return item
+
+    return inputs.mapped(resized)

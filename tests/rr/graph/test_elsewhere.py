@@ -1,0 +1,123 @@
+"""Networks that compute other things at other sizes of their input: exact at all of them, or unprunable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rr import InputError, ResRepPruner, explain, paper_config
+from rr.graph.elsewhere import traced_elsewhere
+from tests.rr.networks import Net, conv, generic
+
+IMAGES = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+SIZES = [(1, 32, 32), (3, 32, 32), (1, 48, 48), (2, 33, 33), (1, 64, 20), (1, 17, 31)]
+
+
+def depthwise(tail: Callable[[Net, Tensor], Tensor], **modules: nn.Module) -> nn.Module:
+    """conv-BN-ReLU and depthwise conv-BN-ReLU, whose dead channels are constants, then the tail."""
+
+    def forward(net: Net, x: Tensor) -> Tensor:
+        return tail(net, F.relu(net.n(net.d(F.relu(net.m(net.a(x)))))))
+
+    torch.manual_seed(0)
+    parts = {"a": conv(3, 16), "m": nn.BatchNorm2d(16), "d": conv(16, 16, groups=16), "n": nn.BatchNorm2d(16)}
+    model = generic(Net(forward, **parts, **modules)).eval()
+    nn.init.uniform_(model.n.bias, -1, 1)  # some constants are hidden by the ReLU until training shows them
+    return model
+
+
+def pooled(scale: Callable[[Tensor], object]) -> Callable[[Net, Tensor], Tensor]:
+    return lambda net, x: net.fc(x.mean((2, 3)) * scale(x))
+
+
+def padded_to_even(net: Net, x: Tensor) -> Tensor:
+    return net.c(F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2)))
+
+
+def as_often_as_it_is_large(net: Net, x: Tensor) -> Tensor:
+    while x.shape[2] > 16:
+        x = net.b(x).relu()
+    return net.c(x)
+
+
+def one_more_if_large(net: Net, x: Tensor) -> Tensor:
+    return net.c(net.b(x).relu() if x.shape[2] > 40 else x)
+
+
+LINEAR = {"fc": nn.Linear(16, 4)}
+# What comes behind the depthwise layer, and how many of its channels' units may be pruned.
+FORWARDS: dict[str, tuple[Callable[[], nn.Module], bool]] = {
+    "mean": (lambda: depthwise(pooled(lambda x: 1.0), **LINEAR), True),
+    "times the pixels": (lambda: depthwise(pooled(lambda x: x.shape[2] * x.shape[3] / 1000), **LINEAR), True),
+    "over the pixels": (lambda: depthwise(pooled(lambda x: 1 / (x.shape[2] * x.shape[3])), **LINEAR), True),
+    "times a power of the height": (lambda: depthwise(pooled(lambda x: x.shape[2] ** -0.5), **LINEAR), True),
+    "over the batch": (lambda: depthwise(pooled(lambda x: 1 / len(x)), **LINEAR), True),
+    "other numbers if large": (lambda: depthwise(pooled(lambda x: 2.0 if x.shape[2] > 40 else 1.0), **LINEAR), True),
+    "other numbers if small": (lambda: depthwise(pooled(lambda x: 2.0 if x.shape[2] < 20 else 1.0), **LINEAR), False),
+    "padded to even": (lambda: depthwise(padded_to_even, c=nn.Conv2d(16, 8, 2, 2)), True),
+    "as often as it is large": (
+        lambda: depthwise(as_often_as_it_is_large, b=nn.Conv2d(16, 16, 3, 2, 1), c=nn.Conv2d(16, 4, 1)),
+        False,
+    ),
+    "one more if large": (lambda: depthwise(one_more_if_large, b=conv(16, 16), c=nn.Conv2d(16, 4, 1)), False),
+}
+
+
+@pytest.mark.parametrize("name", FORWARDS)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_exact_at_every_size_or_unprunable(name: str, seed: int) -> None:
+    build, is_prunable = FORWARDS[name]
+    model = build()
+    settings = paper_config(flops_target=0.9, layers="all")
+    if not is_prunable:
+        try:
+            pruner = ResRepPruner(model, IMAGES, settings)
+        except InputError as error:
+            assert "can go" in str(error) or "no prunable channels" in str(error)
+            return
+        assert not pruner.selected[pruner.graph.layers["d"].out_units].any()
+    else:
+        pruner = ResRepPruner(model, IMAGES, settings)
+        assert pruner.selected[pruner.graph.layers["d"].out_units].all(), explain(pruner.graph)
+    with torch.no_grad():
+        model.n.bias.add_(1)  # what training may do: no constant is hidden any more
+    random = np.random.default_rng(seed).random(pruner.graph.num_units)
+    pruner.live.zero_dead_rows(~pruner.selected | (random > 0.5))
+    slim = pruner.convert()
+    assert len(pruner.report.proven_at) == 5
+    for batch, height, width in SIZES:
+        images = torch.randn(batch, 3, height, width)
+        with torch.no_grad():
+            expected = model.eval()(images)
+            torch.testing.assert_close(slim(images), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_a_network_of_one_size_is_proven_at_that_alone() -> None:
+    model = generic(nn.Sequential(conv(3, 8), nn.ReLU(), conv(8, 8), nn.Flatten(1), nn.Linear(8 * 64, 3)))
+    images = torch.randn(1, 3, 8, 8)
+    pruner = ResRepPruner(model, images, paper_config(flops_target=0.9))
+    pruner.live.zero_dead_rows(~pruner.selected | (np.arange(pruner.graph.num_units) % 2 == 0))
+    pruner.convert()
+    assert pruner.report.proven_at == ("1x3x8x8", "2x3x8x8")
+
+    def of_one(net: Net, x: Tensor) -> Tensor:
+        return net.b(net.a(x).relu()).view(1, 4)
+
+    model = Net(of_one, a=conv(3, 8), b=nn.Conv2d(8, 4, 8))
+    pruner = ResRepPruner(model, images, paper_config(flops_target=0.9))
+    pruner.live.zero_dead_rows(~pruner.selected | (np.arange(pruner.graph.num_units) % 2 == 0))
+    pruner.convert()
+    assert str(pruner.report).endswith("proven at 1x3x8x8 alone")
+
+
+def test_layers_that_run_only_elsewhere_keep_what_they_meet() -> None:
+    elsewhere = traced_elsewhere(FORWARDS["one more if large"][0](), IMAGES)
+    assert {"a", "b", "c"} <= {call.name for call in elsewhere.flow.layers}
+    assert traced_elsewhere(nn.Sequential(nn.Flatten(), nn.Linear(3072, 4)), IMAGES) is not None  # another batch
+    one = nn.Sequential(nn.Flatten(0), nn.Linear(3072, 4))
+    assert traced_elsewhere(one, IMAGES) is None

@@ -1,0 +1,40 @@
+"""Example inputs at other sizes: what changes together, and what stays."""
+
+from __future__ import annotations
+
+import torch
+
+from rr.graph import ExampleInputs
+from rr.graph.sizes import larger_at_once, other_sizes, shape_in_words, with_sizes
+
+
+def shapes(inputs: ExampleInputs) -> list[tuple[int, ...]]:
+    return [tuple(tensor.shape) for tensor in inputs.tensors]
+
+
+def test_batch_each_dimension_and_all_of_them_smaller() -> None:
+    inputs = ExampleInputs.of(torch.zeros(4, 3, 32, 24))
+    first = [shapes(other.candidates[0])[0] for other in other_sizes(inputs)]
+    assert first == [(5, 3, 32, 24), (1, 5, 32, 24), (1, 3, 49, 24), (1, 3, 32, 37), (1, 3, 17, 13)]
+    candidates = [shapes(candidate)[0] for candidate in list(other_sizes(inputs))[2].candidates]
+    assert candidates == [(n, 3, height, 24) for height in (49, 64, 33) for n in (1, 4)]
+    assert [shape_in_words(candidate) for candidate in list(other_sizes(inputs))[0].candidates] == [
+        "5x3x32x24",
+        "1x3x32x24",
+    ]
+
+
+def test_what_has_the_first_tensors_size_changes_with_it_and_integers_are_repeated() -> None:
+    image, mask, numbers = torch.zeros(2, 3, 8, 6), torch.ones(2, 1, 8, 6), torch.tensor([5, 6])
+    inputs = ExampleInputs.of({"x": image, "mask": mask, "kinds": numbers, "scale": 2.0})
+    larger = with_sizes(inputs, {0: 3, 3: 7})
+    assert shapes(larger) == [(3, 3, 8, 7), (3, 1, 8, 7), (3,)]
+    assert larger.kwargs["kinds"].tolist() == [5, 6, 5]
+    assert larger.kwargs["scale"] == 2.0
+
+
+def test_all_at_once() -> None:
+    found = [shapes(inputs)[0] for inputs in larger_at_once(ExampleInputs.of(torch.zeros(1, 3, 8, 8)))]
+    assert found[:3] == [(2, 3, 13, 13), (1, 3, 13, 13), (2, 3, 16, 16)]
+    assert found[-1] == (2, 3, 8, 8)
+    assert shapes(next(iter(larger_at_once(ExampleInputs.of(torch.zeros(6, 10)))))) == [(1, 10)]

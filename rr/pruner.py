@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
-from rr.compactors import Compactor, CompactorRows, StepHooks, check_loop, check_optimizer
+from rr.compactors import Compactor, CompactorRows, StepHooks, StepWatch, check_counted, check_loop, check_optimizer
 from rr.config import ResRepConfig
 from rr.conversion import ConversionReport, alive_units, convert, report_of
 from rr.errors import InputError
@@ -39,8 +39,8 @@ class ResRepPruner:
     """Compactors in `model` (put there in place), the masks' schedule, and the gradients' reset and penalty.
 
     What replaces modules (SyncBatchNorm) comes before the pruner; what wraps the model (DistributedDataParallel,
-    torch.compile, AveragedModel) comes after it. Code compiled before that, or before the model gets narrower, knows
-    nothing of the change, so all that this process has compiled is then compiled again (`torch.compiler.reset`).
+    torch.compile, AveragedModel) comes after it. Then, and when the model gets narrower, all that this process has
+    compiled is compiled again (`torch.compiler.reset`).
 
     Args:
         model: the network, trained.
@@ -79,15 +79,15 @@ class ResRepPruner:
         selection = MaskSelection(self.graph, self.selected, self.config, planned.least, next(model.parameters()))
         self.live = planned.put_compactors(model)
         self._host_modules = {host: model.get_submodule(host) for host in self.compactors}
-        self._selection, settings = selection, self.config.narrowing
-        self._narrowing: Narrowing | None = None
-        if settings.mode != "no":
+        self._selection, self._narrowing = selection, None
+        if (settings := self.config.narrowing).mode != "no":
             self._narrowing = Narrowing(self.live, example_inputs, settings, selection.least, selection.multiples)
         self._rows_changed()
         self.steps = 0
         self._report: ConversionReport | None = None
         self._optimizers: list[torch.optim.Optimizer] = []
         self._hooks = StepHooks(self._before_step, self._after_step)
+        self._watch = StepWatch(self._rows.weights[0])
         self._loop_is_checked = False
 
     @property
@@ -160,6 +160,7 @@ class ResRepPruner:
     def after_step(self) -> None:
         """Count an optimiser step; update the masks when that is due."""
         self.steps += 1
+        self._watch.counted()
         if self.masks_are_due():
             self.update_masks()
 
@@ -178,7 +179,7 @@ class ResRepPruner:
 
     @property
     def narrow_is_due(self) -> bool:
-        """Whether there may be something for `narrow` to do: masks were updated, or what a fold needs is measured."""
+        """Whether `narrow` may find something to do: masks were updated, or what a fold needs is measured."""
         return self._narrowing is not None and (self.masks_are_due() or self._narrowing.is_measured)
 
     @torch.no_grad()
@@ -270,16 +271,16 @@ class ResRepPruner:
 
         Args:
             model: a copy to convert in place of the pruner's own model, such as an average of its weights (an
-                AveragedModel, or the module in it). It lags: rows that are zero in the model are slightly above zero in
-                it. What the model has lost is left out of it as well; the report's `cut_difference` says what that
-                changes.
+                AveragedModel, or the module in it). It lags: rows that are zero in the model are slightly above that in
+                it. They are left out of it as well; the report's `cut_difference` says what that changes.
             prove: compare it with the model as trained, on the example inputs' shapes, in float64 and float32.
 
         Raises:
             ConversionError: if the proof fails.
-            InputError: if `model` isn't a copy of the pruner's.
+            InputError: if `model` isn't a copy of the pruner's, or no step was ever counted and nothing is to go.
         """
         remaining = self.remaining.alive
+        check_counted(self.steps, nothing_goes=remaining.all())
         slim, self._report = convert(
             self.live if model is None else self._follower(model),
             self.example_inputs,

@@ -12,7 +12,7 @@ from rr.compactors.compactor import (
     insert_compactors,
     remove_compactors,
 )
-from rr.compactors.hooks import StepHooks, check_loop, check_optimizer
+from rr.compactors.hooks import StepHooks, StepWatch, check_counted, check_loop, check_optimizer
 from rr.compactors.rows import CompactorRows
 
 __all__ = [
@@ -23,6 +23,8 @@ __all__ = [
     "Compactor",
     "CompactorRows",
     "StepHooks",
+    "StepWatch",
+    "check_counted",
     "check_loop",
     "check_optimizer",
     "compactors_bypassed",

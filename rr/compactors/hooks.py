@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +15,8 @@ from torch.utils.hooks import RemovableHandle
 from rr.compactors.compactor import Compactor
 from rr.errors import InputError
 from rr.runtime import are_several
+
+logger = logging.getLogger(__name__)
 
 
 class StepHooks:
@@ -34,8 +38,19 @@ class StepHooks:
         self._handles: list[RemovableHandle] = []
 
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
-        """Hook this optimiser and no longer any other: no step is ever penalised twice."""
+        """Hook this optimiser and no longer any other: no step is ever penalised twice.
+
+        Raises:
+            InputError: if it has no hooks, as a wrapper of another optimiser may not.
+        """
         self.remove()
+        if not isinstance(optimizer, torch.optim.Optimizer) or not hasattr(optimizer, "_optimizer_step_pre_hooks"):
+            raise InputError(
+                f"{type(optimizer).__name__} isn't a torch.optim.Optimizer with hooks around its step: attach the "
+                "optimizer that it wraps, after wrapping it"
+            )
+        if not hasattr(type(optimizer).step, "hooked"):  # a class that doesn't call torch's own __init__
+            optimizer._patch_step_function()
         self._handles = [
             optimizer.register_step_pre_hook(self._before_step),
             optimizer.register_step_post_hook(self._after_step),
@@ -67,6 +82,76 @@ class StepHooks:
         skipped = getattr(optimizer, "found_inf", None)  # set by GradScaler for a fused optimiser
         if skipped is None or not skipped:
             self._after(optimizer)
+
+
+class StepWatch:
+    """Notices, in the backward pass, that the compactors are trained by steps that nobody counts.
+
+    That is so where an optimiser was made anew after it was attached, where a wrapper steps another one, or where none
+    was attached: nothing would be pruned, and the end would be the first to know.
+
+    Args:
+        weight: one of the compactors' parameters.
+    """
+
+    _FEW, _MANY = 3, 100  # steps seen in the weight; backward passes without any, as accumulation seldom has
+
+    def __init__(self, weight: nn.Parameter) -> None:
+        self._counted_any = False
+        self._passes = self._missed = 0
+        self._seen: Tensor | int = weight.detach().clone()
+        self._weight = weakref.ref(weight)
+        self._handle = weight.register_post_accumulate_grad_hook(self._after_backward)
+
+    def counted(self) -> None:
+        """A step was counted: what the weight is now is all right."""
+        self._counted_any, self._passes, self._missed = True, 0, 0
+        weight = self._weight()
+        self._seen = 0 if weight is None else weight._version
+
+    def stop(self) -> None:
+        """Watch no longer."""
+        self._handle.remove()
+
+    def _after_backward(self, weight: Tensor) -> None:
+        self._passes += 1
+        if self._changed(weight):
+            self._missed += 1
+        if self._missed >= self._FEW:
+            self.stop()
+            raise InputError(
+                f"the pruner hasn't seen the last {self._missed} steps of this training, so that nothing would be "
+                "pruned: call pruner.attach(optimizer) with the very optimizer whose step() the loop calls, after it "
+                "is wrapped and before its scheduler is built"
+            )
+        if self._passes == self._MANY and not self._counted_any:
+            logger.warning(
+                "%d backward passes, and the pruner has seen no step of an optimizer: has pruner.attach(optimizer) "
+                "been called with the one whose step() the loop calls?",
+                self._passes,
+            )
+
+    def _changed(self, weight: Tensor) -> bool:
+        """Whether the weight is another one than at the last pass; some optimisers write past its version."""
+        seen, self._seen = self._seen, weight._version if self._counted_any else weight.detach().clone()
+        return seen != self._seen if self._counted_any else not torch.equal(seen, self._seen)
+
+
+def check_counted(steps: int, *, nothing_goes: bool) -> None:
+    """Check, at the end, that there was a training.
+
+    Args:
+        steps: the optimiser steps that were counted.
+        nothing_goes: whether all channels stay.
+
+    Raises:
+        InputError: if no step was counted, and nothing is dead for another reason.
+    """
+    if steps == 0 and nothing_goes:
+        raise InputError(
+            "no step of an optimizer has been counted, and no channel is dead: call pruner.attach(optimizer) before "
+            "training, with the optimizer whose step() the loop calls"
+        )
 
 
 def check_optimizer(

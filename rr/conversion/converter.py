@@ -123,9 +123,7 @@ def _expected(live: LiveModel, alive: np.ndarray, example_inputs: Inputs) -> _Ex
     cut = _largest(difference_of(a.outputs, b.outputs, rounded=True) for a, b in zip(trained, zeroed, strict=True))
     in_float32 = [outputs_of(exact, probe.inputs, torch.float32) for probe in zeroed]
     probes = [probe.measured(outputs) for probe, outputs in zip(zeroed, in_float32, strict=True)]
-    own = _largest(
-        probe.difference(outputs, rounded=True) for probe, outputs in zip(probes, in_float32, strict=True)
-    )
+    own = _largest(probe.difference(outputs, rounded=True) for probe, outputs in zip(probes, in_float32, strict=True))
     return _Expected(probes, cut, own)
 
 

@@ -139,9 +139,7 @@ def _stand_in(layer: Layer, module: nn.Module, bias: Tensor | None, alive: np.nd
     return None
 
 
-def _plain_layer(
-    module: nn.Module, weight: Tensor, bias: Tensor | None, stand_ins: Mapping[int, object]
-) -> nn.Module:
+def _plain_layer(module: nn.Module, weight: Tensor, bias: Tensor | None, stand_ins: Mapping[int, object]) -> nn.Module:
     bare = copy.copy(module)  # of its class and with its options, whatever arguments its constructor takes
     bare._parameters = {name: value for name, value in module._parameters.items() if name not in ("weight", "bias")}
     bare._modules = {name: child for name, child in module._modules.items() if name != CHILD}

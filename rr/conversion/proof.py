@@ -125,8 +125,8 @@ def measured_probes(model: nn.Module, example_inputs: Inputs) -> list[Probe]:
 def _at_other_sizes(
     model: nn.Module, examples: ExampleInputs, fill: Callable[[ExampleInputs], ExampleInputs]
 ) -> Iterator[Probe]:
-    for other in other_sizes(examples):
-        for candidate in other.candidates:
+    for candidates in other_sizes(examples):
+        for candidate in candidates:
             inputs = fill(candidate)
             try:
                 outputs = outputs_of(model, inputs, torch.float64)

@@ -14,7 +14,7 @@ from torch import fx, nn
 from rr.graph import rules_elementwise, rules_layers, rules_shape
 from rr.graph.channel_ids import ChannelFlow
 from rr.graph.operations import OperationKind, is_assertion, kind_of, operation, writes_to_part
-from rr.graph.trace import Trace, is_number, running_module
+from rr.graph.trace import Trace, is_no_tensor, is_number, running_module
 from rr.graph.walk import Ids, Walk
 
 Rule = Callable[[Walk, fx.Node], Ids | None]
@@ -48,6 +48,8 @@ def channel_flow(trace: Trace, model: nn.Module) -> ChannelFlow:
     last_use = {source: node for node in trace.nodes for source in node.all_input_nodes}
     for node in trace.nodes:
         if node.op == "placeholder":
+            if is_no_tensor(node):
+                continue  # a number, a switch or None, given to the forward beside the images
             if node.name in trace.user_inputs:
                 walk.ids[node] = walk.protected(node, "a channel of the network's input")
             elif node.name not in trace.parameters:

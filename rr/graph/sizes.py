@@ -1,12 +1,12 @@
-"""Example inputs at other sizes: what holds at one size of images, or for one batch, need not hold at another."""
+"""Example inputs at other sizes: what holds for one size of images, or one batch, need not hold for another."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from rr.graph.tensors import ExampleInputs
 
@@ -15,41 +15,33 @@ _LARGER: tuple[Callable[[int], int], ...] = (lambda n: (n + n // 2) | 1, lambda 
 _SMALLER: tuple[Callable[[int], int], ...] = (lambda n: (n // 2) | 1, lambda n: n // 2, lambda n: n - 1)
 
 
-@dataclass(frozen=True)
-class Resized:
-    """A way to other sizes; which of them a network takes shows when it is run.
-
-    Attributes:
-        what: what is other than in the examples, in words.
-        candidates: inputs that differ in it, to be tried in this order.
-    """
-
-    what: str
-    candidates: tuple[ExampleInputs, ...]
-
-
-def other_sizes(inputs: ExampleInputs) -> Iterator[Resized]:
+def other_sizes(inputs: ExampleInputs) -> Iterator[tuple[ExampleInputs, ...]]:
     """The example inputs with another batch, with each other dimension larger, and with all of these smaller.
 
-    The tensors of the inputs change together, as far as they have the same size in that dimension: two images, an image
-    and its mask. Integers and all other values are those of the examples, repeated. But for the batch itself, batches
-    are of one example.
+    And with other numbers, where the forward is called with any. The tensors of the inputs change together, as far as
+    they have the same size in that dimension: two images, an image and its mask. Integers and all other values are
+    those of the examples, repeated. But for the batch itself, batches are of one example.
 
     Args:
         inputs: the example inputs.
+
+    Yields:
+        For each of these, candidates in the order in which they are to be tried: a network may not take the first.
     """
     batch = inputs.batch_size
-    yield Resized("another batch", (with_sizes(inputs, {0: batch + 1}), *([] if batch == 1 else [_of_one(inputs)])))
+    yield (with_sizes(inputs, {0: batch + 1}), *([] if batch == 1 else [_of_one(inputs)]))
     of_one = _of_one(inputs)
     dims = [dim for dim in range(1, inputs.tensors[0].dim()) if inputs.tensors[0].shape[dim] > 1]
     for dim in dims:
         sizes = [change(inputs.tensors[0].shape[dim]) for change in _LARGER]
-        yield Resized("a larger input", tuple(with_sizes(of, {dim: n}) for n in sizes for of in (of_one, inputs)))
+        yield tuple(with_sizes(of, {dim: n}) for n in sizes for of in (of_one, inputs))
+    if numbers := _other_numbers(inputs):
+        yield (numbers,)
     pixels = [dim for dim in dims if dim > 1]
     if pixels:
         shape = inputs.tensors[0].shape
         sizes = [{dim: max(change(shape[dim]), 1) for dim in pixels} for change in _SMALLER]
-        yield Resized("a smaller input", tuple(with_sizes(of, size) for size in sizes for of in (of_one, inputs)))
+        yield tuple(with_sizes(of, size) for size in sizes for of in (of_one, inputs))
 
 
 def larger_at_once(inputs: ExampleInputs) -> Iterator[ExampleInputs]:
@@ -58,18 +50,27 @@ def larger_at_once(inputs: ExampleInputs) -> Iterator[ExampleInputs]:
     batch = 2 if shape[0] == 1 else 1
     for change in _LARGER:
         sizes = {dim: change(shape[dim]) for dim in range(2, len(shape))}
-        yield with_sizes(inputs, {0: batch, **sizes})
-        yield with_sizes(inputs, sizes)
+        for larger in (with_sizes(inputs, {0: batch, **sizes}), with_sizes(inputs, sizes)):
+            yield _other_numbers(larger) or larger
     yield with_sizes(inputs, {0: batch})
 
 
 def shape_in_words(inputs: ExampleInputs) -> str:
-    """`2x3x32x32`, the shape of the first tensor."""
-    return "x".join(map(str, inputs.tensors[0].shape))
+    """`2x3x32x32`, the shape of the first tensor; with the numbers that come with it, if any."""
+    numbers = [str(leaf) for leaf in tree_leaves((inputs.args, dict(inputs.kwargs))) if isinstance(leaf, float)]
+    return " with ".join(["x".join(map(str, inputs.tensors[0].shape)), *numbers])
 
 
 def _of_one(inputs: ExampleInputs) -> ExampleInputs:
     return with_sizes(inputs, {0: 1})
+
+
+def _other_numbers(inputs: ExampleInputs) -> ExampleInputs | None:
+    """With every number of floating point half as large again; None where there is none."""
+    given = (inputs.args, dict(inputs.kwargs))
+    args, kwargs = tree_map_only(float, lambda number: 1.5 * number, given)
+    numbers = any(isinstance(leaf, float) for leaf in tree_leaves(given))
+    return ExampleInputs(args, kwargs) if numbers else None
 
 
 def with_sizes(inputs: ExampleInputs, sizes: dict[int, int]) -> ExampleInputs:

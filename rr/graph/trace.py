@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import fx, nn
+from torch.utils._pytree import SUPPORTED_NODES
 from torch.utils.flop_counter import FlopCounterMode
 
 from rr.compactors import CHILD, compactors_bypassed
@@ -110,6 +112,11 @@ def is_number(node: fx.Node) -> bool:
     return isinstance(node.meta["val"], (int, float, torch.SymInt, torch.SymFloat, torch.SymBool))
 
 
+def is_no_tensor(node: fx.Node) -> bool:
+    """Whether a placeholder stands for anything but a tensor: its value is in the operations that were traced."""
+    return not isinstance(node.meta.get("val"), torch.Tensor)
+
+
 def running_module(node: fx.Node) -> str:
     """The name of the innermost module whose forward runs the operation, "" for the model itself."""
     return next(reversed((node.meta.get("nn_module_stack") or {"": ("", "")}).values()))[0]
@@ -117,12 +124,27 @@ def running_module(node: fx.Node) -> str:
 
 def _export(model: nn.Module, inputs: ExampleInputs) -> torch.export.ExportedProgram:
     try:  # strict, torch 2.6's default, can't trace every forward that non-strict, the default since, can
+        _register_dataclasses(inputs.call(model))
         return torch.export.export(model, inputs.args, dict(inputs.kwargs), strict=False)
     except Exception as error:  # torch.export raises many kinds, which all mean the same to the user
         raise InputError(
             f"the model can't be traced by torch.export ({first_line(error)}): check that the example inputs fit it, "
             "and take data-dependent Python branches out of its forward"
         ) from error
+
+
+def _register_dataclasses(output: object) -> None:
+    """Tell torch.export of the users' classes that a forward's output is made of."""
+    if isinstance(output, Mapping):
+        output = list(output.values())
+    if isinstance(output, (list, tuple)):
+        for part in output:
+            _register_dataclasses(part)
+    elif dataclasses.is_dataclass(output) and not isinstance(output, type):
+        if type(output) not in SUPPORTED_NODES:
+            torch.export.register_dataclass(type(output))
+        for field in dataclasses.fields(output):
+            _register_dataclasses(getattr(output, field.name))
 
 
 @contextmanager
@@ -138,8 +160,10 @@ def _without_fused_attention() -> Iterator[None]:
 
 def _squeezes_all(node: fx.Node) -> bool:
     """Whether it is `x.squeeze()`, which takes the batch of a single example for a dimension without use."""
-    return node.op == "call_function" and getattr(node.target, "overloadpacket", None) is torch.ops.aten.squeeze and (
-        len(node.args) == 1 and not node.kwargs
+    return (
+        node.op == "call_function"
+        and getattr(node.target, "overloadpacket", None) is torch.ops.aten.squeeze
+        and (len(node.args) == 1 and not node.kwargs)
     )
 
 

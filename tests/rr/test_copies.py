@@ -96,7 +96,9 @@ def normed_by_hooks(net: Net, x: Tensor) -> Tensor:
     ids=["an activity for the loss", "weight_norm", "locks and files"],
 )
 @pytest.mark.parametrize("used_before", [False, True])
-def test_models_that_keep_such_things_are_pruned_and_converted(build: Callable[[], nn.Module], used_before: bool) -> None:
+def test_models_that_keep_such_things_are_pruned_and_converted(
+    build: Callable[[], nn.Module], used_before: bool
+) -> None:
     torch.manual_seed(0)
     model, images = generic(build()), torch.randn(2, 3, 8, 8)
     if used_before:

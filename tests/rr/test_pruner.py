@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from base_model import build_model
-from rr import ResRepPruner, paper_config, param_groups
+from rr import InputError, ResRepPruner, paper_config, param_groups
 from rr.compactors import find_compactors
 from rr.conversion import ConversionReport
 from rr.graph import ChannelGraph, Target
@@ -535,6 +535,9 @@ def test_training_in_half_precision_is_refused(dtype: torch.dtype) -> None:
 
 def test_a_conversion_short_of_its_target_says_so(caplog: pytest.LogCaptureFixture) -> None:
     pruner = tiny_pruner(flops_target=0.3, rows_per_update=100)
+    with pytest.raises(InputError, match="no step of an optimizer has been counted"):
+        pruner.convert()
+    pruner.after_step()
     pruner.convert()
     assert "flops_target 0.3 not reached, 1.0000 of the MACs" in caplog.text
     assert "too few rows are masked yet" in caplog.text

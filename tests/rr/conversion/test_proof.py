@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from rr import ResRepPruner, paper_config
 from rr.conversion import ConversionError
 from rr.conversion.differences import difference_of
-from rr.conversion.proof import exact_copy, probes_of, outputs_of
+from rr.conversion.proof import exact_copy, outputs_of, probes_of
 from rr.graph import ExampleInputs, LiveModel
 from tests.rr.networks import Net, conv, generic, head, random_alive
 
@@ -80,6 +80,7 @@ def test_what_cannot_be_proven_is_said() -> None:
         ResRepPruner(network(of_one_type), positive(), paper_config(flops_target=0.5))
     model = network()
     pruner = ResRepPruner(model, positive(), paper_config(flops_target=0.5))
+    pruner.after_step()
     with torch.no_grad():
         model.fc.weight.fill_(math.nan)
     with pytest.raises((ValueError, ConversionError), match="training hasn't diverged"):

@@ -82,9 +82,11 @@ def in_full_precision(net: Net, x: Tensor) -> Tensor:
     return x
 
 
-def tied_weights(net: Net, x: Tensor) -> Tensor:
-    net.d.weight = net.c.weight
-    return head(net, net.b(net.d(net.c(net.a(x)))))
+def tied() -> dict[str, nn.Module]:
+    """Two convolutions of one weight."""
+    modules = {"c": conv(8, 8, 1), "d": conv(8, 8, 1)}
+    modules["d"].weight = modules["c"].weight
+    return modules
 
 
 class NormWithActivation(nn.BatchNorm2d):
@@ -295,7 +297,7 @@ UNPRUNABLE = {
         "a l",
     ),
     "through an autocast of its own": (behind_b(in_full_precision), {}, "a"),
-    "one weight of two layers": (tied_weights, {"c": conv(8, 8, 1), "d": conv(8, 8, 1)}, "a c"),
+    "one weight of two layers": (lambda net, x: head(net, net.b(net.d(net.c(net.a(x))))), tied(), "a c"),
     "convolution with its activation": (behind_b(lambda net, x: net.a(x)), {"a": ConvWithActivation(3, 8, 3)}, "a"),
     "a stream into which one adds": (
         behind_b(lambda net, x: net.a(x) + net.c(x)),

@@ -14,11 +14,11 @@ def shapes(inputs: ExampleInputs) -> list[tuple[int, ...]]:
 
 def test_batch_each_dimension_and_all_of_them_smaller() -> None:
     inputs = ExampleInputs.of(torch.zeros(4, 3, 32, 24))
-    first = [shapes(other.candidates[0])[0] for other in other_sizes(inputs)]
+    first = [shapes(candidates[0])[0] for candidates in other_sizes(inputs)]
     assert first == [(5, 3, 32, 24), (1, 5, 32, 24), (1, 3, 49, 24), (1, 3, 32, 37), (1, 3, 17, 13)]
-    candidates = [shapes(candidate)[0] for candidate in list(other_sizes(inputs))[2].candidates]
+    candidates = [shapes(candidate)[0] for candidate in list(other_sizes(inputs))[2]]
     assert candidates == [(n, 3, height, 24) for height in (49, 64, 33) for n in (1, 4)]
-    assert [shape_in_words(candidate) for candidate in list(other_sizes(inputs))[0].candidates] == [
+    assert [shape_in_words(candidate) for candidate in next(iter(other_sizes(inputs)))] == [
         "5x3x32x24",
         "1x3x32x24",
     ]
@@ -38,3 +38,10 @@ def test_all_at_once() -> None:
     assert found[:3] == [(2, 3, 13, 13), (1, 3, 13, 13), (2, 3, 16, 16)]
     assert found[-1] == (2, 3, 8, 8)
     assert shapes(next(iter(larger_at_once(ExampleInputs.of(torch.zeros(6, 10)))))) == [(1, 10)]
+
+
+def test_numbers_that_the_forward_is_called_with() -> None:
+    inputs = ExampleInputs.of((torch.zeros(2, 10), 2.0, True, 3))
+    found = [shape_in_words(candidates[0]) for candidates in other_sizes(inputs)]
+    assert found == ["3x10 with 2.0", "1x15 with 2.0", "2x10 with 3.0"]
+    assert next(inputs.args[1:] for inputs in larger_at_once(inputs)) == (3.0, True, 3)

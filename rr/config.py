@@ -213,6 +213,8 @@ class ResRepConfig:
         Raises:
             InputError: if there is no step, or the rate isn't above 0.
         """
+        if not all(isinstance(number, (int, float)) for number in (total_steps, lr)):
+            raise InputError(f"total_steps and lr must be numbers, not {total_steps!r} and {lr!r}")
         if total_steps < 1 or not 0 < lr < math.inf:
             raise InputError(f"a run has at least one step and a learning rate over 0, not {total_steps} and {lr}")
         shares = {s.name: s.value for s in settings_of(self) if isinstance(s.value, Share)}

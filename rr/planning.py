@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from rr.compactors import find_compactors
 from rr.config import ResRepConfig
@@ -43,6 +46,33 @@ class Plan:
             self.graph.insert_compactors(model, self.selected)
         compile_anew("the model has its compactors")
         return LiveModel(model, self.graph)
+
+
+def check_arguments(model: object, config: object) -> None:
+    """Check what a pruner is given, before anything is looked at.
+
+    Raises:
+        InputError: if it isn't a bare model with parameters, or no config.
+    """
+    if not isinstance(model, nn.Module) or next(model.parameters(), None) is None:
+        raise InputError(f"the model must be an nn.Module with parameters, not {type(model).__name__}")
+    if isinstance(model, DataParallel | DistributedDataParallel):
+        raise InputError("the model is wrapped already: build the pruner on the bare model, then wrap that")
+    if not isinstance(config, ResRepConfig | None):
+        raise InputError(
+            f"config must be what fast_config(...) or paper_config(...) returns, not {type(config).__name__}"
+        )
+
+
+def steps_of(state: Mapping[str, Any]) -> int:
+    """The steps in a pruner's state dict.
+
+    Raises:
+        InputError: if it isn't one.
+    """
+    if "steps" not in state:
+        raise InputError("this isn't the state of a pruner: give what pruner.state_dict() returned")
+    return int(state["steps"])
 
 
 def plan(model: nn.Module, example_inputs: Inputs, config: ResRepConfig, graph: ChannelGraph | None = None) -> Plan:

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from rr.compactors import Compactor, CompactorRows, StepHooks, StepWatch, check_counted, check_loop, check_optimizer
@@ -28,7 +27,7 @@ from rr.errors import InputError
 from rr.graph import ChannelGraph, Inputs, LiveModel, Site, Standing, Target
 from rr.narrowing import Narrowing
 from rr.parameter_groups import param_groups
-from rr.planning import plan
+from rr.planning import check_arguments, plan, steps_of
 from rr.runtime import is_first
 from rr.selection import MaskSelection
 
@@ -69,8 +68,7 @@ class ResRepPruner:
         *,
         graph: ChannelGraph | None = None,
     ) -> None:
-        if isinstance(model, DataParallel | DistributedDataParallel):
-            raise InputError("the model is wrapped already: build the pruner on the bare model, then wrap that")
+        check_arguments(model, config)
         self.model, self.example_inputs = model, example_inputs
         self.config = config or ResRepConfig()
         self.config.check_is_for_a_run()
@@ -312,7 +310,7 @@ class ResRepPruner:
 
         With `narrow` the model gets the widths that it had, so that those states fit.
         """
-        self.steps = int(state["steps"])
+        self.steps = steps_of(state)
         self._selection.load_state_dict(state)
         if self._narrowing is not None:
             self._narrowing.load_state_dict(state, self._optimizers)

@@ -119,14 +119,24 @@ def changed(config: T, **values: Any) -> T:
     Raises:
         InputError: for a name that no setting has, or a value that can't be.
     """
-    paths = {name: setting.path for setting in settings_of(config) for name in (setting.name, *setting.aliases)}
-    for name in values:
+    known = {name: setting for setting in settings_of(config) for name in (setting.name, *setting.aliases)}
+    paths = {name: setting.path for name, setting in known.items()}
+    for name, value in values.items():
+        if name in known and isinstance(value, str) and not _may_be_text(known[name].kind):
+            raise InputError(f"{name} must be a number, not {value!r}")
         if name not in paths:
             near = get_close_matches(name, paths, n=1)
             names = sorted(setting.name for setting in settings_of(config))
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
             raise InputError(f"{type(config).__name__} has no setting {name!r}: {hint}")
     return _replaced(config, {paths[name]: value for name, value in values.items()})
+
+
+def _may_be_text(kind: Any) -> bool:
+    """Whether a setting of this type may be a str."""
+    if typing.get_origin(kind) is typing.Literal:
+        return any(isinstance(choice, str) for choice in typing.get_args(kind))
+    return kind in (str, Any) or any(map(_may_be_text, typing.get_args(kind)))
 
 
 def _replaced(config: Any, values: dict[tuple[str, ...], Any]) -> Any:

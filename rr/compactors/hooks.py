@@ -38,17 +38,8 @@ class StepHooks:
         self._handles: list[RemovableHandle] = []
 
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
-        """Hook this optimiser and no longer any other: no step is ever penalised twice.
-
-        Raises:
-            InputError: if it has no hooks, as a wrapper of another optimiser may not.
-        """
+        """Hook this optimiser and no longer any other: no step is ever penalised twice."""
         self.remove()
-        if not isinstance(optimizer, torch.optim.Optimizer) or not hasattr(optimizer, "_optimizer_step_pre_hooks"):
-            raise InputError(
-                f"{type(optimizer).__name__} isn't a torch.optim.Optimizer with hooks around its step: attach the "
-                "optimizer that it wraps, after wrapping it"
-            )
         if not hasattr(type(optimizer).step, "hooked"):  # a class that doesn't call torch's own __init__
             optimizer._patch_step_function()
         self._handles = [
@@ -165,8 +156,14 @@ def check_optimizer(
         may_be_frozen: whether they may be frozen, as those out of use are.
 
     Raises:
-        InputError: if it doesn't hold their parameters, or they are frozen and may not be.
+        InputError: if it has no hooks, as a wrapper of another optimiser may not, if it doesn't hold the compactors'
+            parameters, or they are frozen and may not be.
     """
+    if not isinstance(optimizer, torch.optim.Optimizer) or not hasattr(optimizer, "_optimizer_step_pre_hooks"):
+        raise InputError(
+            f"{type(optimizer).__name__} isn't a torch.optim.Optimizer with hooks around its step: attach the "
+            "optimizer that it wraps, after wrapping it"
+        )
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     if not all(id(compactor.pwc.weight) in held for compactor in compactors.values()):
         raise InputError(

@@ -123,7 +123,7 @@ class CompactorRows:
     def masked(self, num_units: int) -> np.ndarray:
         """[num_units] of bool: the units whose mask says forget."""
         masked = np.zeros(num_units, dtype=bool)
-        bits = torch.cat([compactor.mask for compactor in self._compactors]).detach().cpu().numpy()
+        bits = torch.cat([compactor.mask for compactor in self._compactors]).detach().float().cpu().numpy()
         masked[self._all_units[bits == 0]] = True
         return masked
 

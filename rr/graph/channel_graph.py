@@ -21,7 +21,7 @@ from rr.compactors import Compactor, insert_compactors
 from rr.errors import InputError
 from rr.graph.costs import CostOfWidths, MacsFromDeps, MacsOfWidths, ParametersOfWidths
 from rr.graph.dead_constants import leaves_constants
-from rr.graph.elsewhere import traced_elsewhere
+from rr.graph.elsewhere import Elsewhere, traced_elsewhere
 from rr.graph.flow import channel_flow
 from rr.graph.hosts import Hosts
 from rr.graph.layers import Layer, LayerKind, Site
@@ -73,6 +73,8 @@ class ChannelGraph:
         self.silence, self.diagonal = silence, diagonal
         hosts = Hosts(self.trace, model)
         flow = channel_flow(self.trace, model)
+        if self.trace.in_eval is not None:
+            Elsewhere.of("in eval mode", self.trace.in_eval, model).unite_in(flow)
         norms = hosts.direct_norms(flow.layers)
         if tables is not None:
             flow = flow_of_tables(tables, flow, norms, hosts.order)
@@ -152,8 +154,24 @@ class ChannelGraph:
         """
         prunable = selected & self.prunable
         if not prunable.any():
-            raise InputError("no prunable channels are left: rr.explain(graph) says what is unprunable and why")
+            raise InputError(f"no prunable channels are left: {self.largest_reasons() or 'none were chosen'}")
         return prunable
+
+    def largest_reasons(self, count: int = 3) -> str:
+        """Why channels stay, in the layers with the most MACs of which some do: `conv2: ...; fc: ...`."""
+        stay = {
+            layer.name: (layer.macs_each * layer.out_units.size, self.reasons[int(unit)])
+            for layer in self.layers.values()
+            if layer.kind.makes_channels
+            for unit in layer.out_units
+            if int(unit) in self.reasons
+        }
+        stay = {name: why for name, why in stay.items() if "network's output" not in why[1]} or stay
+        largest = sorted(stay, key=lambda name: -stay[name][0])[:count]
+        return "; ".join(f"{name}: {stay[name][1]}" for name in largest)
+
+    def __deepcopy__(self, memo: object) -> ChannelGraph:
+        return self  # it is never changed
 
     def sites_of(self, selected: np.ndarray) -> list[Site]:
         """The places for compactors with a row for any of the units in `selected` ([num_units] of bool)."""

@@ -1,4 +1,4 @@
-"""The network at another size of its input: what is traced once holds at one size only."""
+"""The network at another size of its input, or in eval mode alone: what is traced once holds there only."""
 
 from __future__ import annotations
 
@@ -20,20 +20,27 @@ from rr.graph.trace import Trace, trace_model
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """The same network, traced at another size.
+    """The same network, traced in another way.
 
     Attributes:
+        where: which, for reasons.
         trace: the operations there.
         hosts: where hooks can stand there.
         flow: the ids there.
     """
 
+    where: str
     trace: Trace
     hosts: Hosts
     flow: ChannelFlow
 
+    @classmethod
+    def of(cls, where: str, trace: Trace, model: nn.Module) -> Elsewhere:
+        """Let ids flow through the other trace."""
+        return cls(where, trace, Hosts(trace, model), channel_flow(trace, model))
+
     def unite_in(self, flow: ChannelFlow) -> None:
-        """Let channels that live and die together here do so in the ids of another size as well."""
+        """Let channels that live and die together here do so in the ids of the first trace as well."""
         known = {call.name: call for call in reversed(flow.layers)}  # the first call of each
         slots: dict[int, int] = {}  # an id here -> the first id there at the same place of the same layer
         only_here = set()
@@ -50,11 +57,11 @@ class Elsewhere:
                     flow.unite(np.array(first, dtype=np.int64), theirs)
         for root, name in sorted(only_here):
             if root in slots:
-                flow.protect(np.array([slots[root]]), f"meets {name}, which runs only at other sizes of the input")
+                flow.protect(np.array([slots[root]]), f"meets {name}, which runs only {self.where}")
         for channel, reason in self.flow.reasons.items():
             root = self.flow.find(channel)
             if root in slots:
-                flow.protect(np.array([slots[root]]), f"at another size of the input, {reason}")
+                flow.protect(np.array([slots[root]]), f"{self.where}, {reason}")
 
     def layers_like(self, layers: Mapping[str, Layer]) -> dict[str, Layer]:
         """Those layers with their operations here; what runs only there is left out."""
@@ -74,5 +81,5 @@ def traced_elsewhere(model: nn.Module, example_inputs: Inputs) -> Elsewhere | No
             trace = trace_model(model, larger)
         except Exception:  # whatever the user's forward raises: it doesn't take this size
             continue
-        return Elsewhere(trace, Hosts(trace, model), channel_flow(trace, model))
+        return Elsewhere.of("at another size of the input", trace, model)
     return None

@@ -35,3 +35,7 @@ class Standing:
     def params_ratio(self) -> float:
         """Parameters, as converted, over the full network's."""
         return self.graph.parameters(self.alive) / self.graph.parameters.full
+
+    def __repr__(self) -> str:
+        left = f"{self.macs_ratio:.4f} of the MACs, {self.params_ratio:.4f} of the parameters"
+        return f"{type(self).__name__}({int(self.alive.sum())} of {len(self.alive)} units, {left})"

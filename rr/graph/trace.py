@@ -7,7 +7,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import fx, nn
@@ -34,6 +34,7 @@ class Trace:
         batch: the examples' batch size.
         evaluated: the parameters that the forward in eval mode reads.
         macs: multiply-accumulates per example of the whole network, half of what torch's FLOP counter counts.
+        in_eval: where these are the operations of the training forward, those of eval mode.
     """
 
     nodes: tuple[fx.Node, ...]
@@ -42,6 +43,7 @@ class Trace:
     batch: int
     evaluated: frozenset[str]
     macs: int
+    in_eval: Trace | None = None
 
     def parameter(self, argument: object) -> str | None:
         """The model's name for a node's argument, None when that isn't a parameter or buffer."""
@@ -69,7 +71,7 @@ def trace_model(model: nn.Module, example_inputs: Inputs | ExampleInputs) -> Tra
         exported = _export(model, inputs)
         if inputs.batch_size == 1 and any(_squeezes_all(node) for node in exported.graph.nodes):
             inputs, exported = _of_two(model, inputs, exported)
-        evaluated = _read_parameters(exported)
+        in_eval, evaluated = None, _read_parameters(exported)
         with FlopCounterMode(display=False) as counter:
             inputs.call(model)
         unread = {name for name, _ in model.named_parameters() if f".{CHILD}." not in f".{name}"} - evaluated
@@ -77,13 +79,21 @@ def trace_model(model: nn.Module, example_inputs: Inputs | ExampleInputs) -> Tra
             for module in model.modules():
                 module.training = any(name != CHILD for name, _ in module.named_children())
             try:
-                exported = _export(model, inputs)
+                exported, in_eval = _export(model, inputs), exported
             except InputError as error:  # that forward may want larger images, or targets
                 logger.warning(
                     "what only training runs (%s, ...) stays as wide as it is and won't fit a narrower network: %s",
                     min(unread),
                     error,
                 )
+    macs = counter.get_total_flops() // (2 * inputs.batch_size)
+    trace = _trace_of(exported, inputs, evaluated, macs)
+    return trace if in_eval is None else replace(trace, in_eval=_trace_of(in_eval, inputs, evaluated, macs))
+
+
+def _trace_of(
+    exported: torch.export.ExportedProgram, inputs: ExampleInputs, evaluated: frozenset[str], macs: int
+) -> Trace:
     signature = exported.graph_signature
     return Trace(
         nodes=tuple(exported.graph.nodes),
@@ -91,7 +101,7 @@ def trace_model(model: nn.Module, example_inputs: Inputs | ExampleInputs) -> Tra
         user_inputs=frozenset(name for name in signature.user_inputs if isinstance(name, str)),
         batch=inputs.batch_size,
         evaluated=evaluated,
-        macs=counter.get_total_flops() // (2 * inputs.batch_size),
+        macs=macs,
     )
 
 
@@ -123,13 +133,19 @@ def running_module(node: fx.Node) -> str:
 
 
 def _export(model: nn.Module, inputs: ExampleInputs) -> torch.export.ExportedProgram:
-    try:  # strict, torch 2.6's default, can't trace every forward that non-strict, the default since, can
+    try:
         _register_dataclasses(inputs.call(model))
+    except Exception as error:  # whatever the user's forward raises
+        raise InputError(
+            f"the model fails when it is called with the example inputs ({first_line(error)}): give those that it is "
+            "made for"
+        ) from error
+    try:  # strict, torch 2.6's default, can't trace every forward that non-strict, the default since, can
         return torch.export.export(model, inputs.args, dict(inputs.kwargs), strict=False)
     except Exception as error:  # torch.export raises many kinds, which all mean the same to the user
         raise InputError(
-            f"the model can't be traced by torch.export ({first_line(error)}): check that the example inputs fit it, "
-            "and take data-dependent Python branches out of its forward"
+            f"the model can't be traced by torch.export ({first_line(error)}): take Python branches on the values of "
+            "tensors out of its forward (`if x.sum() > 0`), and what else torch.export can't follow"
         ) from error
 
 

@@ -143,9 +143,12 @@ class MaskSelection:
             floor = f"min_width = {self._config.min_width}"
             if self._config.width_multiple > 1:
                 floor += f" (in multiples of {self._config.width_multiple})"
+            reasons = self._graph.largest_reasons()
             raise InputError(
                 f"{goals} can't be reached: with every chosen layer at {floor}, {self._costs(least)} remain. "
-                "Raise the target, or let more layers be pruned (layers='all')."
+                + (f"Some channels have to stay ({reasons}). " if reasons else "")
+                + "Raise the target, which is a share up to 1 and a number above, or let more layers be pruned "
+                "(layers='all')."
             )
 
     def state_dict(self) -> dict[str, Any]:

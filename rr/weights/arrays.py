@@ -15,7 +15,7 @@ from rr.compactors import WEIGHT_SUFFIX
 from rr.errors import InputError
 
 _COUNTER_SUFFIX = "num_batches_tracked"
-_WRAPPERS = ("module.", "_orig_mod.")
+_WRAPPERS = ("module.", "_orig_mod.", "model.")  # DistributedDataParallel, torch.compile, Lightning
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def without_counters(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unwrapped(arrays: Mapping[str, Any], targets: Iterable[str]) -> dict[str, Any]:
-    """The arrays without the prefixes that DistributedDataParallel and torch.compile put before every name.
+    """The arrays without the prefixes that wrappers put before every name.
 
     Args:
         arrays: array by name.

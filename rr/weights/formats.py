@@ -11,13 +11,15 @@ from rr.weights.arrays import WeightFile, check_is_file, to_arrays
 from rr.weights.hdf5 import read_hdf5
 from rr.weights.torch_files import read_pth
 
+_STATE_KEYS = ("state_dict", "model", "model_state_dict", "net")
 _TORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".tar")
 
 
 def read_weights(path: str | Path) -> WeightFile:
     """Read weights in any format: HDF5, `.safetensors`, or `.pth` and `.pt` that torch.save wrote.
 
-    torch.save's files hold a state dict, plain or under "state_dict" or "model", or what `save_converted` wrote.
+    torch.save's files hold a state dict, plain or under one of the names that training scripts give it, or what
+    `save_converted` wrote.
 
     Raises:
         InputError: if the file is missing, broken or of another kind.
@@ -28,14 +30,14 @@ def read_weights(path: str | Path) -> WeightFile:
     if suffix not in _TORCH_SUFFIXES:
         return read_hdf5(path)
     payload = state = read_pth(path)
-    for key in ("state_dict", "model"):
+    for key in _STATE_KEYS:
         if isinstance(payload, dict) and isinstance(payload.get(key), dict):
             state = payload[key]
             break
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(
             f"{path} holds no weights: save a state dict, torch.save(model.state_dict(), FILE), plain or in a dict "
-            "under 'state_dict' or 'model'"
+            f"under one of {', '.join(_STATE_KEYS)}"
         )
     is_ours = {"deps", "attributes"} <= payload.keys()
     return WeightFile(to_arrays(state), *((payload["attributes"], payload["deps"]) if is_ours else ({}, None)))

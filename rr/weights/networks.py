@@ -18,6 +18,7 @@ from rr.weights.loading import load_strict
 from rr.weights.narrow_build import fit_shapes
 from rr.weights.torch_files import save_pth
 
+_HDF5_SUFFIXES, _TORCH_SUFFIXES = (".hdf5", ".h5"), (".pth", ".pt")
 CONVERTED_WEIGHTS = "finish_converted.hdf5"  # what a ResRep run ends with, in its folder
 
 
@@ -68,21 +69,25 @@ def load_converted(path: str | Path, model: nn.Module) -> nn.Module:
 def save_converted(
     path: str | Path, model: nn.Module, attributes: Mapping[str, str | int | float] | None = None
 ) -> None:
-    """Write a converted network as HDF5, and as `.pth` (tensors and plain values) beside it.
+    """Write a converted network as HDF5 and as `.pth` (tensors and plain values) beside it, or as `.pth` alone.
 
     Args:
-        path: the HDF5 file.
+        path: the HDF5 file (`.hdf5` or `.h5`), or a `.pth` or `.pt` file.
         model: what a conversion or `load_converted` returned: it knows its widths.
         attributes: what else the file is to say about the network, as plain values.
 
     Raises:
-        InputError: if the model isn't a converted one.
+        InputError: if the model isn't a converted one, or the file's name ends in something else.
     """
-    widths = widths_of(model)
+    suffix, widths = Path(path).suffix, widths_of(model)
+    if suffix not in (*_HDF5_SUFFIXES, *_TORCH_SUFFIXES):
+        raise InputError(f"{path} must end in one of {', '.join((*_HDF5_SUFFIXES, *_TORCH_SUFFIXES))}")
     state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     attributes = dict(attributes or {})
-    save_pth(Path(path).with_suffix(".pth"), {"state_dict": state, "deps": widths, "attributes": attributes})
-    save_hdf5(path, state, attributes, widths)
+    beside = path if suffix in _TORCH_SUFFIXES else Path(path).with_suffix(".pth")
+    save_pth(beside, {"state_dict": state, "deps": widths, "attributes": attributes})
+    if suffix in _HDF5_SUFFIXES:
+        save_hdf5(path, state, attributes, widths)
 
 
 def note_widths(model: nn.Module, widths: Sequence[int]) -> nn.Module:

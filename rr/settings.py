@@ -133,10 +133,10 @@ def changed(config: T, **values: Any) -> T:
 
 
 def _may_be_text(kind: Any) -> bool:
-    """Whether a setting of this type may be a str."""
+    """Whether a setting of this type may be a str, or is checked by itself, as shares are."""
     if typing.get_origin(kind) is typing.Literal:
         return any(isinstance(choice, str) for choice in typing.get_args(kind))
-    return kind in (str, Any) or any(map(_may_be_text, typing.get_args(kind)))
+    return kind in (str, Any, Share) or any(map(_may_be_text, typing.get_args(kind)))
 
 
 def _replaced(config: Any, values: dict[tuple[str, ...], Any]) -> Any:

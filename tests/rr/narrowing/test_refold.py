@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -14,9 +15,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from base_model import build_model
 from rr import ResRepPruner, paper_config
 from rr.conversion import ConversionError
+from rr.narrowing.refold import can_retire, retire
 from tests.rr.folded import Folding, dense_layers, folding_pruner, images_of
 from tests.rr.narrowed import FAMILIES, OPTIMIZERS, kill, losses
 from tests.rr.networks import Net, conv, generic, head
+
+OF_FACTORS = sorted(set(FAMILIES) - {"all sorts"})  # that has a block-diagonal compactor, which can't retire
 
 
 @pytest.mark.slow
@@ -55,7 +59,7 @@ def test_in_eval_mode_nothing_changes_and_layers_get_their_width(family: str, op
 
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"all sorts"}))
+@pytest.mark.parametrize("family", OF_FACTORS)
 def test_in_the_end_a_plain_network_is_left(family: str, optimizer: str) -> None:
     """The compactors retire: in eval mode nothing changes, in training no step runs or trains them, masks stay."""
     pruner = folding_pruner(family, flops_target=0.6)
@@ -101,6 +105,58 @@ def test_in_the_end_a_plain_network_is_left(family: str, optimizer: str) -> None
     assert losses(again, afresh, size, 3, seed=2) == found
     assert again.retired
     again.attach(afresh)  # frozen compactors are no mistake now
+
+
+def diagonal_pruner(family: str) -> ResRepPruner:
+    """Its compactors are factors, which can go into what is before them at any time."""
+    pruner = folding_pruner(family, compactors="diagonal")
+    factors = torch.cat([compactor.matrix[:, 0] for compactor in pruner.compactors.values()])
+    assert can_retire(pruner.live)
+    assert (factors - 1).abs().mean() > 0.1
+    return pruner
+
+
+def numbers_at_random(pruner: ResRepPruner, names: Sequence[str]) -> dict[nn.Parameter, dict[str, torch.Tensor]]:
+    """What an optimiser may keep, for all parameters but the compactors'."""
+    torch.manual_seed(1)
+    parameters = [parameter for name, parameter in pruner.model.named_parameters() if "compactor" not in name]
+    return {parameter: {name: torch.rand_like(parameter) + 0.1 for name in names} for parameter in parameters}
+
+
+@pytest.mark.parametrize("family", OF_FACTORS)
+def test_momentum_leads_where_it_would_have_led_when_compactors_retire(family: str) -> None:
+    """A step by momentum alone, in eval mode, leads to the same network without the compactors as with them."""
+
+    def outputs_after_a_step(retires: bool) -> torch.Tensor:
+        pruner = diagonal_pruner(family)
+        state = numbers_at_random(pruner, ["momentum_buffer"])
+        optimizer = torch.optim.SGD(list(state), lr=0.1, momentum=0.9)
+        optimizer.state.update(state)
+        if retires:
+            retire([pruner.live], pruner.example_inputs, [optimizer.state])
+        for parameter in state:
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+        with torch.no_grad():
+            return pruner.model.eval()(images_of(family))
+
+    torch.testing.assert_close(outputs_after_a_step(True), outputs_after_a_step(False), rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("family", OF_FACTORS)
+def test_squared_gradients_keep_their_ratio_to_gradients_when_compactors_retire(family: str) -> None:
+    """Adam's steps, a mean of gradients over the root of that of their squares, stay as long as they are."""
+    pruner = diagonal_pruner(family)
+    state = numbers_at_random(pruner, ["exp_avg", "exp_avg_sq", "max_exp_avg_sq"])
+    before = copy.deepcopy(list(state.values()))
+    retire([pruner.live], pruner.example_inputs, [state])
+    scaled = 0
+    for numbers, former in zip(state.values(), before, strict=True):
+        scaled += not torch.equal(numbers["exp_avg"], former["exp_avg"])
+        for squares in ("exp_avg_sq", "max_exp_avg_sq"):
+            ratios = [each["exp_avg"].square() / each[squares] for each in (numbers, former)]
+            torch.testing.assert_close(*ratios)
+    assert scaled > len(pruner.compactors)
 
 
 def test_constants_of_dead_channels_go_into_the_bias_of_a_folded_layer() -> None:

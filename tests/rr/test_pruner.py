@@ -16,14 +16,7 @@ from rr.compactors import find_compactors
 from rr.conversion import ConversionReport
 from rr.graph import ChannelGraph
 from tests.rr.networks import Net, conv, generic, tiny
-from tests.rr.pruners import (
-    IMAGES,
-    LENIENT,
-    batch,
-    optimizer_of,
-    step,
-    tiny_pruner,
-)
+from tests.rr.pruners import IMAGES, LENIENT, batch, optimizer_of, step, tiny_pruner
 
 
 def test_two_steps_are_sgd_by_hand() -> None:

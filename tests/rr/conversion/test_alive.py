@@ -12,12 +12,7 @@ from rr import ResRepPruner, paper_config
 from rr.compactors import find_compactors
 from rr.conversion import alive_units, convert
 from rr.graph import LiveModel
-from tests.rr.networks import (
-    Networks,
-    insert_generic_compactors,
-    tiny,
-    trained_tiny,
-)
+from tests.rr.networks import Networks, insert_generic_compactors, tiny, trained_tiny
 from tests.rr.pruners import kill_masked_rows, masked_widths, settle, wide_pruner
 
 

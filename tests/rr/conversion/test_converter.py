@@ -16,15 +16,7 @@ from rr.compactors import find_compactors
 from rr.conversion import ConversionError, convert, converter, fold, folding, proof
 from rr.conversion.proof import outputs_of
 from rr.graph import ChannelGraph, LiveModel
-from tests.rr.networks import (
-    SIZES,
-    Networks,
-    generic,
-    insert_generic_compactors,
-    random_alive,
-    tiny,
-    trained_tiny,
-)
+from tests.rr.networks import SIZES, Networks, generic, insert_generic_compactors, random_alive, tiny, trained_tiny
 
 
 @pytest.mark.slow

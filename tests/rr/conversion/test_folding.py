@@ -11,14 +11,7 @@ from torch import nn
 
 from rr.conversion import convert
 from rr.graph import ChannelGraph, LiveModel
-from tests.rr.networks import (
-    Networks,
-    conv,
-    generic,
-    insert_generic_compactors,
-    random_alive,
-    trained_tiny,
-)
+from tests.rr.networks import Networks, conv, generic, insert_generic_compactors, random_alive, trained_tiny
 
 
 def test_buffers_of_a_folded_layer_are_its_own() -> None:

@@ -15,10 +15,7 @@ from rr import ResRepPruner, explain, paper_config
 from rr.conversion import rehearse
 from rr.conversion.rehearsal import _at_fault
 from rr.graph import ChannelGraph, Group
-from tests.rr.networks import (
-    Net,
-    conv,
-)
+from tests.rr.networks import Net, conv
 
 
 def test_layers_before_a_size_of_the_forwards_own_stay(caplog: pytest.LogCaptureFixture) -> None:

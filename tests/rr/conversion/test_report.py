@@ -6,9 +6,7 @@ import json
 
 from rr.conversion import convert
 from rr.graph import LiveModel
-from tests.rr.networks import (
-    trained_tiny,
-)
+from tests.rr.networks import trained_tiny
 
 
 def test_the_report_is_plain() -> None:

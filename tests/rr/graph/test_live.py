@@ -8,10 +8,7 @@ import numpy as np
 import torch
 
 from rr.graph import LiveModel
-from tests.rr.networks import (
-    Networks,
-    insert_generic_compactors,
-)
+from tests.rr.networks import Networks, insert_generic_compactors
 
 
 def test_norms_of_units_with_several_rows(traced: Networks) -> None:

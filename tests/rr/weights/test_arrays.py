@@ -10,12 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from rr.weights import (
-    load_network,
-    load_strict,
-    read_hdf5,
-    save_hdf5,
-)
+from rr.weights import load_network, load_strict, read_hdf5, save_hdf5
 from tests.rr.networks import small_model
 
 

@@ -8,14 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rr.weights import (
-    load_start,
-    read_hdf5,
-    read_pth,
-    read_weights,
-    save_hdf5,
-    save_pth,
-)
+from rr.weights import load_start, read_hdf5, read_pth, read_weights, save_hdf5, save_pth
 from tests.rr.networks import small_model
 
 

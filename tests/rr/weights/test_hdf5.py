@@ -9,10 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from rr.weights import (
-    read_hdf5,
-    save_hdf5,
-)
+from rr.weights import read_hdf5, save_hdf5
 from tests.rr.networks import small_model
 
 

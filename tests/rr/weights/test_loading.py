@@ -9,12 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from rr.weights import (
-    load_start,
-    load_strict,
-    read_hdf5,
-    save_hdf5,
-)
+from rr.weights import load_start, load_strict, read_hdf5, save_hdf5
 from tests.rr.networks import small_model
 
 

@@ -15,14 +15,7 @@ from base_model import build_model
 from rr.compactors import find_compactors
 from rr.conversion import convert
 from rr.graph import LiveModel
-from rr.weights import (
-    load_converted,
-    load_network,
-    read_weights,
-    save_converted,
-    save_hdf5,
-    save_pth,
-)
+from rr.weights import load_converted, load_network, read_weights, save_converted, save_hdf5, save_pth
 from tests.rr.networks import Networks, insert_generic_compactors, random_alive
 
 BUILD = partial(build_model, "src20", num_classes=10)

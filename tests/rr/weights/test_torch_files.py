@@ -7,10 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rr.weights import (
-    read_pth,
-    save_pth,
-)
+from rr.weights import read_pth, save_pth
 
 
 def test_pth_gives_back_what_was_saved(tmp_path: Path) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ast
-import subprocess
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.sources import ROOT, imported, place, sources
+
 PACKAGES = ("base_model", "data", "training", "rr", "experiments")
 # Which of the project's packages a package may import, beside itself.
 ALLOWED = {
@@ -23,35 +23,9 @@ GROUND = {"rr.errors", "rr.lazy", "rr.settings", "rr.whole_files"}  # on these a
 SPEAKS_FOR_THE_SCRIPTS = "training/endings.py"  # its one line on stderr is what the scripts end with on bad input
 
 
-def sources() -> list[Path]:
-    """Python files of the project, those that are not in git yet included."""
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.py"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    names = listed.stdout.splitlines() if listed.returncode == 0 else []
-    paths = [ROOT / name for name in names] or [path for path in ROOT.rglob("*.py") if ".venv" not in path.parts]
-    return sorted(path for path in paths if path.is_file())
-
-
 def is_script(path: Path, tree: ast.Module) -> bool:
     """A file that is run: it has `if __name__ == "__main__"`."""
     return any(isinstance(node, ast.If) and "__main__" in ast.unparse(node.test) for node in tree.body)
-
-
-def imported(tree: ast.Module) -> set[str]:
-    """Every module that a file imports, anywhere in it; `from a import b` gives a and a.b."""
-    names = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = "." * node.level + (node.module or "")
-            names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
-    return names
 
 
 def forbidden_imports(package: str, tree: ast.Module) -> set[str]:
@@ -91,10 +65,6 @@ LIBRARY = [
     for path in TREES
     if path.relative_to(ROOT).parts[0] in PACKAGES and module_name(path) not in SCRIPTS and path.parent != ROOT
 ]
-
-
-def place(path: Path) -> str:
-    return str(path.relative_to(ROOT))
 
 
 def test_the_packages_and_scripts_are_found() -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 from benchmarks.processes import in_processes
 from tests.benchmarks.process_work import work
 
 
+@pytest.mark.slow
 def test_each_in_a_process_of_its_own_and_a_dead_one_is_a_failure() -> None:
     found = dict(in_processes(work, ["a", "killed", "b", "slow", "c"], ("!",), jobs=2, limit_s=8))
     assert {name: result["name"] for name, result in found.items() if "name" in result} == {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -12,9 +12,7 @@ from torch import Tensor, nn
 
 from base_model import build_model
 from rr import ResRepPruner, paper_config
-from rr.narrowing.refold import outputs_of_layer, refold, refoldable
 from rr.narrowing.take_out import silent_units
-from rr.narrowing.variance import VarianceMeter
 from tests.rr.networks import Net, conv, generic, head
 from tests.rr.pruners import set_masks
 
@@ -137,31 +135,3 @@ def losses(pruner: ResRepPruner, optimizer: torch.optim.Optimizer, size: int, st
         pruner.live.zero_dead_rows(alive)
         found.append(loss.item())
     return found
-
-
-class Folding:
-    """A fold of all layers with dead outputs, whatever else is still to die: measured from now on, then done."""
-
-    def __init__(self, pruner: ResRepPruner) -> None:
-        self.pruner, live = pruner, pruner.live
-        self.meters = {}
-        for name in refoldable(live):
-            alive, outputs = outputs_of_layer(live, name)
-            if alive < outputs:
-                site = live.graph.sites[name]
-                self.meters[name] = VarianceMeter(live.compactors[site.host], live.remaining.present(site.units))
-
-    def fold(self, *optimizers: torch.optim.Optimizer, also: Sequence[nn.Module] = ()) -> int:
-        """How many outputs went."""
-        live = self.pruner.live
-        gone = sum(outputs - alive for alive, outputs in (outputs_of_layer(live, name) for name in self.meters))
-        variances = {}
-        for name, meter in self.meters.items():
-            variances[name] = meter.mean_of(live.remaining.present(live.graph.sites[name].units))
-            meter.remove()
-        lives = [live, *(live.follower(model) for model in also)]
-        for follower in lives[1:]:
-            follower.zero_dead_rows(live.unit_norms() > 0)
-        refold(lives, variances, self.pruner.example_inputs, [optimizer.state for optimizer in optimizers])
-        torch.compiler.reset()
-        return gone

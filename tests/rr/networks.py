@@ -96,6 +96,23 @@ def tiny(channels: int = 6, bias: bool = False) -> nn.Sequential:
     )
 
 
+def trained_tiny(dead: float = 0.5) -> tuple[nn.Module, ChannelGraph, Tensor, np.ndarray]:
+    """The tiny network with dense compactors, a share `dead` of whose rows is zero."""
+    torch.manual_seed(0)
+    model, images = generic(tiny()).eval(), torch.randn(4, 1, 8, 8)
+    graph = ChannelGraph(model, images)
+    alive = random_alive(graph, graph.prunable, dead)
+    insert_generic_compactors(model, graph, graph.prunable, alive)
+    return model, graph, images, alive
+
+
+def small_model() -> nn.Sequential:
+    """A conv, a batch norm with generic statistics and a linear layer."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+    model(torch.randn(5, 3, 3, 3))
+    return model
+
+
 SIZES = {"src20": 16, "src56": 16, "vc": 32, "lenet5bn": 28, "smi1": 32, "smi1_cifar": 16, "sres50": 32}
 Traced = tuple[nn.Module, Tensor, ChannelGraph]
 

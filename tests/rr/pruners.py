@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -87,3 +89,46 @@ def set_masks(pruner: ResRepPruner, alive: np.ndarray) -> None:
     """Masks of 0 for the rows of dead units."""
     for site in pruner.sites:
         pruner.compactors[site.host].mask.copy_(torch.from_numpy(alive[site.units]))
+
+
+def expected_gradients(pruner: ResRepPruner, task: dict[str, Tensor], scale: float = 1.0) -> dict[str, Tensor]:
+    """m dL/dq + lambda q / |q|, row by row in float64; |q| is the root mean square over a unit's rows."""
+    squares: dict[int, list[float]] = {}
+    for site in pruner.sites:
+        for row, unit in enumerate(site.units.tolist()):
+            q = pruner.compactors[site.host].matrix[row].detach().double()
+            squares.setdefault(unit, []).append(float((q * 1e30).square().sum()))
+    gradients = {}
+    for site in pruner.sites:
+        compactor, rows = pruner.compactors[site.host], []
+        for row, unit in enumerate(site.units.tolist()):
+            q, norm = compactor.matrix[row].detach().double(), math.sqrt(np.mean(squares[unit])) / 1e30
+            penalty = scale * _penalty_of(pruner, kept=bool(compactor.mask[row])) * q / norm if norm > 0 else 0 * q
+            rows.append(float(compactor.mask[row]) * task[site.host][row].double().flatten() + penalty)
+        gradients[site.host] = torch.stack(rows)
+    return gradients
+
+
+def _penalty_of(pruner: ResRepPruner, kept: bool) -> float:
+    """lambda of the gradient of a row."""
+    config = pruner.config.decay
+    if kept:
+        return config.penalty
+    of_masked = config.penalty if config.masked_penalty is None else config.masked_penalty
+    return 0.0 if config.proximal else of_masked
+
+
+def gradients(pruner: ResRepPruner) -> dict[str, Tensor]:
+    return {host: compactor.pwc.weight.grad.flatten(1).double() for host, compactor in pruner.compactors.items()}
+
+
+def settle(pruner: ResRepPruner) -> None:
+    """Update the masks until nothing changes any more."""
+    for _ in range(80):
+        pruner.update_masks()
+
+
+def kill_masked_rows(pruner: ResRepPruner) -> None:
+    with torch.no_grad():
+        for compactor in pruner.compactors.values():
+            compactor.pwc.weight[compactor.mask == 0] *= 1e-9

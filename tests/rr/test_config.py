@@ -171,6 +171,37 @@ def test_settings_that_exclude_each_other_are_named(settings: dict[str, object],
     assert all(name in str(error.value) for name in both)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"flops_target": 0.0},
+        {"flops_target": -1.0},
+        {"flops_target": math.inf},
+        {"params_target": 0.0},
+        {"params_target": None, "flops_target": None},
+        {"width_multiple": 0},
+        {"penalty": -1e-4},
+        {"masked_penalty": -1e-4},
+        {"masked_penalty": float("nan")},
+        {"warmup_steps": -1},
+        {"mask_interval": 0},
+        {"rows_per_update": 0},
+        {"tighten_steps": -1},
+        {"min_width": -1},
+        {"threshold": -1.0},
+        {"compactor_momentum": 1.0},
+        {"layers": "some"},
+        {"score": "size"},
+        {"flops_target": float("nan")},
+        {"penalty": float("nan")},
+    ],
+    ids=str,
+)
+def test_invalid_settings_are_refused(settings: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        paper_config(**settings)
+
+
 def test_a_config_can_not_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         ResRepConfig().decay.penalty = 1.0

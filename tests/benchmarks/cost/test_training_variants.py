@@ -25,7 +25,11 @@ def test_at_full_width_the_floor_is_the_plain_network(setting: Setting) -> None:
     assert shapes[0] == shapes[1]
 
 
-@pytest.mark.parametrize("setting", [TINY, SILENT_UNITS_LEAVE_CONSTANTS], ids=lambda setting: setting.model)
+@pytest.mark.parametrize(
+    "setting",
+    [TINY, pytest.param(SILENT_UNITS_LEAVE_CONSTANTS, marks=pytest.mark.slow)],
+    ids=lambda setting: setting.model,
+)
 def test_at_the_target_the_variants_have_its_widths(setting: Setting) -> None:
     full = training_of(FULL_WIDTH, setting)
     rows, folded, floor = (training_of(variant, setting, at_target=True) for variant in (ROWS, FULL, FLOOR))

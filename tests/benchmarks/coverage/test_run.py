@@ -55,6 +55,7 @@ def test_the_postponed_come_at_the_end_one_by_one(monkeypatch: pytest.MonkeyPatc
     assert calls == [(["large", "small"], 2), (["large"], 1)]
 
 
+@pytest.mark.slow
 def test_the_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "there" / "coverage.json"
     command = [

@@ -83,7 +83,12 @@ def test_what_a_rival_cannot_be_is_one_line(
 
 @pytest.mark.parametrize(
     ("how", "more", "stops"),
-    [("l1", ["--distill", "0.5"], 1), ("scratch", [], 1), ("unpruned", [], 1), ("torch-pruning", [], 2)],
+    [
+        ("l1", ["--distill", "0.5"], 1),
+        ("scratch", [], 1),
+        ("unpruned", [], 1),
+        pytest.param("torch-pruning", [], 2, marks=pytest.mark.slow),
+    ],
 )
 def test_a_rival_that_is_stopped_ends_with_the_same_weights(
     how: str, more: list[str], stops: int, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

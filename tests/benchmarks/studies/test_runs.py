@@ -22,6 +22,7 @@ from tests.benchmarks.studies.helpers import call
 SCRIPT = Path(short_schedules.__file__)
 
 
+@pytest.mark.slow
 def test_killed_it_goes_on_and_no_run_is_trained_twice_at_once(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = call(place, "--arms", "scratch", "--epochs", "120", "--seeds", "1", "--output", str(place / "killed.json"))
     folder = place / "runs" / "scratch-e120-lr0.1-s1"
@@ -44,6 +45,7 @@ def test_killed_it_goes_on_and_no_run_is_trained_twice_at_once(place: Path, caps
     assert json.loads((place / "killed.json").read_text())["entries"][0]["top1"]["n"] == 1
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_told_and_the_others_go_on(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,6 +79,7 @@ def test_compiling_more_threads_or_processes_make_it_no_other_run(place: Path, m
     assert threads == ["1", "1", "2", "1"]
 
 
+@pytest.mark.slow
 def test_two_processes_train_a_run_together(place: Path) -> None:
     """A rival's and one of ours, with four images of each batch for either process."""
     output = place / "together.json"

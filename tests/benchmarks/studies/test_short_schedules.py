@@ -13,6 +13,7 @@ from benchmarks.studies.short_schedules import ARMS
 from tests.benchmarks.studies.helpers import call
 
 
+@pytest.mark.slow
 def test_every_arm_runs_once_and_is_read_then(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,6 +44,7 @@ def test_bad_input_is_one_line(place: Path, more: list[str], words: str, capsys:
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_a_file_keeps_is_not_trained_again(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

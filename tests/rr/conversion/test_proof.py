@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 
@@ -85,6 +86,19 @@ def test_what_cannot_be_proven_is_said() -> None:
         model.fc.weight.fill_(math.nan)
     with pytest.raises((ValueError, ConversionError), match="training hasn't diverged"):
         pruner.convert()
+
+
+def test_an_exact_copy_is_one_in_all_but_its_type() -> None:
+    model = nn.Sequential(conv(1, 4), nn.BatchNorm2d(4), nn.Linear(4, 4), nn.Linear(4, 4)).bfloat16()
+    model[3].weight = model[2].weight
+    model[0].requires_grad_(False)
+    exact, expected = exact_copy(model), copy.deepcopy(model).double()
+    assert exact[3].weight is exact[2].weight
+    assert exact[1].num_batches_tracked.dtype == torch.int64
+    assert [parameter.requires_grad for parameter in exact.parameters()] == [False] * 2 + [True] * 5
+    assert all(torch.equal(tensor, expected.state_dict()[name]) for name, tensor in exact.state_dict().items())
+    exact = exact_copy(model.double())
+    assert not {tensor.data_ptr() for tensor in exact.parameters()} & {item.data_ptr() for item in model.parameters()}
 
 
 def test_inputs_are_random_where_the_network_takes_them() -> None:

@@ -1,8 +1,9 @@
-"""Compactors folded in mid-run: the same network in eval mode, nearly the same in training, and steps that go on."""
+"""Compactors folded in mid-run: the same network in eval mode, and in the end a plain one."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -14,39 +15,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from base_model import build_model
 from rr import ResRepPruner, paper_config
 from rr.conversion import ConversionError
-from rr.narrowing.refold import outputs_of_layer
-from rr.weights import load_strict
-from tests.rr.narrowed import FAMILIES, OPTIMIZERS, Folding, kill, losses
+from rr.narrowing.refold import can_retire, retire
+from tests.rr.folded import Folding, dense_layers, folding_pruner, images_of
+from tests.rr.narrowed import FAMILIES, OPTIMIZERS, kill, losses
 from tests.rr.networks import Net, conv, generic, head
-from tests.rr.pruners import set_masks
 
-
-def pruner_of(family: str, **settings: object) -> ResRepPruner:
-    """A network in float64 with compactors that are no identity any more."""
-    build, layers, size = FAMILIES[family]
-    torch.manual_seed(0)
-    model = generic(build()).double()
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-    settings = {"flops_target": 0.2, "rows_per_update": 10**6, **settings}
-    config = paper_config(layers=layers, narrow="full", **settings)
-    pruner = ResRepPruner(model, torch.randn(2, 3, size, size), config)
-    with torch.no_grad():
-        for compactor in pruner.compactors.values():
-            compactor.pwc.weight += 0.2 * torch.randn_like(compactor.pwc.weight)
-    return pruner
-
-
-def images_of(family: str, seed: int = 0, number: int = 4) -> torch.Tensor:
-    size = FAMILIES[family][2]
-    return torch.randn(number, 3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def dense_layers(pruner: ResRepPruner) -> dict[str, tuple[int, int]]:
-    """Alive outputs and all outputs of each layer with a dense compactor."""
-    sites = [name for name, site in pruner.graph.sites.items() if site.groups == 1 and site.host in pruner.compactors]
-    return {name: outputs_of_layer(pruner.live, name) for name in sites}
+OF_FACTORS = sorted(set(FAMILIES) - {"all sorts"})  # that has a block-diagonal compactor, which can't retire
 
 
 @pytest.mark.slow
@@ -54,7 +28,7 @@ def dense_layers(pruner: ResRepPruner) -> dict[str, tuple[int, int]]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_in_eval_mode_nothing_changes_and_layers_get_their_width(family: str, optimizer: str) -> None:
     """Folded twice, the second time with fewer rows; what is converted is what would have been converted before."""
-    pruner = pruner_of(family)
+    pruner = folding_pruner(family)
     attached = OPTIMIZERS[optimizer](pruner)
     pruner.attach(attached)
     size, images = FAMILIES[family][2], images_of(family)
@@ -83,145 +57,12 @@ def test_in_eval_mode_nothing_changes_and_layers_get_their_width(family: str, op
         assert np.isfinite(found).all()
 
 
-def test_rows_keep_their_norms_and_filters_their_length() -> None:
-    """Scores, penalty and learning rate go on as they were."""
-    pruner = pruner_of("residual, inner layers")
-    optimizer = OPTIMIZERS["SGD"](pruner)
-    pruner.attach(optimizer)
-    kill(pruner, 0.5)
-    pruner.narrow()
-    folding = Folding(pruner)
-    losses(pruner, optimizer, 8, 1, seed=0)
-    norms, layer = pruner.candidate_norms(), "stage2.block0.conv1"
-    length = pruner.model.get_submodule(layer).conv.weight.flatten(1).norm(dim=1).square().mean().sqrt()
-    assert folding.fold(optimizer) > 0
-    np.testing.assert_allclose(pruner.candidate_norms(), norms, rtol=1e-12)
-    matrix = pruner.compactors[layer].matrix
-    assert torch.equal(matrix, torch.diag(matrix.diagonal()))
-    filters = pruner.model.get_submodule(layer).conv.weight.flatten(1).norm(dim=1)
-    torch.testing.assert_close(filters, length.expand_as(filters))
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_training_goes_on_in_nearly_the_same_function(family: str) -> None:
-    """On the batch whose variance was measured, and with running statistics of that batch, it is the same function."""
-    pruner = pruner_of(family)
-    norms = [module for module in pruner.model.modules() if isinstance(module, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.eps, norm.momentum = 1e-12, 1.0
-    kill(pruner, 0.5)
-    pruner.narrow()
-    folding, images = Folding(pruner), images_of(family, number=64)
-    with torch.no_grad():
-        expected = pruner.model.train()(images)
-        assert folding.fold() > 0
-        found = pruner.model.train()(images)
-    # running variances count n - 1 of n numbers
-    torch.testing.assert_close(found, expected, rtol=0, atol=2e-3 * float(expected.abs().max()))
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_momentum_leads_where_it_would_have_led(family: str) -> None:
-    """A step by momentum alone, in eval mode: before the fold and after it, outputs change alike, to first order."""
-
-    def step_after(folds: bool, lr: float) -> torch.Tensor:
-        pruner = pruner_of(family)
-        for group in (groups := pruner.param_groups(lr=lr, momentum=0.9, weight_decay=0.0, bias_lr_factor=1.0)):
-            group["momentum"] = 0.9
-        optimizer = torch.optim.SGD(groups, lr=lr)
-        pruner.attach(optimizer)
-        kill(pruner, 0.5)
-        pruner.narrow()
-        folding = Folding(pruner)
-        pruner.model.train()(images_of(family))
-        torch.manual_seed(1)
-        layers = [pruner.graph.layers[name] for name in dense_layers(pruner)]
-        weights = [pruner.model.get_submodule(layer.name).weight for layer in layers]
-        weights += [pruner.model.get_submodule(layer.norm).bias for layer in layers if layer.norm]
-        for weight in weights:
-            optimizer.state[weight]["momentum_buffer"] = 0.1 * torch.randn_like(weight)
-        with torch.no_grad():
-            before = pruner.model.eval()(images_of(family))
-        if folds:
-            assert folding.fold(optimizer) > 0
-        pruner.detach()
-        for weight in weights:
-            weight.grad = torch.zeros_like(weight)
-        optimizer.step()
-        with torch.no_grad():
-            return (pruner.model(images_of(family)) - before) / lr
-
-    change = step_after(False, 1e-6)
-    torch.testing.assert_close(step_after(True, 1e-6), change, rtol=0, atol=1e-3 * float(change.abs().max()))
-
-
-def test_folding_waits_for_the_end_of_dying() -> None:
-    """A fold while others still die disturbs the training; when nothing more is to die, all layers are folded."""
-    pruner = pruner_of("residual, inner layers", flops_target=0.6)
-    set_masks(pruner, np.ones(pruner.graph.num_units, dtype=bool))
-    layer = "stage3.block1.conv1.conv"
-    alive = pruner.unmasked.alive
-    alive[pruner.graph.sites[layer].units[:60]] = False
-    set_masks(pruner, alive)
-    pruner.live.zero_dead_rows(alive)
-    assert pruner.narrow() == 60
-    pruner.model.train()(images_of("residual, inner layers"))
-    assert pruner.narrow() == 0
-    assert dense_layers(pruner)[layer] == (4, 64)
-    assert not pruner.target_met
-    kill(pruner, 0.49)  # all that was to die has died, and the target is met
-    pruner.narrow()
-    assert pruner.target_met
-    assert any(living < outputs for living, outputs in dense_layers(pruner).values())
-    assert not pruner.settled
-    pruner.model.train()(images_of("residual, inner layers"))
-    assert pruner.narrow() > 0
-    assert all(living == outputs for living, outputs in dense_layers(pruner).values())
-    assert pruner.settled
-
-
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_a_run_that_was_killed_goes_on_bit_by_bit(optimizer: str) -> None:
-    """Between two folds, while the next one is being measured: compactors that can't retire are folded again."""
-    family = "all sorts"
-    pruner = pruner_of(family, flops_target=0.95)
-    attached = OPTIMIZERS[optimizer](pruner)
-    pruner.attach(attached)
-    for share in (0.4, 0.0, 0.4):
-        kill(pruner, share)
-        assert pruner.narrow() > 0
-        losses(pruner, attached, 8, 2, seed=0)
-    alive = pruner.unmasked.alive
-    states = copy.deepcopy([pruner.state_dict(), pruner.model.state_dict(), attached.state_dict()])
-
-    def go_on(pruner: ResRepPruner, optimizer: torch.optim.Optimizer) -> list[float]:
-        assert pruner.narrow() > 0
-        return losses(pruner, optimizer, 8, 2, seed=3)
-
-    expected = go_on(pruner, attached)
-    again = pruner_of(family, flops_target=0.95)
-    afresh = OPTIMIZERS[optimizer](again)
-    again.attach(afresh)
-    for target, state in zip((again, again.model, afresh), states, strict=True):
-        target.load_state_dict(state)
-    assert (again.unmasked.alive == alive).all()
-    assert go_on(again, afresh) == expected
-
-    wide = pruner_of(family, flops_target=0.95)
-    load_strict(wide.model, again.live.remaining.full_state(again.model.state_dict()), "the full state")
-    images = images_of(family)
-    torch.testing.assert_close(wide.model.eval()(images), again.model.eval()(images), rtol=1e-9, atol=1e-10)
-    wide.convert()
-    again.convert()
-    assert wide.report.widths == again.report.widths
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"all sorts"}))
+@pytest.mark.parametrize("family", OF_FACTORS)
 def test_in_the_end_a_plain_network_is_left(family: str, optimizer: str) -> None:
     """The compactors retire: in eval mode nothing changes, in training no step runs or trains them, masks stay."""
-    pruner = pruner_of(family, flops_target=0.6)
+    pruner = folding_pruner(family, flops_target=0.6)
     attached = OPTIMIZERS[optimizer](pruner)
     pruner.attach(attached)
     size, images = FAMILIES[family][2], images_of(family)
@@ -254,7 +95,7 @@ def test_in_the_end_a_plain_network_is_left(family: str, optimizer: str) -> None
     for hook in calls:
         hook.remove()
 
-    again = pruner_of(family, flops_target=0.6)
+    again = folding_pruner(family, flops_target=0.6)
     afresh = OPTIMIZERS[optimizer](again)
     again.attach(afresh)
     for target, state in zip((again, again.model, afresh), states, strict=True):
@@ -266,87 +107,56 @@ def test_in_the_end_a_plain_network_is_left(family: str, optimizer: str) -> None
     again.attach(afresh)  # frozen compactors are no mistake now
 
 
-def test_compactors_that_cannot_go_into_what_is_before_them_stay() -> None:
-    """A block-diagonal one behind a grouped convolution: outputs go from the others, and training goes on with all."""
-    pruner = pruner_of("all sorts", flops_target=0.6)
-    optimizer = OPTIMIZERS["SGD"](pruner)
-    pruner.attach(optimizer)
-    kill(pruner, 0.5)
-    pruner.narrow()
-    losses(pruner, optimizer, 8, 1, seed=0)
-    assert pruner.narrow() > 0
-    assert not pruner.retired
-    losses(pruner, optimizer, 8, 1, seed=0)
-    assert pruner.narrow() == 0
-    assert pruner.convert() is not None
+def diagonal_pruner(family: str) -> ResRepPruner:
+    """Its compactors are factors, which can go into what is before them at any time."""
+    pruner = folding_pruner(family, compactors="diagonal")
+    factors = torch.cat([compactor.matrix[:, 0] for compactor in pruner.compactors.values()])
+    assert can_retire(pruner.live)
+    assert (factors - 1).abs().mean() > 0.1
+    return pruner
 
 
-@pytest.mark.parametrize("compactors", ["dense", "diagonal"])
-def test_other_optimisers_and_those_with_states_of_other_shapes_go_on(compactors: str) -> None:
-    """The last stage has an optimiser of its own; Adafactor keeps sums over rows and columns of a matrix."""
-    pruner = pruner_of("residual, inner layers", flops_target=0.6, compactors=compactors)
-    compactor_weights = {compactor.pwc.weight for compactor in pruner.compactors.values()}
-    last_stage = set(pruner.model.stage3.parameters()) - compactor_weights
-    parameters = list(pruner.model.parameters())
-    others = torch.optim.Adam([p for p in parameters if p in last_stage], lr=1e-3)
-    optimizer = torch.optim.Adafactor([p for p in parameters if p not in last_stage], lr=1e-3)
-    pruner.attach(optimizer, others)
-    kill(pruner, 0.5)
-    went = []
-    for seed in range(4):
-        loss = F.cross_entropy(
-            pruner.model.train()(images_of("residual, inner layers", seed)), torch.tensor([0, 1, 0, 1])
-        )
-        for each in (optimizer, others):
-            each.zero_grad()
-        loss.backward()
-        for each in (optimizer, others):
-            each.step()
-        went.append(pruner.narrow())
-    assert sum(went) > 0
-    assert pruner.retired
-    assert all(parameter.isfinite().all() for parameter in pruner.model.parameters())
-    for parameter in others.state:
-        assert others.state[parameter]["exp_avg"].shape == parameter.shape
-    pruner.convert()
+def numbers_at_random(pruner: ResRepPruner, names: Sequence[str]) -> dict[nn.Parameter, dict[str, torch.Tensor]]:
+    """What an optimiser may keep, for all parameters but the compactors'."""
+    torch.manual_seed(1)
+    parameters = [parameter for name, parameter in pruner.model.named_parameters() if "compactor" not in name]
+    return {parameter: {name: torch.rand_like(parameter) + 0.1 for name in names} for parameter in parameters}
 
 
-def test_compactors_stay_while_a_masked_unit_does_that_only_they_keep_at_zero() -> None:
-    """A sigmoid's constant keeps its channel, and so does the last one of a block that is to vanish."""
+@pytest.mark.parametrize("family", OF_FACTORS)
+def test_momentum_leads_where_it_would_have_led_when_compactors_retire(family: str) -> None:
+    """A step by momentum alone, in eval mode, leads to the same network without the compactors as with them."""
 
-    def forward(net: Net, x: torch.Tensor) -> torch.Tensor:
-        x = F.relu(net.a(net.stem(x).sigmoid()))
-        x = x + net.c(F.relu(net.b(x)))
-        return head(net, x)
+    def outputs_after_a_step(retires: bool) -> torch.Tensor:
+        pruner = diagonal_pruner(family)
+        state = numbers_at_random(pruner, ["momentum_buffer"])
+        optimizer = torch.optim.SGD(list(state), lr=0.1, momentum=0.9)
+        optimizer.state.update(state)
+        if retires:
+            retire([pruner.live], pruner.example_inputs, [optimizer.state])
+        for parameter in state:
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+        with torch.no_grad():
+            return pruner.model.eval()(images_of(family))
 
-    torch.manual_seed(0)
-    layers = {"stem": conv(3, 8), "a": conv(8, 8, 1), "b": conv(8, 8), "c": conv(8, 8), "fc": nn.Linear(8, 2)}
-    model = generic(Net(forward, **layers)).double()
-    config = paper_config(flops_target=0.5, narrow="full", min_width=0, rows_per_update=100)
-    pruner = ResRepPruner(model, torch.randn(2, 3, 8, 8), config)
-    alive = pruner.unmasked.alive
-    alive[pruner.graph.sites["b"].units] = False
-    alive[pruner.graph.sites["stem"].units[:2]] = False
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
-    set_masks(pruner, alive)
-    with torch.no_grad():
-        for site in pruner.sites:
-            pruner.compactors[site.host].pwc.weight[torch.from_numpy(~alive[site.units])] = 0.0
-    assert pruner.target_met
-    assert not pruner.settled
-    images = torch.randn(4, 3, 8, 8, dtype=torch.float64)
-    for _ in range(4):
-        pruner.narrow(also=[average.module])
-        model.train()(images)
-    assert pruner.settled
-    assert not pruner.retired
-    slim = pruner.convert()
-    assert pruner.report.macs_ratio == pytest.approx(pruner.unmasked.macs_ratio)
-    assert slim.stem.out_channels == 6
-    torch.testing.assert_close(slim(images), model.eval()(images), rtol=1e-9, atol=1e-10)
-    widths = pruner.report.widths
-    pruner.convert(average)
-    assert pruner.report.widths == widths
+    torch.testing.assert_close(outputs_after_a_step(True), outputs_after_a_step(False), rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("family", OF_FACTORS)
+def test_squared_gradients_keep_their_ratio_to_gradients_when_compactors_retire(family: str) -> None:
+    """Adam's steps, a mean of gradients over the root of that of their squares, stay as long as they are."""
+    pruner = diagonal_pruner(family)
+    state = numbers_at_random(pruner, ["exp_avg", "exp_avg_sq", "max_exp_avg_sq"])
+    before = copy.deepcopy(list(state.values()))
+    retire([pruner.live], pruner.example_inputs, [state])
+    scaled = 0
+    for numbers, former in zip(state.values(), before, strict=True):
+        scaled += not torch.equal(numbers["exp_avg"], former["exp_avg"])
+        for squares in ("exp_avg_sq", "max_exp_avg_sq"):
+            ratios = [each["exp_avg"].square() / each[squares] for each in (numbers, former)]
+            torch.testing.assert_close(*ratios)
+    assert scaled > len(pruner.compactors)
 
 
 def test_constants_of_dead_channels_go_into_the_bias_of_a_folded_layer() -> None:
@@ -376,41 +186,12 @@ def test_constants_of_dead_channels_go_into_the_bias_of_a_folded_layer() -> None
     torch.testing.assert_close(slim(images), model.eval()(images), rtol=1e-9, atol=1e-10)
 
 
-def test_a_row_that_is_zero_but_stays_keeps_its_channel() -> None:
-    """Widths in multiples keep some; their masks may change again, so that there must be something before them."""
-    pruner = pruner_of("residual, inner layers", width_multiple=8, flops_target=0.35)
-    host = "stage3.block1.conv1"
-    alive = pruner.unmasked.alive
-    alive[pruner.graph.sites[f"{host}.conv"].units[:20]] = False
-    set_masks(pruner, alive)
-    with torch.no_grad():
-        pruner.compactors[host].pwc.weight[:20] = 0.0
-    assert pruner.narrow() == 16
-    optimizer = OPTIMIZERS["SGD"](pruner)
-    pruner.attach(optimizer)
-    folding, images = Folding(pruner), images_of("residual, inner layers")
-    pruner.model.train()(images)
-    before = pruner.model.eval()(images)
-    filters = pruner.model.get_submodule(host).conv.weight.detach().clone()
-    assert folding.fold(optimizer) == 16
-    torch.testing.assert_close(pruner.model.eval()(images), before, rtol=1e-9, atol=1e-10)
-    rows = pruner.compactors[host].matrix
-    assert rows.shape == (48, 48)
-    assert (rows[:4] == 0).all()
-    block = pruner.model.get_submodule(host)
-    length = filters.flatten(1).norm(dim=1).square().mean().sqrt()
-    alike = F.cosine_similarity(block.conv.weight[:4].flatten(1), filters[16:20].flatten(1)).abs()  # gamma's sign
-    torch.testing.assert_close(alike, torch.ones_like(alike))
-    torch.testing.assert_close(block.conv.weight[0].norm(), length)
-    assert (block.bn.weight[:4].abs() > 1e-2).all()
-
-
 @pytest.mark.slow
 def test_a_compiled_network_and_an_average_follow() -> None:
     curves = []
     family = "dense"
     for compiles in (False, True):
-        pruner = pruner_of(family)
+        pruner = folding_pruner(family)
         optimizer = OPTIMIZERS["SGD"](pruner)
         pruner.attach(optimizer)
         average = AveragedModel(pruner.model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
@@ -443,7 +224,7 @@ def test_a_compiled_network_and_an_average_follow() -> None:
 
 
 def test_a_fold_that_would_change_the_network_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    pruner = pruner_of("residual, inner layers")
+    pruner = folding_pruner("residual, inner layers")
     kill(pruner, 0.5)
     pruner.narrow()
     folding = Folding(pruner)

@@ -1,0 +1,73 @@
+"""Forwards with sizes of their own: found before any training, in few trials."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from rr import ResRepPruner, explain, paper_config
+from rr.conversion import rehearse
+from rr.conversion.rehearsal import _at_fault
+from rr.graph import ChannelGraph, Group
+from tests.rr.networks import Net, conv
+
+
+def test_layers_before_a_size_of_the_forwards_own_stay(caplog: pytest.LogCaptureFixture) -> None:
+    """`view(-1, 96)` holds for six channels alone, `view(len(x), -1)` for any number: known before training."""
+
+    def build(size: int) -> Net:
+        return Net(
+            lambda net, x: net.fc(F.relu(net.b(F.relu(net.a(x)))).view(len(x), size)),
+            a=conv(1, 5),
+            b=conv(5, 6),
+            fc=nn.Linear(6 * 16, 3),
+        )
+
+    images = torch.randn(2, 1, 4, 4)
+    pruner = ResRepPruner(build(96), images, paper_config(flops_target=0.8))
+    assert set(pruner.compactors) == {"a"}
+    assert "b stays as wide as it is: its forward fails with fewer channels" in caplog.text
+    assert "its forward fails with fewer channels" in explain(pruner.graph)
+    model = build(-1)
+    before = copy.deepcopy(model.state_dict())
+    pruner = ResRepPruner(model, images, paper_config(flops_target=0.5))
+    assert set(pruner.compactors) == {"a", "b"}
+    assert all(torch.equal(before[name], model.state_dict()[name]) for name in before)
+    assert (pruner.unmasked.alive).all()
+
+
+def test_a_forward_that_takes_other_channels_when_there_are_fewer_is_found_out() -> None:
+    """A slice to a number fails for no width: it would silently take the wrong half."""
+    torch.manual_seed(0)
+    model = Net(
+        lambda net, x: net.fc(torch.cat([net.a(x)[:, 4:], net.a(x)[:, :4]], 1).mean((2, 3)) * net.b(x).mean((2, 3))),
+        a=conv(1, 8),
+        b=conv(1, 8),
+        fc=nn.Linear(8, 3),
+    )
+    graph = ChannelGraph(model, torch.randn(2, 1, 4, 4))
+    assert graph.prunable[graph.layers["a"].out_units].all()
+    graph = rehearse(model, graph, torch.randn(2, 1, 4, 4), graph.prunable)
+    assert not graph.prunable[graph.layers["a"].out_units].any()
+
+
+def test_the_rehearsal_blames_few_groups_in_few_trials() -> None:
+    groups = [Group(np.array([unit]), (f"layer{unit}",)) for unit in range(64)]
+    trials = []
+
+    def failure(tried: Sequence[Group]) -> str | None:
+        trials.append(tried)
+        return "no" if any(group.units[0] in (3, 40) for group in tried) else None
+
+    assert [(int(group.units[0]), reason) for group, reason in _at_fault(groups, failure)] == [(3, "no"), (40, "no")]
+    assert len(trials) < 30
+    assert _at_fault(groups[:2], lambda tried: "both" if len(tried) == 2 else None) == [
+        (groups[0], "both"),
+        (groups[1], "both"),
+    ]

@@ -1,0 +1,106 @@
+"""Channel ids through what moves, cuts, groups and pads channels."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rr.graph import ChannelGraph
+from tests.rr.flows import Case, behind_b, check_conversion, check_exact, check_unprunable
+from tests.rr.networks import Net, conv, generic
+
+
+def shuffled(net: Net, x: Tensor) -> Tensor:
+    x = F.relu(net.a(x))
+    return x.view(x.shape[0], 2, x.shape[1] // 2, *x.shape[2:]).transpose(1, 2).flatten(1, 2)
+
+
+# What b reads, and the layers whose outputs may all be pruned.
+EXACT: dict[str, Case] = {
+    "concat": (
+        behind_b(lambda net, x: torch.cat([net.a(x), net.c(x)], 1)),
+        {"c": conv(3, 5), "b": conv(13, 6)},
+        "a c b",
+    ),
+    "permuted there and back": (
+        behind_b(lambda net, x: net.a(x).permute(0, 2, 3, 1).relu().permute(0, 3, 1, 2)),
+        {},
+        "a b",
+    ),
+    "whole slices": (behind_b(lambda net, x: net.a(x)[:, :, 1:, ::2].relu()), {}, "a b"),
+    "padded outside": (behind_b(lambda net, x: F.pad(net.a(x), (1, 1, 1, 1), mode="reflect")), {}, "a b"),
+    "padded with zeros": (behind_b(lambda net, x: F.pad(net.a(x), (1, 0, 2, 1))), {}, "a b"),
+    "more channels by padding": (
+        behind_b(lambda net, x: F.pad(net.a(x)[:, :, ::2, ::2], (0, 0, 0, 0, 2, 2)) + net.c(x)),
+        {"c": conv(3, 12, stride=2), "b": conv(12, 6)},
+        "a b",
+    ),
+    "halves": (behind_b(lambda net, x: (lambda y, z: y * z)(*net.a(x).chunk(2, 1))), {"b": conv(4, 6)}, "a b"),
+    "halves by slices": (
+        behind_b(lambda net, x: (lambda y: y[:, : y.shape[1] // 2] - y[:, y.shape[1] // 2 :])(net.a(x))),
+        {"b": conv(4, 6)},
+        "a b",
+    ),
+    "shuffled": (behind_b(shuffled), {}, "a b"),
+    "shuffled by a module": (behind_b(lambda net, x: net.s(net.a(x))), {"s": nn.ChannelShuffle(4)}, "a b"),
+    "pixels from channels": (behind_b(lambda net, x: F.pixel_shuffle(net.a(x), 2)), {"b": conv(2, 6)}, "a b"),
+    "channels from pixels": (behind_b(lambda net, x: F.pixel_unshuffle(net.a(x), 2)), {"b": conv(32, 6)}, "a b"),
+}
+
+
+# What b reads, and the layers of whose outputs none may be pruned.
+UNPRUNABLE: dict[str, Case] = {
+    "reflected channels": (
+        behind_b(lambda net, x: F.pad(net.a(x).transpose(1, 3), (1, 1, 0, 0), mode="reflect").transpose(1, 3)),
+        {"b": conv(10, 6)},
+        "a",
+    ),
+    "channels cropped": (behind_b(lambda net, x: F.pad(net.a(x), (0, 0, 0, 0, -1, 2))), {"b": conv(9, 6)}, "a"),
+    "unequal parts": (behind_b(lambda net, x: torch.cat(net.a(x).split([3, 5], 1)[::-1], 1)), {}, "a"),
+    "halves of a size of their own": (
+        behind_b(lambda net, x: torch.cat(net.a(x).split(4, 1)[::-1], 1)),
+        {},
+        "a",
+    ),
+    "shuffled by sizes of its own": (
+        behind_b(lambda net, x: net.a(x).view(-1, 2, 4, 6, 6).transpose(1, 2).flatten(1, 2)),
+        {},
+        "a",
+    ),
+    "part of the channels": (behind_b(lambda net, x: net.a(x)[:, :4]), {"b": conv(4, 6)}, "a"),
+    "the middle of the channels": (behind_b(lambda net, x: net.a(x)[:, 2:6]), {"b": conv(4, 6)}, "a"),
+}
+
+
+# Of these, those with sizes of the forward's own, which no rule can tell from computed ones.
+ONLY_REHEARSED = frozenset(["halves of a size of their own", "shuffled by sizes of its own", "part of the channels"])
+
+
+@pytest.mark.parametrize("case", EXACT)
+def test_known_operations_convert_exactly(case: str) -> None:
+    check_exact(*EXACT[case])
+
+
+@pytest.mark.parametrize("case", UNPRUNABLE)
+def test_what_has_no_rule_is_unprunable_with_a_reason(case: str) -> None:
+    check_unprunable(*UNPRUNABLE[case], only_rehearsed=case in ONLY_REHEARSED)
+
+
+def test_a_concatenating_network_with_bn_behind() -> None:
+    """Two dense layers in the style of DenseNet, whose BN stands before the convolution."""
+    torch.manual_seed(0)
+
+    def forward(net: Net, x: Tensor) -> Tensor:
+        x = net.stem(x)
+        x = torch.cat([x, net.c1(F.relu(net.n1(x)))], 1)
+        x = torch.cat([x, net.c2(F.relu(net.n2(x)))], 1)
+        return net.fc(F.relu(net.n3(x)).mean((2, 3)))
+
+    modules = {"stem": conv(3, 8), "n1": nn.BatchNorm2d(8), "c1": conv(8, 4, 1), "n2": nn.BatchNorm2d(12)}
+    modules |= {"c2": conv(12, 4, 1), "n3": nn.BatchNorm2d(16), "fc": nn.Linear(16, 2)}
+    model, images = generic(Net(forward, **modules)).eval(), torch.randn(2, 3, 6, 6)
+    graph = ChannelGraph(model, images)
+    assert graph.prunable.sum() == 16
+    check_conversion(model, graph, images)

@@ -1,0 +1,88 @@
+"""Tracing: models that can't be exported, heads that only training runs, and a model that stays as it is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from rr.conversion import convert
+from rr.graph import ChannelGraph, LiveModel
+from tests.rr.flows import behind_b, three
+from tests.rr.networks import Net, conv, generic, head, insert_generic_compactors, random_alive
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Net(lambda net, x: net.fc(x) if x.sum() > 0 else net.fc(-x), fc=nn.Linear(4, 2)),
+        Net(lambda net, x: net.fc(x.numpy()), fc=nn.Linear(4, 2)),
+        nn.Linear(5, 2),
+    ],
+    ids=["branch on data", "not torch", "wrong inputs"],
+)
+def test_a_model_that_cannot_be_exported_is_a_users_mistake(model: nn.Module) -> None:
+    with pytest.raises(ValueError, match=r"can't be traced|fails when it is called"):
+        ChannelGraph(model, torch.randn(2, 4))
+
+
+def test_tracing_leaves_the_model_as_it_was() -> None:
+    model = generic(three(behind_b(lambda net, x: net.n(net.a(x))), n=nn.BatchNorm2d(8))).train()
+    model.n.eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    ChannelGraph(model, torch.randn(2, 3, 6, 6))
+    assert model.training
+    assert not model.n.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert np.isfinite([tensor.double().sum() for tensor in model.state_dict().values()]).all()
+
+
+def test_heads_that_only_training_runs_are_narrowed_too() -> None:
+    """GoogLeNet's way: they read the same channels, cost nothing in use, and still fit after the conversion."""
+
+    def forward(net: Net, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        x = F.relu(net.n(net.a(x)))
+        y = head(net, F.relu(net.b(x)))
+        return (y, net.aux(F.relu(net.c(x)).mean((2, 3)))) if net.training else y
+
+    torch.manual_seed(0)
+    model = generic(
+        Net(
+            forward,
+            a=conv(3, 8),
+            n=nn.BatchNorm2d(8),
+            b=conv(8, 6),
+            fc=nn.Linear(6, 2),
+            c=conv(8, 10),
+            aux=nn.Linear(10, 2),
+        )
+    )
+    images = torch.randn(2, 3, 6, 6)
+    graph = ChannelGraph(model, images)
+    with FlopCounterMode(display=False) as counter:
+        model.eval()(images)
+    assert graph.macs(np.ones(graph.num_units, dtype=bool)) == counter.get_total_flops() // (2 * len(images))
+    assert graph.prunable[graph.layers["c"].out_units].all()
+
+    alive = random_alive(graph, graph.prunable, 0.5)
+    insert_generic_compactors(model, graph, graph.prunable, alive)
+    slim, report = convert(LiveModel(model, graph), images)
+    assert report.float64_difference <= 1e-12
+    model.training = slim.training = True  # their layers stay in eval mode
+    with torch.no_grad():
+        for ours, theirs in zip(slim(images), model(images), strict=True):
+            torch.testing.assert_close(ours, theirs)
+
+
+def test_a_training_forward_that_can_not_be_traced_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    def forward(net: Net, x: Tensor) -> Tensor:
+        x = net.a(x)
+        return net.aux(x.repeat(1, 1, 1, 2)[:, :, 10**6]) if net.training else head(net, x)
+
+    model = Net(forward, a=conv(3, 8), fc=nn.Linear(8, 2), aux=conv(8, 2))
+    graph = ChannelGraph(model, torch.randn(2, 3, 6, 6))
+    assert graph.prunable.any()
+    assert "aux.bias" in caplog.text

@@ -1,0 +1,88 @@
+"""Files are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rr.weights import read_hdf5, read_pth, save_hdf5, save_pth
+from rr.whole_files import write_text_whole, written_whole
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    hdf5, pth = tmp_path / "a.hdf5", tmp_path / "a.pth"
+    save_hdf5(hdf5, {"a": np.ones(2)}, {})
+    save_pth(pth, {"a": 1})
+    with pytest.raises(TypeError):
+        save_hdf5(hdf5, {"a": np.zeros(2), "b": np.array([object()])}, {})
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        save_pth(pth, {"a": lambda: 0})
+    assert read_hdf5(hdf5).arrays["a"].tolist() == [1, 1]
+    assert read_pth(pth) == {"a": 1}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.hdf5", "a.pth"]
+
+
+def test_the_old_file_stays_in_its_place_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "some" / "new" / "folder" / "a.txt"
+    write_text_whole(path, "old")
+    with written_whole(path) as beside:
+        beside.write_text("half")
+        assert path.read_text() == "old"
+        assert beside.parent == path.parent
+        beside.write_text("new")
+    assert path.read_text() == "new"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_block_that_raises_leaves_nothing_behind(tmp_path: Path) -> None:
+    def write(path: Path) -> None:
+        with written_whole(path) as beside:
+            beside.write_text("half")
+            raise KeyboardInterrupt
+
+    for path in (tmp_path / "none.txt", tmp_path / "old.txt"):
+        if path.name == "old.txt":
+            path.write_text("old")
+        with pytest.raises(KeyboardInterrupt):
+            write(path)
+    assert [path.name for path in tmp_path.iterdir()] == ["old.txt"]
+    assert (tmp_path / "old.txt").read_text() == "old"
+
+
+def test_two_processes_do_not_write_into_each_others_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.txt"
+    with written_whole(path) as first:
+        first.write_text("first")
+        monkeypatch.setattr("rr.whole_files.os.getpid", lambda: -1)
+        write_text_whole(path, "second")
+        assert first.read_text() == "first"
+        assert path.read_text() == "second"
+    assert path.read_text() == "first"
+
+
+def test_a_file_outlasts_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its contents are on disk before it has its name, its name is before the block is over."""
+    path, on_disk = tmp_path / "a.txt", []
+
+    def fsync(descriptor: int) -> None:
+        descriptors.append(descriptor)
+        is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        on_disk.append(("folder" if is_folder else "file", path.exists()))
+
+    descriptors: list[int] = []
+    monkeypatch.setattr("rr.whole_files.os.fsync", fsync)
+    write_text_whole(path, "new")
+    assert on_disk == [("file", False), ("folder", True)]
+    for descriptor in descriptors:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
+
+
+def test_text_is_in_utf_8(tmp_path: Path) -> None:
+    write_text_whole(tmp_path / "a.txt", "Ä → b\n")
+    assert (tmp_path / "a.txt").read_bytes() == "Ä → b\n".encode()

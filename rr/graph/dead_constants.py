@@ -18,7 +18,16 @@ import torch
 from torch import Tensor, fx, nn
 
 from rr.graph.layers import Layer, LayerKind, Site
-from rr.graph.operations import OperationKind, has_rule, is_assertion, is_dropout, is_in_place, kind_of, operation
+from rr.graph.operations import (
+    ELEMENTWISE,
+    OperationKind,
+    has_rule,
+    is_assertion,
+    is_dropout,
+    is_in_place,
+    kind_of,
+    operation,
+)
 from rr.graph.tensors import named_tensors
 from rr.graph.trace import Trace, argument, is_number, shape_of
 
@@ -274,17 +283,48 @@ def _execute(node: fx.Node, value_of: Callable[[fx.Node], object]) -> object:
         args = (torch.where(args[0] == 0, args[0], UNKNOWN), *args[1:])  # padding is averaged in: as for a layer
     if name in ("view", "_unsafe_view"):
         return args[0].reshape(args[1])
-    if kind_of(node) is OperationKind.CAST or is_dropout(node):
-        return args[0]  # stays in float64, and whole
+    kind = kind_of(node)
+    if kind is OperationKind.CAST or is_dropout(node):
+        return args[0] if _is_real(node) else args[0].trunc()  # stays in float64, and whole
+    if kind is OperationKind.SAMPLING:  # whatever the places are, of nothing but zeros there is nothing else to take
+        zeros = (args[0] == 0).flatten(2).all(2)  # [N, C]
+        return torch.where(zeros, 0.0, UNKNOWN)[(..., *[None] * (len(shape_of(node)) - 2))].expand(shape_of(node))
+    if kind is OperationKind.NEW and getattr(kwargs.get("dtype"), "is_floating_point", False):
+        kwargs = {**kwargs, "dtype": torch.float64}
     if is_in_place(node):
         args = (args[0].clone(), *args[1:])
-    result = node.target(*args, **kwargs)
+    result = _where_known(node, args, kwargs) if kind in ELEMENTWISE else node.target(*args, **kwargs)
+    if kind is OperationKind.NEW:
+        result = result.double()
     if name in _OF_SIZE:
         result = torch.where(result == 0, result, UNKNOWN)
     if name == "mul":  # whatever the other factor is: a gate that varies lets nothing of a dead channel through
         zero = torch.zeros((), dtype=torch.float64)
         result = torch.where((torch.as_tensor(args[0]) == 0) | (torch.as_tensor(args[1]) == 0), zero, result)
     return result
+
+
+def _where_known(node: fx.Node, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Tensor:
+    """An elementwise operation's result, unknown wherever one of its inputs is, though `x > 0` hides that."""
+    places = [value for value in args if isinstance(value, (Tensor, float))]
+    unknown = torch.zeros((), dtype=torch.bool)
+    for value in places:
+        unknown = unknown | torch.as_tensor(value).isnan()
+    as_exported = [
+        value.nan_to_num(0.0).bool() if isinstance(value, Tensor) and _is_bool(source) else value
+        for value, source in zip(args, node.args, strict=True)
+    ]
+    result = node.target(*as_exported, **kwargs).double()
+    return torch.where(unknown, UNKNOWN, result)
+
+
+def _is_real(node: fx.Node) -> bool:
+    return node.meta["val"].dtype.is_floating_point
+
+
+def _is_bool(source: object) -> bool:
+    """Whether an argument is a tensor of truth values, which are numbers here, as some are unknown."""
+    return isinstance(source, fx.Node) and getattr(source.meta.get("val"), "dtype", None) is torch.bool
 
 
 def _unknown(node: fx.Node) -> object:

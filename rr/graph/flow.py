@@ -13,7 +13,7 @@ from torch import fx, nn
 
 from rr.graph import rules_elementwise, rules_layers, rules_shape
 from rr.graph.channel_ids import ChannelFlow
-from rr.graph.operations import OperationKind, is_assertion, kind_of, operation, writes_to_part
+from rr.graph.operations import ELEMENTWISE, OperationKind, is_assertion, kind_of, operation, writes_to_part
 from rr.graph.trace import Trace, is_no_tensor, is_number, running_module
 from rr.graph.walk import Ids, Walk
 
@@ -21,14 +21,18 @@ Rule = Callable[[Walk, fx.Node], Ids | None]
 
 RULES: dict[OperationKind, Rule] = {
     OperationKind.UNARY: rules_elementwise.unary,
-    OperationKind.CAST: rules_elementwise.unary,
+    OperationKind.CAST: rules_elementwise.cast,
     OperationKind.BINARY: rules_elementwise.binary,
+    OperationKind.SEVERAL: rules_elementwise.several,
     OperationKind.PRELU: rules_elementwise.prelu,
     OperationKind.POOLING: rules_elementwise.pooling,
     OperationKind.REDUCTION: rules_elementwise.reduction,
     OperationKind.SOFTMAX: rules_elementwise.softmax,
+    OperationKind.ALONG: rules_elementwise.along,
+    OperationKind.SAMPLING: rules_elementwise.sampling,
     OperationKind.MOVE: rules_shape.move,
     OperationKind.VIEW: rules_shape.view,
+    OperationKind.LIKE: rules_shape.like,
     OperationKind.CUT: rules_shape.cut,
     OperationKind.PADDING: rules_shape.padding,
     OperationKind.PIXEL_SHUFFLE: rules_shape.pixel_shuffle,
@@ -59,6 +63,9 @@ def channel_flow(trace: Trace, model: nn.Module) -> ChannelFlow:
                 walk.protect(source, "a channel of the network's output")
         elif _is_number_of_parameters(walk, node):
             continue
+        elif _is_written_down(walk, node):
+            sources = [walk.written[source] for source in node.all_input_nodes if source in walk.written]
+            walk.written[node] = all(sources) and operation(node) not in ("arange", "linspace", "eye")
         elif not is_assertion(node) and "val" in node.meta:  # a part of the graph with its own autocast has none
             walk.ids[node] = _call(walk, node)
         for source in node.all_input_nodes:
@@ -72,12 +79,22 @@ def _is_number_of_parameters(walk: Walk, node: fx.Node) -> bool:
     return "val" in node.meta and is_number(node) and not walk.activations(node)
 
 
+def _is_written_down(walk: Walk, node: fx.Node) -> bool:
+    """Whether the operation makes numbers that no channel and no parameter is in (`x.new_zeros(...)`)."""
+    if kind_of(node) is OperationKind.NEW:
+        return True
+    return bool(node.all_input_nodes) and all(source in walk.written for source in node.all_input_nodes)
+
+
 def _call(walk: Walk, node: fx.Node) -> Ids:
     """The ids of an operation's output, by its rule where it has one that applies."""
     kind = kind_of(node)
+    if kind not in ELEMENTWISE:  # there they are like numbers
+        for source in (walk.written.keys() & node.all_input_nodes) - walk.ids.keys():
+            walk.ids[source] = walk.protected(source, "meets a constant in the model's forward")
     rule = RULES.get(kind) if kind is not None else None
     first = node.args[0] if node.args else None
-    if isinstance(first, fx.Node) and first not in walk.ids and kind is not OperationKind.BINARY:
+    if isinstance(first, fx.Node) and first not in walk.ids and kind not in ELEMENTWISE:
         rule = None  # computes with parameters alone
     ids = rule(walk, node) if rule is not None and walk.activations(node) and not writes_to_part(node) else None
     return _without_rule(walk, node) if ids is None else ids

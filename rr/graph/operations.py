@@ -11,19 +11,23 @@ from torch import fx
 
 
 class OperationKind(Enum):
-    """What an operation does to channels; `rules_*.py` have a rule for each but the last."""
+    """What an operation does to channels; `rules_*.py` have a rule for each but the last two."""
 
     # rules_elementwise.py
     UNARY = "one tensor in, the same shape out, each element from its own element alone"
     CAST = "as unary, and may change the type"
     BINARY = "two tensors, element by element"
+    SEVERAL = "several tensors, element by element"
     PRELU = "as unary, with a number per channel"
     POOLING = "over the pixels"
     REDUCTION = "over dimensions that are named"
     SOFTMAX = "over a dimension that is named"
+    ALONG = "along a dimension that is named, which stays"
+    SAMPLING = "takes pixels from places that another tensor says"
     # rules_shape.py
     MOVE = "moves elements without changing them"
     VIEW = "gives the elements other dimensions, in their order"
+    LIKE = "as another tensor's shape"
     CUT = "takes parts"
     PADDING = "puts elements around"
     PIXEL_SHUFFLE = "channels into pixels"
@@ -35,6 +39,8 @@ class OperationKind(Enum):
     TRANSPOSED = "transposed convolution"
     LINEAR = "linear layer"
     BATCH_NORM = "batch norm"
+    # of no channels
+    NEW = "numbers that the forward writes down"
     # without a rule
     OVER_CHANNELS = "makes every channel depend on the others"
 
@@ -43,23 +49,38 @@ _NAMES = {
     OperationKind.UNARY: """
         relu relu6 hardtanh silu gelu sigmoid tanh hardswish hardsigmoid leaky_relu elu selu celu mish softplus clamp
         clamp_min clamp_max exp sqrt rsqrt abs neg pow square dropout feature_dropout alpha_dropout clone contiguous
-        detach alias identity lift_fresh_copy erf log1p expm1 hardshrink softshrink threshold
+        detach alias identity lift_fresh_copy erf log1p expm1 hardshrink softshrink threshold clip log_sigmoid rrelu
+        log log2 log10 exp2 erfc reciprocal sin cos tan sinh cosh asin acos atan asinh acosh atanh logit sinc
+        floor ceil round trunc frac sign sgn nan_to_num isnan isinf isfinite logical_not bitwise_not
+        zeros_like ones_like full_like
     """,
-    OperationKind.CAST: "to _to_copy",
-    OperationKind.BINARY: "add sub mul div maximum minimum",
+    OperationKind.CAST: "to _to_copy type_as",
+    OperationKind.BINARY: """
+        add sub mul div maximum minimum multiply divide true_divide subtract rsub fmax fmin atan2 remainder fmod
+        floor_divide copysign hypot gt ge lt le eq ne greater greater_equal less less_equal not_equal
+        logical_and logical_or logical_xor bitwise_and bitwise_or bitwise_xor __and __or __xor
+    """,
+    OperationKind.SEVERAL: "where masked_fill lerp addcmul addcdiv",
     OperationKind.PRELU: "prelu",
     OperationKind.POOLING: """
-        max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d
+        max_pool1d max_pool2d max_pool3d max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices
+        avg_pool1d avg_pool2d avg_pool3d
         adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
         adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d
         upsample_nearest1d upsample_nearest2d upsample_nearest3d
         upsample_linear1d upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d
     """,
-    OperationKind.REDUCTION: "mean sum amax amin",
+    OperationKind.REDUCTION: """
+        mean sum amax amin var std prod logsumexp linalg_vector_norm norm all any argmax argmin
+    """,
+    OperationKind.ALONG: "cumsum cumprod",
+    OperationKind.SAMPLING: "grid_sampler max_unpool2d max_unpool3d",
     OperationKind.SOFTMAX: "softmax log_softmax",
     OperationKind.MOVE: """
         permute transpose t numpy_T movedim cat concat stack unsqueeze squeeze expand repeat tile flip
+        swapaxes swapdims moveaxis mT adjoint roll rot90
     """,
+    OperationKind.LIKE: "expand_as view_as reshape_as",
     OperationKind.VIEW: "view reshape _unsafe_view flatten unflatten",
     OperationKind.CUT: "slice select chunk split split_with_sizes unbind narrow",
     OperationKind.PADDING: """
@@ -74,11 +95,14 @@ _NAMES = {
     OperationKind.TRANSPOSED: "conv_transpose1d conv_transpose2d conv_transpose3d",
     OperationKind.LINEAR: "linear",
     OperationKind.BATCH_NORM: "batch_norm",
+    OperationKind.NEW: "zeros ones full new_zeros new_ones new_full arange linspace scalar_tensor eye",
     OperationKind.OVER_CHANNELS: "layer_norm group_norm instance_norm local_response_norm",
 }
 KIND_OF = {name: kind for kind, names in _NAMES.items() for name in names.split()}
 assert len(KIND_OF) == sum(len(names.split()) for names in _NAMES.values()), "an operation stands twice in the table"
 
+_OF_EXTREMES = {"other": OperationKind.BINARY, "dim": OperationKind.REDUCTION}
+ELEMENTWISE = {OperationKind.UNARY, OperationKind.BINARY, OperationKind.SEVERAL}
 _MOVING = {OperationKind.MOVE, OperationKind.VIEW, OperationKind.CUT, OperationKind.GETITEM}
 
 
@@ -92,7 +116,10 @@ def operation(node: fx.Node) -> str:
 
 def kind_of(node: fx.Node) -> OperationKind | None:
     """The operation's kind, None for one that isn't known."""
-    return KIND_OF.get(operation(node))
+    name = operation(node)
+    if name in ("max", "min"):  # three operations of one name
+        return _OF_EXTREMES.get(getattr(node.target, "_overloadname", None))
+    return KIND_OF.get(name)
 
 
 def has_rule(node: fx.Node) -> bool:

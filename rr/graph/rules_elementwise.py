@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from rr.graph.channel_ids import channel_vector, compact, uniform, varying
 from rr.graph.layers import LayerCall, LayerKind
 from rr.graph.operations import OperationKind, kind_of, operation
-from rr.graph.trace import argument, shape_of
+from rr.graph.trace import argument, named_arguments, shape_of
 from rr.graph.walk import Ids, Walk
 
 _READS_A_VECTOR = (OperationKind.BINARY, OperationKind.PRELU)
@@ -22,16 +22,44 @@ def unary(walk: Walk, node: fx.Node) -> Ids | None:
     return walk.ids.get(node.args[0]) if len(walk.activations(node)) == 1 else None
 
 
+def cast(walk: Walk, node: fx.Node) -> Ids | None:
+    """The same channels, whatever tensor the type is taken from."""
+    return walk.ids.get(node.args[0])
+
+
 def binary(walk: Walk, node: fx.Node) -> Ids | None:
     """Channels that meet at one place are united."""
-    activations = walk.activations(node)
+    return _with_parameter(walk, node) if walk.reads_parameter(node) else several(walk, node)
+
+
+def several(walk: Walk, node: fx.Node) -> Ids | None:
+    """Channels of any number of tensors that meet at one place are united; numbers meet all alike."""
     if walk.reads_parameter(node):
-        return _with_parameter(walk, node)
-    if len(activations) == 1:  # with a number, or with itself
-        return walk.ids[activations[0]]
-    first, second = (walk.ids[source] for source in activations)
+        return None
+    first, *others = (walk.ids[source] for source in walk.activations(node))
+    adds = operation(node) in ("add", "sub", "subtract", "rsub")
+    for other in others:
+        first = _met(walk, first, other, in_stream=adds)
+        if first is None:
+            return None
+    shape = shape_of(node)
+    first = first[(None,) * (len(shape) - first.dim())].expand(shape)
+    if any(_by_channel(source, first) for source in node.all_input_nodes if not walk.written.get(source, True)):
+        walk.flow.protect(compact(first).flatten().numpy(), "meets a constant in the model's forward")
+    return first
+
+
+def _by_channel(written: fx.Node, ids: Tensor) -> bool:
+    """Whether numbers that the forward writes down differ from one channel of `ids` to the next."""
+    shape = shape_of(written)
+    return any(shape[dim - ids.dim()] > 1 for dim in varying(ids) if ids.dim() - dim <= len(shape))
+
+
+def _met(walk: Walk, first: Tensor, second: Tensor, *, in_stream: bool) -> Tensor | None:
+    """The ids of two tensors that are broadcast against each other."""
     dims = max(first.dim(), second.dim())
     first, second = (ids[(None,) * (dims - ids.dim())] for ids in (first, second))
+    shape = torch.broadcast_shapes(first.shape, second.shape)
     meets_all = [
         any(ids.shape[dim] < other.shape[dim] and not uniform(compact(other), [dim]) for dim in range(dims))
         for ids, other in ((first, second), (second, first))
@@ -41,12 +69,11 @@ def binary(walk: Walk, node: fx.Node) -> Ids | None:
         if all(meets_all) or varying(one):
             return None
         walk.flow.protect(compact(one).flatten().numpy(), "one channel that meets all channels of another tensor")
-        return many.expand(shape_of(node))
+        return many.expand(shape)
     first, second = (compact(ids) for ids in torch.broadcast_tensors(first, second))
     first, second = torch.broadcast_tensors(first, second)
-    adds = operation(node) in ("add", "sub")
-    walk.flow.unite(first.flatten().numpy(), second.flatten().numpy(), in_stream=adds)
-    return walk.flow.canonical(first).expand(shape_of(node))
+    walk.flow.unite(first.flatten().numpy(), second.flatten().numpy(), in_stream=in_stream)
+    return walk.flow.canonical(first).expand(shape)
 
 
 def _with_parameter(walk: Walk, node: fx.Node) -> Tensor | None:
@@ -96,18 +123,39 @@ def pooling(walk: Walk, node: fx.Node) -> Ids | None:
 
 def reduction(walk: Walk, node: fx.Node) -> Ids | None:
     """The channels along the other dimensions."""
-    ids = compact(walk.ids[node.args[0]])
-    dims = argument(node, 1, "dim")
+    ids, given = compact(walk.ids[node.args[0]]), named_arguments(node)
+    dims = given.get("dim")
     if dims is None:
         return None
     dims = [dim % ids.dim() for dim in ([dims] if isinstance(dims, int) else dims)]
     differing = varying(ids)
     if operation(node) == "sum" and not set(differing) <= set(dims):  # of branches, which add up channel by channel
         ids = walk.flow.tie(ids, [dim for dim in dims if dim in differing])
-    if not uniform(ids, dims):
+    if not dims or not uniform(ids, dims):
         return None
     for dim in sorted(dims, reverse=True):
-        ids = ids.narrow(dim, 0, 1) if argument(node, 2, "keepdim", False) else ids.select(dim, 0)
+        ids = ids.narrow(dim, 0, 1) if given.get("keepdim", False) else ids.select(dim, 0)
+    value = node.meta["val"]  # with the places of the largest, for a maximum
+    return [ids.expand(part.shape) for part in value] if isinstance(value, (tuple, list)) else ids.expand(value.shape)
+
+
+def along(walk: Walk, node: fx.Node) -> Ids | None:
+    """The same channels, where it goes along the pixels."""
+    ids = walk.ids[node.args[0]]
+    return ids if uniform(compact(ids), [named_arguments(node)["dim"] % ids.dim()]) else None
+
+
+def sampling(walk: Walk, node: fx.Node) -> Ids | None:
+    """The same channels at pixels that another tensor says: one for all channels, or one for each."""
+    ids, places = (walk.ids[source] for source in walk.activations(node)[:2])
+    if operation(node) != "grid_sampler":
+        ids = _met(walk, ids, places, in_stream=False)
+    ids = compact(ids)
+    pixels = list(range(2, ids.dim()))
+    if not uniform(ids, pixels):
+        return None
+    for dim in pixels:
+        ids = ids.narrow(dim, 0, 1)
     return ids.expand(shape_of(node))
 
 

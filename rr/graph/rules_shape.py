@@ -35,6 +35,14 @@ def view(walk: Walk, node: fx.Node) -> Ids | None:
     return _split_channels(walk, args[0], args[0].reshape(args[1]) if is_view else node.target(*args, **kwargs))
 
 
+def like(walk: Walk, node: fx.Node) -> Ids | None:
+    """The first tensor's ids in the second one's shape."""
+    ids, shape = walk.ids[node.args[0]], shape_of(node)
+    if walk.reads_parameter(node):
+        return None
+    return ids.expand(shape) if operation(node) == "expand_as" else _split_channels(walk, ids, ids.reshape(shape))
+
+
 def cut(walk: Walk, node: fx.Node) -> Ids | None:
     """Parts of the ids."""
     if walk.reads_parameter(node):

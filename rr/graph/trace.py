@@ -112,6 +112,12 @@ def argument(node: fx.Node, position: int, name: str, default: object = None) ->
     return node.kwargs.get(name, default)
 
 
+def named_arguments(node: fx.Node) -> dict[str, object]:
+    """An operation's arguments that are given, by the names in its schema."""
+    names = (argument.name for argument in node.target._schema.arguments)
+    return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+
+
 def shape_of(node: fx.Node) -> torch.Size:
     """The shape of a node's output, as exported."""
     return node.meta["val"].shape

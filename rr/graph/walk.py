@@ -23,6 +23,8 @@ class Walk:
         modules: the model's modules by name.
         flow: what was found.
         ids: of each operation's output, as long as something reads it.
+        written: operations whose outputs are numbers that the forward writes down, without channels; whether these are
+            all the same.
         readers: parameter's or buffer's name -> the operations that read it, under whichever of its names.
     """
 
@@ -31,6 +33,7 @@ class Walk:
         self.modules = dict(model.named_modules())
         self.flow = ChannelFlow()
         self.ids: dict[fx.Node, Ids] = {}
+        self.written: dict[fx.Node, bool] = {}
         self.readers = _readers(trace, model)
         self._first_calls: dict[str, LayerCall] = {}
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.rr.flows import Case, behind_b, check_exact, check_unprunable
+from rr import explain
+from rr.conversion import rehearse
+from rr.graph import ChannelGraph
+from tests.rr.flows import Case, behind_b, check_conversion, check_exact, check_unprunable, three
 from tests.rr.networks import Net, conv, head
 
 
@@ -98,3 +103,91 @@ def test_known_operations_convert_exactly(case: str) -> None:
 @pytest.mark.parametrize("case", UNPRUNABLE)
 def test_what_has_no_rule_is_unprunable_with_a_reason(case: str) -> None:
     check_unprunable(*UNPRUNABLE[case])
+
+
+# What may be done to an activation without mixing its channels; `b` takes any constant that dead ones become.
+OF_ONE: dict[str, Callable[[Tensor], Tensor]] = {
+    "clip": lambda x: x.clip(-0.5, 1),
+    "one minus": lambda x: 1 - x.sigmoid(),
+    "rsub": lambda x: torch.rsub(x, 2.0, alpha=3),
+    "multiply, divide, subtract": lambda x: torch.subtract(torch.true_divide(torch.multiply(x, 3), 2), 1),
+    "reciprocal": lambda x: (x.abs() + 1).reciprocal(),
+    "logarithms": lambda x: (x.abs() + 1).log() + F.logsigmoid(x) + (x.square() + 2).log2(),
+    "angles": lambda x: x.sin() + x.cos() + x.atan() + torch.atan2(x, x.square() + 1),
+    "whole numbers": lambda x: x.floor() + x.ceil() * 0.5 + x.trunc() + x.frac(),
+    "no NaN": lambda x: x.nan_to_num() + x.sign(),
+    "where": lambda x: torch.where(x > 0.1, x + 1, 0.1 * x),
+    "where, with bits": lambda x: torch.where((x > 0) & ~(x >= 1) | x.isnan(), x, 0.25),
+    "a mask as a factor": lambda x: x * (x > -0.2) + (x <= 0.0).float(),
+    "a cast to whole numbers": lambda x: x + (x + 0.7).int(),
+    "masked_fill": lambda x: x.masked_fill(x < 0, 0.5),
+    "masked_fill in place": lambda x: (x + 0).masked_fill_(x < 0, 0.5),
+    "lerp": lambda x: torch.lerp(x, x.relu(), 0.3),
+    "addcmul, addcdiv": lambda x: torch.addcmul(x, x, x.relu(), value=0.5) + torch.addcdiv(x, x, x.abs() + 1),
+    "maximum of two": lambda x: torch.max(x, x * 0.1) + torch.min(x, x.square()),
+    "zeros_like": lambda x: x + torch.zeros_like(x) + torch.full_like(x, 0.5) * torch.ones_like(x),
+    "new_zeros": lambda x: x + x.new_zeros(x.shape) + x.new_full(x.shape, 2.0),
+    "torch.zeros": lambda x: torch.zeros(x.shape, dtype=x.dtype) + x,
+    "torch.full": lambda x: torch.full((1,), 0.3, dtype=x.dtype) + x,
+    "positions": lambda x: x * torch.arange(x.shape[3], dtype=x.dtype) / x.shape[3],
+    "positions down": lambda x: x.relu() * torch.linspace(0, 1, x.shape[2], dtype=x.dtype)[:, None],
+    "expand_as": lambda x: x * x.mean((2, 3), keepdim=True).sigmoid().expand_as(x),
+    "view_as": lambda x: x.flatten(2).tanh().view_as(x),
+    "type_as": lambda x: x.mean((2, 3), keepdim=True).type_as(x) * x,
+    "largest pixel": lambda x: x * x.flatten(2).max(dim=2)[0][:, :, None, None],
+    "smallest in a row": lambda x: x + x.min(3, keepdim=True)[0],
+    "length": lambda x: F.normalize(x, dim=2),
+    "deviation": lambda x: x - x.std((2, 3), keepdim=True) + x.var(3, unbiased=False, keepdim=True),
+    "logsumexp": lambda x: x * x.logsumexp((2, 3), keepdim=True),
+    "cumsum": lambda x: x.relu().cumsum(2),
+    "axes": lambda x: x.swapaxes(2, 3).moveaxis(1, -1).moveaxis(-1, 1).mT,
+    "roll": lambda x: x.roll(1, 2) + x.roll((1, 2), (2, 3)),
+    "pool and back": lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2),
+    "samples": lambda x: F.grid_sample(x, x.new_zeros(len(x), 4, 4, 2), align_corners=False),
+    "samples at random places": lambda x: F.grid_sample(
+        x,
+        torch.linspace(-1, 1, 32, dtype=x.dtype).sin().view(1, 4, 4, 2).expand(len(x), -1, -1, -1),
+        align_corners=True,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OF_ONE)
+@pytest.mark.parametrize("before", [lambda x: x, lambda x: x.sigmoid()], ids=["zeros", "halves"])
+def test_what_is_done_to_each_channel_alone(name: str, before: Callable[[Tensor], Tensor]) -> None:
+    """Of dead channels, which are 0, or a half: what they become goes into a bias, or keeps them with a reason."""
+    function = OF_ONE[name]
+    forward = behind_b(lambda net, x: function(before(net.a(x))))
+    torch.manual_seed(0)
+    model, images = three(forward, b=nn.Conv2d(8, 6, 1)), torch.randn(2, 3, 6, 6)
+    graph = ChannelGraph(model, images)
+    by_the_rules = graph.prunable
+    graph = rehearse(model, graph, images, graph.prunable)
+    assert (graph.prunable == by_the_rules).all(), explain(graph)
+    units = graph.layers["a"].out_units
+    if before(torch.zeros(1)) == 0 and name not in ("deviation", "logsumexp", "smallest in a row", "positions"):
+        assert graph.prunable[units].all(), explain(graph)
+    reasons = {graph.reasons[unit] for unit in units.tolist() if unit in graph.reasons}
+    assert all("when dead" in reason for reason in reasons)  # none for want of a rule
+    check_conversion(model, graph, images)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x * torch.linspace(1, 2, 8).view(8, 1, 1),
+        lambda x: x + torch.arange(8.0)[:, None, None] / 8,
+        lambda x: x * x.max(dim=1, keepdim=True)[0],
+        lambda x: x * x.var(1, keepdim=True),
+        lambda x: x.cumsum(1),
+        lambda x: x * x.max(),
+        lambda x: torch.cat([x, x.new_zeros(len(x), 2, *x.shape[2:])], 1).roll(1, 1)[:, :8],
+    ],
+)
+def test_what_depends_on_the_other_channels_or_their_number_stays(function: Callable[[Tensor], Tensor]) -> None:
+    check_unprunable(behind_b(lambda net, x: function(net.a(x))), {"b": nn.Conv2d(8, 6, 1)}, "a")
+
+
+def test_zeros_beside_channels_stay() -> None:
+    wider = behind_b(lambda net, x: (lambda y: torch.cat([y, y.new_zeros(len(y), 2, *y.shape[2:])], 1))(net.a(x)))
+    check_exact(wider, {"b": nn.Conv2d(10, 6, 1)}, "a b")

@@ -43,6 +43,8 @@ RULES: dict[OperationKind, Rule] = {
     OperationKind.TRANSPOSED: rules_layers.transposed_convolution,
     OperationKind.LINEAR: rules_layers.linear,
     OperationKind.BATCH_NORM: rules_layers.batch_norm,
+    OperationKind.INSTANCE_NORM: rules_layers.instance_norm,
+    OperationKind.GROUP_NORM: rules_layers.group_norm,
 }
 
 
@@ -54,7 +56,9 @@ def channel_flow(trace: Trace, model: nn.Module) -> ChannelFlow:
         if node.op == "placeholder":
             if is_no_tensor(node):
                 continue  # a number, a switch or None, given to the forward beside the images
-            if node.name in trace.user_inputs:
+            if walk.computes_with(node):
+                walk.ids[node] = rules_elementwise.vector_alone(walk, node)
+            elif node.name in trace.user_inputs:
                 walk.ids[node] = walk.protected(node, "a channel of the network's input")
             elif node.name not in trace.parameters:
                 walk.ids[node] = walk.protected(node, "meets a constant in the model's forward")
@@ -103,7 +107,7 @@ def _call(walk: Walk, node: fx.Node) -> Ids:
 def _without_rule(walk: Walk, node: fx.Node) -> Ids:
     """Nothing that passes through an operation without a rule is pruned."""
     name, kind, place = operation(node), kind_of(node), running_module(node) or "the model"
-    if kind in (OperationKind.OVER_CHANNELS, OperationKind.SOFTMAX):
+    if kind in (OperationKind.OVER_CHANNELS, OperationKind.SOFTMAX, OperationKind.GROUP_NORM):
         reason = f"passes through {name} in {place}, which computes over the channels"
     elif kind is OperationKind.CUT:
         reason = f"is cut by {name} in {place} into parts that aren't alike"

@@ -39,6 +39,8 @@ class OperationKind(Enum):
     TRANSPOSED = "transposed convolution"
     LINEAR = "linear layer"
     BATCH_NORM = "batch norm"
+    INSTANCE_NORM = "instance norm"
+    GROUP_NORM = "group norm"
     # of no channels
     NEW = "numbers that the forward writes down"
     # without a rule
@@ -96,7 +98,9 @@ _NAMES = {
     OperationKind.LINEAR: "linear",
     OperationKind.BATCH_NORM: "batch_norm",
     OperationKind.NEW: "zeros ones full new_zeros new_ones new_full arange linspace scalar_tensor eye",
-    OperationKind.OVER_CHANNELS: "layer_norm group_norm instance_norm local_response_norm",
+    OperationKind.INSTANCE_NORM: "instance_norm",
+    OperationKind.GROUP_NORM: "group_norm",
+    OperationKind.OVER_CHANNELS: "layer_norm local_response_norm",
 }
 KIND_OF = {name: kind for kind, names in _NAMES.items() for name in names.split()}
 assert len(KIND_OF) == sum(len(names.split()) for names in _NAMES.values()), "an operation stands twice in the table"

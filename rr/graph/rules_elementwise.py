@@ -5,16 +5,23 @@ A rule returns the ids of the node's output, or None where it doesn't understand
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, fx
 
-from rr.graph.channel_ids import channel_vector, compact, uniform, varying
+from rr.graph.channel_ids import channel_vector, compact, spread, uniform, varying
 from rr.graph.layers import LayerCall, LayerKind
 from rr.graph.operations import OperationKind, kind_of, operation
 from rr.graph.trace import argument, named_arguments, shape_of
 from rr.graph.walk import Ids, Walk
 
-_READS_A_VECTOR = (OperationKind.BINARY, OperationKind.PRELU)
+_READS_A_VECTOR = {
+    OperationKind.BINARY,
+    OperationKind.PRELU,
+    OperationKind.BATCH_NORM,
+    OperationKind.INSTANCE_NORM,
+    OperationKind.GROUP_NORM,
+}
 
 
 def unary(walk: Walk, node: fx.Node) -> Ids | None:
@@ -99,14 +106,29 @@ def prelu(walk: Walk, node: fx.Node) -> Ids | None:
     return ids if shape_of(parameter).numel() == 1 else _vector(walk, node, parameter, ids, 1, 0)
 
 
+def vector_alone(walk: Walk, parameter: fx.Node) -> Tensor:
+    """A parameter with a number per channel, of which the forward computes something first: channels of its own."""
+    shape = shape_of(parameter)
+    dim = next(dim for dim, size in enumerate(shape) if size > 1)
+    channels = walk.flow.fresh(shape[dim])
+    name = walk.trace.parameter(parameter)
+    walk.record(LayerCall(name, LayerKind.VECTOR, parameter.name, channels, None, dim=dim))
+    return spread(channels, dim, shape)
+
+
 def _vector(walk: Walk, node: fx.Node, parameter: fx.Node, ids: Tensor, channel_dim: int, dim: int) -> Tensor | None:
     """A parameter's numbers along its dimension `dim` belong to the channels along `channel_dim` of the ids."""
     channels = channel_vector(ids, channel_dim)
+    return ids if channels is not None and record_vector(walk, node, parameter, channels, dim) else None
+
+
+def record_vector(walk: Walk, node: fx.Node, parameter: fx.Node, channels: np.ndarray, dim: int = 0) -> bool:
+    """Note a parameter whose numbers along `dim` belong to these channels; False where something else reads it too."""
     name = walk.trace.parameter(parameter)
-    if channels is None or any(kind_of(reader) not in _READS_A_VECTOR for reader in walk.readers[name]):
-        return None
+    if name is None or any(kind_of(reader) not in _READS_A_VECTOR for reader in walk.readers[name]):
+        return False
     walk.record(LayerCall(name, LayerKind.VECTOR, node.name, channels, None, dim=dim))
-    return ids
+    return True
 
 
 def pooling(walk: Walk, node: fx.Node) -> Ids | None:

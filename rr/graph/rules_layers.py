@@ -6,15 +6,18 @@ A rule returns the ids of the node's output, or None where it doesn't understand
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
-from torch import fx, nn
+import torch
+from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from rr.graph.channel_ids import channel_vector, spread
+from rr.graph.channel_ids import channel_vector, compact, spread, uniform
 from rr.graph.layers import LayerCall, LayerKind
-from rr.graph.trace import argument, shape_of
+from rr.graph.rules_elementwise import record_vector
+from rr.graph.trace import argument, running_module, shape_of
 from rr.graph.walk import Ids, Walk
 
 
@@ -22,6 +25,8 @@ def batch_norm(walk: Walk, node: fx.Node) -> Ids | None:
     """The same channels."""
     ids = walk.ids[node.args[0]]
     channels = channel_vector(ids, 1)
+    if argument(node, 3, "running_mean") is None:
+        return _with_statistics_of_its_own(walk, node, [argument(node, 1, "weight"), argument(node, 2, "bias")])
     name = walk.layer_of(node, node.args[3], "running_mean", _BatchNorm)
     if channels is None or name is None:
         return None
@@ -29,11 +34,39 @@ def batch_norm(walk: Walk, node: fx.Node) -> Ids | None:
     return ids
 
 
+def instance_norm(walk: Walk, node: fx.Node) -> Ids | None:
+    """The same channels, each normalised by its own pixels."""
+    return _with_statistics_of_its_own(walk, node, node.args[1:5])
+
+
+def group_norm(walk: Walk, node: fx.Node) -> Ids | None:
+    """The same channels, those of a group as one unit: the groups that stay are whole."""
+    channels, groups = channel_vector(walk.ids[node.args[0]], 1), argument(node, 1, "num_groups")
+    weight, bias = argument(node, 2, "weight"), argument(node, 3, "bias")
+    # Without a weight nothing would tell the module how many groups are left.
+    if channels is None or groups == 1 or weight is None:
+        return None
+    if not isinstance(walk.modules.get(running_module(node)), nn.GroupNorm):
+        return None
+    walk.flow.tie(torch.from_numpy(channels).view(groups, -1), [1])
+    return _with_statistics_of_its_own(walk, node, [weight, bias])
+
+
+def _with_statistics_of_its_own(walk: Walk, node: fx.Node, parameters: Sequence[object]) -> Ids | None:
+    """The same channels behind a norm by the activation's own statistics, each with a number in the parameters."""
+    ids = walk.ids[node.args[0]]
+    channels = channel_vector(ids, 1)
+    given = [parameter for parameter in parameters if parameter is not None]
+    if channels is None or not all(record_vector(walk, node, parameter, channels) for parameter in given):
+        return None
+    return ids
+
+
 def convolution(walk: Walk, node: fx.Node) -> Ids | None:
     """New channels; with groups, those of each group's inputs, which go as a whole."""
     weight = argument(node, 1, "weight")
     name = walk.layer_of(node, weight, "weight", _ConvNd)
-    columns = channel_vector(walk.ids[node.args[0]], 1)
+    columns = _columns(walk, walk.ids[node.args[0]])
     if name is None or columns is None:
         return None
     module = walk.modules[name]
@@ -53,11 +86,19 @@ def convolution(walk: Walk, node: fx.Node) -> Ids | None:
     return spread(out_ids, 1, shape_of(node))
 
 
+def _columns(walk: Walk, ids: Tensor) -> np.ndarray | None:
+    """The id of each input channel; those of its pixels go together where a linear layer made them."""
+    columns = channel_vector(ids, 1)
+    if columns is None and ids.dim() > 2 and uniform(compact(ids), [0]):
+        columns = channel_vector(walk.flow.tie(compact(ids), list(range(2, ids.dim()))).expand(ids.shape), 1)
+    return columns
+
+
 def transposed_convolution(walk: Walk, node: fx.Node) -> Ids | None:
     """New channels."""
     weight = argument(node, 1, "weight")
     name = walk.layer_of(node, weight, "weight", _ConvTransposeNd)
-    columns = channel_vector(walk.ids[node.args[0]], 1)
+    columns = _columns(walk, walk.ids[node.args[0]])
     if name is None or columns is None or walk.modules[name].groups != 1:
         return None
     _, _, *pixels = shape_of(node.args[0])

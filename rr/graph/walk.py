@@ -8,10 +8,11 @@ from torch import Tensor, fx, nn
 
 from rr.graph.channel_ids import ChannelFlow, compact
 from rr.graph.layers import LayerCall
-from rr.graph.operations import operation
+from rr.graph.operations import OperationKind, kind_of, operation
 from rr.graph.tensors import named_tensors
 from rr.graph.trace import Trace, running_module
 
+_OF_VECTORS = {OperationKind.UNARY, OperationKind.VIEW, OperationKind.MOVE, OperationKind.CAST, OperationKind.LIKE}
 Ids = Tensor | list[Tensor]  # a list for an operation with several outputs
 
 
@@ -42,8 +43,19 @@ class Walk:
         return [source for source in node.all_input_nodes if source in self.ids]
 
     def reads_parameter(self, node: fx.Node) -> bool:
-        """Whether one of the node's inputs is a parameter or buffer."""
-        return any(self.trace.parameter(source) is not None for source in node.all_input_nodes)
+        """Whether one of the node's inputs is a parameter or buffer, other than one that has ids itself."""
+        sources = (source for source in node.all_input_nodes if source not in self.ids)
+        return any(self.trace.parameter(source) is not None for source in sources)
+
+    def computes_with(self, node: fx.Node) -> bool:
+        """Whether the forward computes something else of a parameter with a number per channel (FrozenBatchNorm).
+
+        Where the parameter itself meets the channels, the rule for that operation knows what to do with it.
+        """
+        name = self.trace.parameter(node)
+        if name is None or node.op != "placeholder" or sum(size > 1 for size in node.meta["val"].shape) != 1:
+            return False
+        return any(kind_of(reader) in _OF_VECTORS for reader in self.readers[name])
 
     def protect(self, node: fx.Node, reason: str) -> None:
         """No channel in the node's output can be pruned."""

@@ -8,7 +8,8 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 def count_channels(module: nn.Module) -> None:
     """Set `out_channels`, `groups`, `num_features` and the like by the shapes that the module's tensors have now.
 
-    A convolution's groups go as a whole (those of a depthwise one, too). Other kinds of modules stay as they are.
+    Groups go as a whole, a convolution's (those of a depthwise one, too) and a norm's. Other kinds of modules stay as
+    they are.
     """
     if isinstance(module, _ConvTransposeNd):  # weight: [in, out / groups, *kernel]
         module.in_channels, module.out_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
@@ -19,6 +20,10 @@ def count_channels(module: nn.Module) -> None:
     elif isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
     elif isinstance(module, _NormBase):
-        module.num_features = len(module.running_mean)
+        tensors = [module.running_mean, module.weight]
+        module.num_features = next((len(own) for own in tensors if own is not None), module.num_features)
+    elif isinstance(module, nn.GroupNorm) and module.weight is not None:  # groups of as many channels as before
+        module.num_groups = len(module.weight) * module.num_groups // module.num_channels
+        module.num_channels = len(module.weight)
     elif isinstance(module, nn.PReLU):
         module.num_parameters = module.weight.numel()

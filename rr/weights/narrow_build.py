@@ -61,7 +61,7 @@ def fit_shapes(model: nn.Module, arrays: Mapping[str, np.ndarray | Tensor]) -> N
             _fit_transposed(module, own)
         elif isinstance(module, nn.Linear):
             _fit_linear(module, own)
-        elif isinstance(module, nn.PReLU):
+        elif isinstance(module, nn.PReLU) or (isinstance(module, nn.GroupNorm) and _has_whole_groups(module, own)):
             _fit_entries(module, own)
             count_channels(module)
         elif not _is_layer(module):
@@ -124,6 +124,12 @@ def _fit_norm(norm: _NormBase, own: Mapping[str, Shape]) -> None:
                 norm.affine = True
         _fit_entries(norm, own)
         count_channels(norm)
+
+
+def _has_whole_groups(norm: nn.GroupNorm, own: Mapping[str, Shape]) -> bool:
+    """Whether the file has some of the groups, all whole; a single one can't get any smaller."""
+    each = norm.num_channels // norm.num_groups
+    return norm.num_groups > 1 and all(len(shape) == 1 and shape[0] % each == 0 for shape in own.values())
 
 
 def _fit_entries(module: nn.Module, own: Mapping[str, Shape]) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
 
-from rr.graph import ChannelGraph
-from tests.rr.flows import Case, behind_b, check_conversion, check_exact, check_unprunable
-from tests.rr.networks import conv, generic
+from rr import explain, load_converted, save_converted
+from rr.conversion import convert
+from rr.graph import ChannelGraph, LiveModel
+from tests.rr.flows import Case, behind_b, check_conversion, check_exact, check_unprunable, three
+from tests.rr.networks import conv, generic, insert_generic_compactors, random_alive
 
 
 class ConvOfItsOwn(nn.Conv2d):
@@ -46,6 +51,28 @@ EXACT: dict[str, Case] = {
         {"l": nn.Linear(8, 6)},
         "a l",
     ),
+    "an image out of a linear layer": (
+        behind_b(lambda net, x: net.l(net.a(x).mean((2, 3))).unflatten(1, (-1, 3, 3))),
+        {"l": nn.Linear(8, 72)},
+        "a l b",
+    ),
+    "an image out of a linear layer, transposed": (
+        behind_b(lambda net, x: net.t(net.l(net.a(x).mean((2, 3))).view(len(x), -1, 3, 3))),
+        {"l": nn.Linear(8, 45), "t": nn.ConvTranspose2d(5, 8, 2, 2)},
+        "a l t b",
+    ),
+    "instance norm": (behind_b(lambda net, x: F.relu(F.instance_norm(net.a(x)))), {}, "a b"),
+} | {
+    name: (behind_b(lambda net, x: F.relu(net.n(net.a(x)))), {"n": norm, "b": nn.Conv2d(8, 6, 1)}, "a b")
+    for name, norm in {
+        "instance norm with numbers": nn.InstanceNorm2d(8, affine=True),
+        "instance norm with statistics": nn.InstanceNorm2d(8, affine=True, track_running_stats=True),
+        "group norm": nn.GroupNorm(4, 8),
+        "group norm by channel": nn.GroupNorm(8, 8),
+        "BN of the batch": nn.BatchNorm2d(8, track_running_stats=False),
+        "BN of the batch without numbers": nn.BatchNorm2d(8, track_running_stats=False, affine=False),
+        "frozen BN": FrozenBatchNorm2d(8),
+    }.items()
 }
 
 
@@ -56,9 +83,20 @@ UNPRUNABLE: dict[str, Case] = {
         {"t": nn.ConvTranspose2d(8, 8, 2, groups=2)},
         "a t",
     ),
-    "BN of the batch": (
+    "one group for all channels": (behind_b(lambda net, x: net.n(net.a(x))), {"n": nn.GroupNorm(1, 8)}, "a"),
+    "groups that nothing tells of": (
         behind_b(lambda net, x: net.n(net.a(x))),
-        {"n": nn.BatchNorm2d(8, track_running_stats=False)},
+        {"n": nn.GroupNorm(4, 8, affine=False)},
+        "a",
+    ),
+    "groups of a function": (
+        behind_b(lambda net, x: F.group_norm(net.a(x), 4, net.n.weight, net.n.bias)),
+        {"n": nn.GroupNorm(4, 8)},
+        "a",
+    ),
+    "a norm of its own before padding": (
+        behind_b(lambda net, x: net.n(net.a(x))),
+        {"n": nn.InstanceNorm2d(8, affine=True)},
         "a",
     ),
 }
@@ -85,3 +123,35 @@ def test_convolutions_of_other_dimensions(dims: int) -> None:
     graph = ChannelGraph(generic(model).eval(), images)
     assert graph.prunable.sum() == 12
     check_conversion(model, graph, images)
+
+
+def test_norms_of_other_kinds_come_back_from_a_file(tmp_path: Path) -> None:
+    """Half of the channels gone, by whole groups; the numbers of a norm are generic."""
+
+    def through(net: nn.Module, x: Tensor) -> Tensor:
+        x = F.relu(net.g(net.a(x)))
+        return F.relu(net.f(net.d(F.relu(net.i(net.c(x))))))
+
+    def build() -> nn.Module:
+        norms = {"g": nn.GroupNorm(4, 8), "i": nn.InstanceNorm2d(8, affine=True), "f": FrozenBatchNorm2d(8)}
+        parts = {"c": conv(8, 8, 1), "d": conv(8, 8, 1), "b": nn.Conv2d(8, 6, 1)}
+        return three(behind_b(through), **norms, **parts)
+
+    torch.manual_seed(0)
+    model, images = build().eval(), torch.randn(2, 3, 6, 6)
+    with torch.no_grad():
+        for tensor in (*model.g.parameters(), *model.i.parameters(), *model.f.buffers()):
+            tensor.uniform_(0.5, 1.5)
+    graph = ChannelGraph(model, images)
+    assert all(graph.prunable[graph.layers[name].out_units].all() for name in "acdb"), explain(graph)
+    assert len(set(graph.layers["a"].out_units.tolist())) == 4  # by groups of two
+    alive = random_alive(graph, graph.prunable, 0.5, seed=1)
+    insert_generic_compactors(model, graph, graph.prunable, alive)
+    slim, report = convert(LiveModel(model, graph), images)
+    assert report.float64_difference <= 1e-12
+    assert (slim.g.num_groups, slim.g.num_channels) == (slim.a.out_channels // 2, slim.a.out_channels)
+    assert slim.a.out_channels < 8
+    save_converted(tmp_path / "a.hdf5", slim)
+    again = load_converted(tmp_path / "a.hdf5", build())
+    with torch.no_grad():
+        assert torch.equal(again(images), slim(images))

@@ -32,6 +32,7 @@ def train_base(recipe: Recipe, start: BaseStart, conti_or_fs: str | None = None,
     if recipe.distill and start.weights is None:
         raise InputError("distill needs a teacher, the trained weights that the run starts from: give --weights too")
     with begun(recipe, start, conti_or_fs=conti_or_fs, local_rank=local_rank) as run:
+        recipe, (start,) = run.recipe, run.settings
         model, left_out = run.network(), []
         if start.weights is not None and run.is_new:
             left_out = run.load(model, start.weights, new_classifier=start.new_classifier)

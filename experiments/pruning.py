@@ -45,7 +45,8 @@ def prune(
     Raises:
         InputError: for what a user can put right.
     """
-    with begun(recipe, conti_or_fs=conti_or_fs, local_rank=local_rank) as run:
+    with begun(recipe, config, start, conti_or_fs=conti_or_fs, local_rank=local_rank) as run:
+        recipe, (config, start) = run.recipe, run.settings
         config = config_of_run(run, config, start)
         run.settings = config, start
         model = run.network()

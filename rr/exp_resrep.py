@@ -18,8 +18,8 @@ torchvision or timm has to download. The paper has 93.71% before and after for R
 
 Writes to resrep_models/{arch}_train/: log.txt, metrics.jsonl, run.json, tensorboard/, init.hdf5,
 before_first_mask.hdf5, epoch-{e}.hdf5, latest.pth, finish.hdf5, finish_converted.hdf5 (and .pth), result.json. A run
-that was stopped goes on with `-c continue`; a folder with finish.hdf5 is converted and tested, one with
-finish_converted.hdf5 is tested.
+that was stopped goes on with `-c continue`, which needs no other option but -a (and --output-dir); a folder with
+finish.hdf5 is converted and tested, one with finish_converted.hdf5 is tested.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ HERE = Path(__file__).resolve().parent
 # To run without PYTHONPATH: the checkout takes the place of this folder, which Python puts first on the path.
 sys.path[:] = [str(HERE.parent), *(place for place in sys.path if place != str(HERE))]
 
-from experiments.command_line import read_network, run_parser
-from experiments.recipes import PAPER_NETWORKS, fast_recipe, resrep_config, resrep_recipe
+from experiments.command_line import read_network, read_settings, run_parser
+from experiments.recipes import PAPER_NETWORKS, fast_recipe, pruning_folder, resrep_config, resrep_recipe
 from experiments.starts import PruningStart
 from rr.config import ResRepConfig
 from training.endings import ends_in_one_line
-from training.options import add_options, from_options, read_ahead
+from training.options import read_ahead
 from training.recipe import Recipe
 
 
@@ -58,7 +58,7 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[Recipe, ResRepConfig, Pru
     Raises:
         SystemExit: with code 2, for an option or a value that it doesn't know.
     """
-    arch, dataset = read_network(arguments)
+    arch, dataset = read_network(arguments, pruning_folder)
     fast = read_ahead(arguments, "--fast", action=argparse.BooleanOptionalAction)
     fast = arch not in PAPER_NETWORKS if fast is None else fast
     config = resrep_config(arch, fast=fast)
@@ -73,11 +73,10 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[Recipe, ResRepConfig, Pru
         action=argparse.BooleanOptionalAction,
         default=fast,
         help="the other options' defaults: settings for a short run, or the paper's; not given: the paper's for "
-        + " and ".join(PAPER_NETWORKS),
+        + " and ".join(PAPER_NETWORKS)
+        + "; with -c continue the run's own settings hold",
     )
-    add_options(parser, *defaults)
-    options = parser.parse_args(arguments)
-    recipe, config, start = (from_options(options, default) for default in defaults)
+    (recipe, config, start), options = read_settings(parser, arguments, *defaults)
     return recipe, config, start, options
 
 

@@ -20,11 +20,15 @@ Writes to resrep_models/{arch}_train/: log.txt, metrics.jsonl, run.json, tensorb
 before_first_mask.hdf5, epoch-{e}.hdf5, latest.pth, finish.hdf5, finish_converted.hdf5 (and .pth), result.json. A run
 that was stopped goes on with `-c continue`, which needs no other option but -a (and --output-dir); a folder with
 finish.hdf5 is converted and tested, one with finish_converted.hdf5 is tested.
+
+Exit status: 0 where the target is reached, 3 where all is done but more is left than was asked for (the last line says
+why; under torchrun it is 0), 2 for a mistake, 130 and 143 for a run that was stopped (Ctrl-C, SIGTERM).
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +41,7 @@ from experiments.command_line import read_network, read_settings, run_parser
 from experiments.recipes import PAPER_NETWORKS, fast_recipe, pruning_folder, resrep_config, resrep_recipe
 from experiments.starts import PruningStart
 from rr.config import ResRepConfig
-from training.endings import ends_in_one_line
+from training.endings import TARGET_MISSED, ends_in_one_line
 from training.options import read_ahead
 from training.recipe import Recipe
 
@@ -49,7 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ending.folder = Path(recipe.output_dir)
         from experiments.pruning import prune  # torch takes seconds to import, which --help needn't wait for
 
-        prune(recipe, config, start, options.conti_or_fs, options.local_rank)
+        is_reached = prune(recipe, config, start, options.conti_or_fs, options.local_rank)
+        if not is_reached and int(os.environ.get("WORLD_SIZE", 1)) == 1:  # torchrun would call it a crash, with a page
+            sys.exit(TARGET_MISSED)
 
 
 def parse_arguments(arguments: Sequence[str]) -> tuple[Recipe, ResRepConfig, PruningStart, argparse.Namespace]:

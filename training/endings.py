@@ -14,6 +14,8 @@ from types import FrameType
 from rr.errors import InputError
 from training.run_folder import LATEST
 
+TARGET_MISSED = 3  # exit status of a pruning run that did all, but whose network is larger than was asked for
+
 
 class Terminated(BaseException):
     """SIGTERM came; only a script's end catches this, and what is open is closed on the way."""

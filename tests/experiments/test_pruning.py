@@ -31,6 +31,32 @@ def test_a_run_reaches_its_target_and_loses_nothing(finished: Path) -> None:
     assert {"torch", "python"} <= set(result["run"]["versions"])
 
 
+def test_a_run_that_misses_its_target_ends_with_3_and_one_piece_of_advice(base_weights: Path, tmp_path: Path) -> None:
+    options = [*PRUNE, "--epochs", "1", "--milestones", "0.9", "--base-weights", base_weights]
+    options += ["--output-dir", tmp_path / "run"]
+    for _ in range(2):  # whole, and once more where all is there
+        done = prune(*options)
+        assert done.returncode == 3, done.stderr
+        told = [line for line in done.stderr.splitlines() if "reach" in line]
+        assert told == done.stderr.splitlines()[-1:]
+        assert re.search(r"the target isn't reached: [\d.]+% of the MACs remain, 47.1% were asked for; .* --", told[0])
+
+
+def test_base_weights_of_other_data_are_told_of(base_weights: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base" / "finish.hdf5"
+    base.parent.mkdir()
+    shutil.copy(base_weights, base)
+    for trained_on, is_told in (
+        ({"dataset": "cifar10"}, True),
+        ({"dataset": "digits", "data_dir": "a"}, False),
+        ({"dataset": "digits"}, False),
+        ({}, False),
+    ):
+        (base.parent / "run.json").write_text(json.dumps({"recipe": trained_on}))
+        run = pruned(*PRUNE, "--max-steps", "1", "--base-weights", base, "--output-dir", tmp_path / "run", "-c", "fs")
+        assert (f"{base} were trained with --dataset cifar10, and this run is with" in run.stderr) == is_told
+
+
 def test_files_are_the_documented_ones(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
     assert {"log.txt", "init.hdf5", "before_first_mask.hdf5", "latest.pth", "finish.hdf5"} <= names
@@ -129,7 +155,7 @@ def test_a_run_that_is_older_than_a_setting_can_be_gone_on_with(
         (["-a", "src20", "--dataset", "digits", "--weights", "default"], "no weights to download for 'src20'"),
         (["-a", "src20", "--epoch", "3"], "unrecognized arguments: --epoch"),
         (["-a", "src20", "--dataset", "cifar"], "cifar10, cifar100"),
-        (["-a", "src20", "--dataset", "digits"], "python train_base_model.py -a src20"),
+        (["-a", "src20", "--dataset", "digits"], "python train_base_model.py -a src20 --dataset digits`"),
         (["-a", "sres50", "--dataset", "digits"], "python transform_torchvision.py -a sres50"),
         (["-a", "src20", "--dataset", "digits", "--flops-target", "0"], "flops_target must be more than 0"),
         (["-a", "src20", "--dataset", "digits", "--flops-target", "none"], "flops_target must be given"),

@@ -6,7 +6,10 @@
 Masks and compactors are in the model's state dict; the pruner's own holds the number of steps.
 """
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, for `python examples/resume.py`
 
 import torch
 import torch.nn.functional as F

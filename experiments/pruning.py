@@ -23,7 +23,7 @@ from rr import InputError, ResRepConfig, ResRepPruner
 from rr.weights import CONVERTED_WEIGHTS, load_network, load_strict, read_hdf5, save_converted, save_hdf5
 from rr.whole_files import write_text_whole
 from training import Recipe, RunState, barrier, broadcast_object, evaluate_pair
-from training.run_folder import FINISH_WEIGHTS, INIT_WEIGHTS, METRICS, RUN
+from training.run_folder import FINISH_WEIGHTS, INIT_WEIGHTS, METRICS, RUN, stored_recipe
 
 RESULT = "result.json"
 
@@ -128,10 +128,9 @@ def of_other_data(base: str, recipe: Recipe) -> str | None:
 
     It can be meant (a copy of the data in another form), so it is no error.
     """
-    beside = Path(base).parent / RUN
-    if base == DOWNLOAD or not beside.is_file():
+    trained_on = stored_recipe(Path(base).parent) if base != DOWNLOAD else None
+    if trained_on is None:
         return None
-    trained_on = json.loads(beside.read_text()).get("recipe", {})
     dataset, data_dir = trained_on.get("dataset"), trained_on.get("data_dir")
     if dataset is None or (dataset == recipe.dataset and same_folder(data_dir, recipe.data_dir)):
         return None

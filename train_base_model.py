@@ -22,14 +22,16 @@ from pathlib import Path
 from experiments.command_line import read_network, read_settings, run_parser
 from experiments.recipes import base_folder, base_recipe
 from experiments.starts import BaseStart
+from experiments.wording import in_options
 from training.endings import ends_in_one_line
 from training.recipe import Recipe
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the script with these arguments (default: the command line's)."""
-    with ends_in_one_line() as ending:
-        recipe, start, options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    with ends_in_one_line(in_options(arguments)) as ending:
+        recipe, start, options = parse_arguments(arguments)
         ending.folder = Path(recipe.output_dir)
         from experiments.base_training import train_base  # torch takes seconds to import: --help needn't wait for it
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from base_model import WHERE_ELSE, check_name, is_file, model_names
@@ -27,6 +27,8 @@ from training.options import (
     typed_names,
 )
 from training.run_folder import stored_recipe
+
+LEAST_NUMBER = 1000  # of MACs or parameters that a target can ask for
 
 
 def run_parser(description: str | None) -> OptionParser:
@@ -68,8 +70,33 @@ def read_network(arguments: Sequence[str], folder_of: Callable[[str], str] | Non
     return arch, dataset
 
 
+def read_target(text: str) -> float | None:
+    """A target as it is typed: `0.5` or `50%`, a share; `60e6`, a number; or `none`.
+
+    Raises:
+        ArgumentTypeError: for a number that only a share can have been meant by.
+    """
+    if text == "none":
+        return None
+    if text.strip().endswith("%"):
+        return float(Share.read(text))
+    value = float(text)
+    if 1 < value < LEAST_NUMBER:
+        raise argparse.ArgumentTypeError(
+            f"{text} is over 1, so it is a number and not a share, and no network is that small: give a share, "
+            f"{value / 100:g} or {text}%, or all of the number, 60e6"
+        )
+    return value
+
+
+read_target.__name__ = "share, or number,"  # argparse names the type in its messages
+
+
 def read_settings(
-    parser: OptionParser, arguments: Sequence[str], *defaults: Any
+    parser: OptionParser,
+    arguments: Sequence[str],
+    *defaults: Any,
+    readers: Mapping[str, Callable[[str], Any]] | None = None,
 ) -> tuple[tuple[Any, ...], argparse.Namespace]:
     """The settings of a run: the defaults, with what the command line changes in them.
 
@@ -79,6 +106,7 @@ def read_settings(
         parser: gets an option for each setting.
         arguments: the command line's.
         defaults: dataclasses of settings, the recipe first.
+        readers: as in `add_options`.
 
     Returns:
         The dataclasses, and the parser's namespace.
@@ -87,7 +115,7 @@ def read_settings(
         InputError: for values that can't be.
         SystemExit: with code 2, for an option or a value that it doesn't know.
     """
-    add_options(parser, *defaults)
+    add_options(parser, *defaults, readers=readers)
     options = parser.parse_args(arguments)
     stored = stored_recipe(options.output_dir) if options.conti_or_fs == "continue" else None
     if stored is None:

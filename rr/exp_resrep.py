@@ -37,9 +37,10 @@ HERE = Path(__file__).resolve().parent
 # To run without PYTHONPATH: the checkout takes the place of this folder, which Python puts first on the path.
 sys.path[:] = [str(HERE.parent), *(place for place in sys.path if place != str(HERE))]
 
-from experiments.command_line import read_network, read_settings, run_parser
+from experiments.command_line import read_network, read_settings, read_target, run_parser
 from experiments.recipes import PAPER_NETWORKS, fast_recipe, pruning_folder, resrep_config, resrep_recipe
 from experiments.starts import PruningStart
+from experiments.wording import in_options
 from rr.config import ResRepConfig
 from training.endings import TARGET_MISSED, ends_in_one_line
 from training.options import read_ahead
@@ -48,8 +49,9 @@ from training.recipe import Recipe
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the script with these arguments (default: the command line's)."""
-    with ends_in_one_line() as ending:
-        recipe, config, start, options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    with ends_in_one_line(in_options(arguments)) as ending:
+        recipe, config, start, options = parse_arguments(arguments)
         ending.folder = Path(recipe.output_dir)
         from experiments.pruning import prune  # torch takes seconds to import, which --help needn't wait for
 
@@ -82,7 +84,9 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[Recipe, ResRepConfig, Pru
         + " and ".join(PAPER_NETWORKS)
         + "; with -c continue the run's own settings hold",
     )
-    (recipe, config, start), options = read_settings(parser, arguments, *defaults)
+    (recipe, config, start), options = read_settings(
+        parser, arguments, *defaults, readers={"flops_target": read_target, "params_target": read_target}
+    )
     return recipe, config, start, options
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,10 +41,13 @@ class Ending:
 
 
 @contextmanager
-def ends_in_one_line() -> Iterator[Ending]:
+def ends_in_one_line(words: Callable[[str], str] = str) -> Iterator[Ending]:
     """Turn an InputError into one line `error: ...` on stderr and exit code 2; Ctrl-C and SIGTERM into 130 and 143.
 
     Any other exception is a fault of the code, and keeps its traceback.
+
+    Args:
+        words: puts a message into the script's own words.
 
     Yields:
         What the script can say when it is stopped, for the script to fill in.
@@ -54,7 +57,7 @@ def ends_in_one_line() -> Iterator[Ending]:
     try:
         yield ending
     except InputError as error:
-        _say("error: " + " ".join(str(error).split()))  # messages of libraries may have several lines
+        _say("error: " + words(" ".join(str(error).split())))  # messages of libraries may have several lines
         sys.exit(2)
     except KeyboardInterrupt:
         _say(ending.stopped())

@@ -45,7 +45,9 @@ class OptionParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
-def add_options(parser: argparse.ArgumentParser, *recipes: Any) -> None:
+def add_options(
+    parser: argparse.ArgumentParser, *recipes: Any, readers: Mapping[str, Callable[[str], Any]] | None = None
+) -> None:
     """Add one option per setting of each dataclass instance; `batch_size` becomes `--batch-size`, default its value.
 
     A bool becomes `--amp` and `--no-amp`; a tuple takes any number of values; where None is possible, it is written
@@ -54,6 +56,7 @@ def add_options(parser: argparse.ArgumentParser, *recipes: Any) -> None:
     Args:
         parser: the parser, which gets a group of options for each topic.
         recipes: the instances.
+        readers: by name of the setting, what turns its text into a value, where its type doesn't say that.
 
     Raises:
         InputError: if two instances share a setting, since one option couldn't serve both.
@@ -74,13 +77,16 @@ def add_options(parser: argparse.ArgumentParser, *recipes: Any) -> None:
                 groups[topic] = parser.add_argument_group(topic)
             metadata = setting.field.metadata
             names = ("--" + name.replace("_", "-") for name in (setting.name, *setting.aliases))
+            how = _argument_settings(metadata, setting.kind)
+            if setting.name in (readers or {}):
+                how["type"] = readers[setting.name]
             groups[topic].add_argument(
                 *metadata.get("flags", ()),
                 *names,
                 dest=setting.name,
                 default=setting.value,
                 help=_help(metadata, setting.value),
-                **_argument_settings(metadata, setting.kind),
+                **how,
             )
 
 

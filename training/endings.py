@@ -27,9 +27,11 @@ class Ending:
 
     Attributes:
         folder: of the run that it works on, None where there is none.
+        interrupted: whether Ctrl-C was pressed.
     """
 
     folder: Path | None = None
+    interrupted: bool = False
 
     def stopped(self) -> str:
         """The line that says how to go on."""
@@ -53,7 +55,14 @@ def ends_in_one_line(words: Callable[[str], str] = str) -> Iterator[Ending]:
         What the script can say when it is stopped, for the script to fill in.
     """
     ending = Ending()
-    before = signal.signal(signal.SIGTERM, _terminate)
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        ending.interrupted = True
+        signal.default_int_handler(number, frame)
+
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, _terminate)}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, as after nohup
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
     try:
         yield ending
     except InputError as error:
@@ -62,11 +71,17 @@ def ends_in_one_line(words: Callable[[str], str] = str) -> Iterator[Ending]:
     except KeyboardInterrupt:
         _say(ending.stopped())
         sys.exit(128 + signal.SIGINT)
+    except Exception:
+        if not ending.interrupted:
+            raise
+        _say(ending.stopped())  # a package that was being imported may have made another error of the interrupt
+        sys.exit(128 + signal.SIGINT)
     except Terminated:
         _say(ending.stopped())
         sys.exit(128 + signal.SIGTERM)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _terminate(_: int, __: FrameType | None) -> None:

@@ -27,9 +27,9 @@ class Goal:
     masked_ratio: float
 
     @property
-    def share(self) -> float:
-        """The target as a share."""
-        return self.value if self.value <= 1 else self.value / self.before
+    def limit(self) -> float:
+        """The most that may be left, as a number."""
+        return self.value * self.before if self.value <= 1 else self.value
 
     def __str__(self) -> str:
         asked = f"{self.value:.1%}" if self.value <= 1 else f"{self.value:,.0f}"
@@ -49,11 +49,15 @@ def missed(conversion: Mapping[str, Any], config: ResRepConfig, max_steps: int =
         ("MACs", config.target.flops, "macs_before", "macs_after", "masked_macs_ratio"),
         ("parameters", config.target.params, "parameters_before", "parameters_after", "masked_params_ratio"),
     )
-    goals = [Goal(noun, value, *(conversion[key] for key in keys)) for noun, value, *keys in found if value is not None]
-    over = [goal for goal in goals if goal.after / goal.before > goal.share]
+    goals = [
+        Goal(noun, value, *(conversion.get(key, 0) for key in keys))
+        for noun, value, *keys in found
+        if value is not None
+    ]
+    over = [goal for goal in goals if goal.after > goal.limit]
     if not over:
         return None
-    are_masked = all(goal.masked_ratio <= goal.share for goal in goals)
+    are_masked = all(round(goal.masked_ratio * goal.before) <= goal.limit for goal in goals)
     why = "rows that are to go aren't dead yet, and stay, so that nothing is lost" if are_masked else "too few rows go"
     return f"the target isn't reached: {' and '.join(map(str, over))}; {why}: {_advice(config, are_masked, max_steps)}"
 

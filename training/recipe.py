@@ -25,8 +25,8 @@ class Recipe:
     dataset: str = setting("data set", topic=_RUN)
     data_dir: str | None = setting("folder of the data; none: the data set's usual one", None, topic=_RUN)
     image_size: int = setting(
-        "height and width of the images; 0: our network's own, for others the data set's: in a folder the smaller side of "
-        "the first training image, or 224 where that is over 64",
+        "height and width of the images; 0: our network's own, for others the data set's: in a folder the smaller side "
+        "of the first training image, or 224 where that is over 64",
         0,
         topic=_RUN,
     )

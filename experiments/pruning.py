@@ -107,20 +107,31 @@ def base_weights_of(recipe: Recipe, start: PruningStart) -> str:
     """
     if start.base_weights == DOWNLOAD:
         return DOWNLOAD
-    depth = recipe.arch.removeprefix("sres")
+    path = base_file(recipe, start)
+    if path.is_file():
+        return str(path)
+    fix = f"make them with `{command('train_base_model.py', recipe)}`, or give a file with --weights"
     if start.base_weights is not None:
-        path, fix = Path(start.base_weights), "check --weights"
-    elif recipe.arch in model_names() and depth != recipe.arch:
-        path = Path(f"torchvision_res{depth}.hdf5")
+        fix = "check --weights"
+    elif is_from_torchvision(recipe.arch):
         fix = f"make them with `python transform_torchvision.py -a {recipe.arch}`, or give a file with --weights"
-    else:
-        path = Path(base_folder(recipe.arch)) / FINISH_WEIGHTS
-        fix = f"make them with `{command('train_base_model.py', recipe)}`, or give a file with --weights"
-        if recipe.arch not in model_names():
-            fix += f", or '{DOWNLOAD}' for what torchvision or timm has to download"
-    if not path.is_file():
-        raise InputError(f"the base weights {path} are missing: {fix}")
-    return str(path)
+    elif recipe.arch not in model_names():
+        fix += f", or '{DOWNLOAD}' for what torchvision or timm has to download"
+    raise InputError(f"the base weights {path} are missing: {fix}")
+
+
+def base_file(recipe: Recipe, start: PruningStart) -> Path:
+    """The file to start from, there or not: that of --weights, else the one that its own script writes."""
+    if start.base_weights is not None:
+        return Path(start.base_weights)
+    if is_from_torchvision(recipe.arch):
+        return Path(f"torchvision_res{recipe.arch.removeprefix('sres')}.hdf5")
+    return Path(base_folder(recipe.arch)) / FINISH_WEIGHTS
+
+
+def is_from_torchvision(arch: str) -> bool:
+    """Whether it is one of our networks whose base weights are torchvision's."""
+    return arch in model_names() and arch.startswith("sres")
 
 
 def of_other_data(base: str, recipe: Recipe) -> str | None:
@@ -229,8 +240,8 @@ def reached(run: Run, config: ResRepConfig) -> bool:
 def say_where(run: Run, start: PruningStart) -> None:
     """Log where the run left its files, and what to do next."""
     converted = run.folder / CONVERTED_WEIGHTS
-    base = start.base_weights
-    if base is None or base == DOWNLOAD or not Path(base).is_file():
+    base = base_file(run.recipe, start)
+    if not base.is_file():
         base = run.folder / INIT_WEIGHTS
     logger.info(
         "the pruned network: %s and %s; figures: %s; log, curves and recipe beside them\ncompare it with the base: %s",

@@ -42,6 +42,14 @@ def test_a_run_that_misses_its_target_ends_with_3_and_one_piece_of_advice(base_w
         assert re.search(r"the target isn't reached: [\d.]+% of the MACs remain, 47.1% were asked for; .* --", told[0])
 
 
+def test_its_last_line_names_the_base_that_it_found_itself(base_weights: Path, tmp_path: Path) -> None:
+    base = tmp_path / "src20_train" / "finish.hdf5"
+    base.parent.mkdir()
+    shutil.copy(base_weights, base)
+    run = pruned(*PRUNE, "--max-steps", "1", cwd=tmp_path)
+    assert "finish_converted.hdf5 --against src20_train/finish.hdf5\n" in run.stderr
+
+
 def test_base_weights_of_other_data_are_told_of(base_weights: Path, tmp_path: Path) -> None:
     base = tmp_path / "base" / "finish.hdf5"
     base.parent.mkdir()

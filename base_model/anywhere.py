@@ -137,8 +137,8 @@ def _from_file(name: str, **sizes: int | None) -> nn.Module:
     ]
     if lacking:
         raise InputError(
-            f"{name} can't be called without {', '.join(lacking)}: it is given {_listed(given)}; give every other "
-            f"argument a default (of {', '.join(sizes)} it gets those that it takes)"
+            f"{name} can't be called without {', '.join(lacking)}: it is given {_listed(given)}; give every argument "
+            f"but {', '.join(map(repr, sizes))} a default"
         )
     with _told_whose(f"{function}({', '.join(f'{size}={value}' for size, value in given.items())}) in {path}"):
         model = build(**given)
@@ -159,7 +159,7 @@ def _told_whose(what: str) -> Iterator[None]:
 
 
 def _listed(given: dict[str, int]) -> str:
-    return " and ".join(f"{size}={value}" for size, value in given.items()) or "nothing"
+    return " and ".join(f"'{size}' {value}" for size, value in given.items()) or "nothing"
 
 
 def _run_file(path: Path) -> ModuleType:

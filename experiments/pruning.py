@@ -60,15 +60,18 @@ def prune(
         doubt = None
         if run.is_new:
             base = base_weights_of(recipe, start)
-            run.load(model, base)
             doubt = of_other_data(base, recipe)
+            try:
+                run.load(model, base)
+            except InputError as error:
+                raise (InputError(f"{error} ({doubt})") if doubt else error) from None
         start_network = copy.deepcopy(model) if recipe.distill else model  # without compactors
         example = torch.zeros(1, run.data.in_channels, run.data.image_size, run.data.image_size)
         pruner = ResRepPruner(model, example, config)
         state = run.state()
         with run.logged(state):
             if doubt is not None:
-                logger.warning("%s", doubt)
+                logger.warning("%s: unless these are the same images, stop it, and give what belongs together", doubt)
             if state is not RunState.FINISHED:
                 run.train(
                     model,
@@ -147,10 +150,7 @@ def of_other_data(base: str, recipe: Recipe) -> str | None:
         return None
     there = f"--dataset {dataset}" + (f" --data-dir {data_dir}" if data_dir else "")
     here = f"--dataset {recipe.dataset}" + (f" --data-dir {recipe.data_dir}" if recipe.data_dir else "")
-    return (
-        f"the base weights {base} were trained with {there}, and this run is with {here}: unless these are the same "
-        "images, stop it, and give the data or the --weights that belong together"
-    )
+    return f"the base weights {base} were trained with {there}, and this run is with {here}"
 
 
 def same_folder(one: str | None, other: str | None) -> bool:

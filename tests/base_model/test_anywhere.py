@@ -108,7 +108,7 @@ def test_a_fault_in_ones_own_file_says_where_it_is_and_keeps_its_traceback(
 def test_an_argument_that_nobody_gives_is_named_with_those_that_are_given(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text("def build(num_classes, width, depth, *more, size=3, **rest):\n    pass\n")
-    with pytest.raises(ValueError, match=r"without width, depth: it is given num_classes=7; give every other"):
+    with pytest.raises(ValueError, match=r"without width, depth: it is given 'num_classes' 7; give every arg"):
         build_any(f"{path}:build", 7, 1)
     with pytest.raises(ValueError, match=r"without num_classes, width, depth: it is given nothing"):
         build_any(f"{path}:build")

@@ -63,6 +63,13 @@ def test_base_weights_of_other_data_are_told_of(base_weights: Path, tmp_path: Pa
         (base.parent / "run.json").write_text(json.dumps({"recipe": trained_on}))
         run = pruned(*PRUNE, "--max-steps", "1", "--base-weights", base, "--output-dir", tmp_path / "run", "-c", "fs")
         assert (f"{base} were trained with --dataset cifar10, and this run is with" in run.stderr) == is_told
+    refused = prune(*PRUNE, "--dataset", "synthetic", "--base-weights", base, "-c", "fs", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "--dataset digits, and this run is with" not in refused.stderr  # nothing is known of these
+    (base.parent / "run.json").write_text(json.dumps({"recipe": {"dataset": "digits"}}))
+    refused = prune(*PRUNE, "--dataset", "synthetic", "--base-weights", base, "-c", "fs", cwd=tmp_path)
+    assert "doesn't fit the model" in refused.stderr
+    assert "were trained with --dataset digits, and this run is with --dataset synthetic" in refused.stderr
 
 
 def test_files_are_the_documented_ones(finished: Path) -> None:

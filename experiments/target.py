@@ -67,4 +67,6 @@ def _advice(config: ResRepConfig, are_masked: bool, max_steps: int) -> str:
         return "leave --max-steps out, or raise it"
     if not are_masked:
         return "raise --epochs" if config.selection.tighten_steps else "raise --rows-per-update"
-    return "raise --penalty" if config.decay.masked_penalty is None else "lower --death-steps"
+    if config.decay.masked_penalty is None:
+        return "raise --penalty"
+    return "lower --death-steps (or raise --masked-penalty, if that is what you gave)"

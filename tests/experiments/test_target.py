@@ -30,7 +30,11 @@ def left(macs: int, parameters: int = 50, **more: float) -> dict[str, Any]:
         ({"flops_target": 0.5}, left(501), "50.1% of the MACs remain, 50.0% were asked for; rows .* raise --penalty$"),
         ({"flops_target": 500}, left(501), "501 of the MACs remain, 500 were asked for"),
         ({"flops_target": 0.5, "params_target": 0.4}, left(500), "50.0% of the parameters remain, 40.0% were"),
-        ({"flops_target": 0.5, "masked_penalty": 0.1}, left(600), "lower --death-steps$"),
+        (
+            {"flops_target": 0.5, "masked_penalty": 0.1},
+            left(600),
+            r"lower --death-steps \(or raise --masked-penalty, if",
+        ),
         ({"flops_target": 0.5}, left(900, masked_macs_ratio=0.8), "too few rows go: raise --rows-per-update$"),
         ({"flops_target": 0.5, "tighten_steps": 9}, left(900, masked_macs_ratio=0.8), "raise --epochs$"),
     ],

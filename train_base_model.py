@@ -8,8 +8,8 @@
 
 Networks: this project's, torchvision/NAME, timm/NAME or FILE.py:FUNCTION, a function in a file of yours that is called
 with those of num_classes, in_channels and image_size that it takes. The paper's ResNet-56 has 93.71% top-1 (section
-4.1). Stopped runs go on with `-c continue`. A run's folder holds log.txt, metrics.jsonl, run.json, tensorboard/,
-init.hdf5, latest.pth, finish.pth, finish.hdf5.
+4.1). A stopped run goes on with `-c continue`, which needs no other option but -a (and --output-dir). A run's folder
+holds log.txt, metrics.jsonl, run.json, tensorboard/, init.hdf5, latest.pth, finish.pth, finish.hdf5.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.command_line import read_network, run_parser
-from experiments.recipes import base_recipe
+from experiments.command_line import read_network, read_settings, run_parser
+from experiments.recipes import base_folder, base_recipe
 from experiments.starts import BaseStart
+from experiments.wording import in_options
 from training.endings import ends_in_one_line
-from training.options import add_options, from_options
 from training.recipe import Recipe
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the script with these arguments (default: the command line's)."""
-    with ends_in_one_line() as ending:
-        recipe, start, options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    with ends_in_one_line(in_options(arguments)) as ending:
+        recipe, start, options = parse_arguments(arguments)
         ending.folder = Path(recipe.output_dir)
         from experiments.base_training import train_base  # torch takes seconds to import: --help needn't wait for it
 
@@ -43,11 +44,8 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[Recipe, BaseStart, argpar
     Raises:
         SystemExit: with code 2, for an option or a value that it doesn't know.
     """
-    defaults = base_recipe(*read_network(arguments)), BaseStart()
-    parser = run_parser(__doc__)
-    add_options(parser, *defaults)
-    options = parser.parse_args(arguments)
-    recipe, start = (from_options(options, default) for default in defaults)
+    defaults = base_recipe(*read_network(arguments, base_folder)), BaseStart()
+    (recipe, start), options = read_settings(run_parser(__doc__), arguments, *defaults)
     return recipe, start, options
 
 

@@ -18,6 +18,11 @@ from base_model.registry import build_model
 from rr.errors import InputError
 
 _TORCHVISION_CHANNELS = 3
+_ANY_NUMBER = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+class OwnCodeError(RuntimeError):
+    """A person's own file, or the function in it that makes the network, raised what is this error's cause."""
 
 
 def build_any(
@@ -36,6 +41,7 @@ def build_any(
 
     Raises:
         InputError: if there is no such network, or it can't have these sizes; the message says what to write.
+        OwnCodeError: if a person's file or function fails.
     """
     if is_file(name):
         return _from_file(name, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
@@ -117,14 +123,43 @@ def _timm(name: str) -> ModuleType:
 
 def _from_file(name: str, **sizes: int | None) -> nn.Module:
     path, _, function = name.rpartition(":")
-    build = getattr(_run_file(Path(path)), function, None)
+    with _told_whose(f"running {path}"):
+        module = _run_file(Path(path))
+    build = getattr(module, function, None)
     if not callable(build):
         raise InputError(f"{path} has no function {function!r}: give FILE.py:FUNCTION")
     wanted = inspect.signature(build).parameters
-    model = build(**{size: value for size, value in sizes.items() if size in wanted and value is not None})
+    given = {size: value for size, value in sizes.items() if size in wanted and value is not None}
+    lacking = [
+        parameter.name
+        for parameter in wanted.values()
+        if parameter.default is parameter.empty and parameter.kind not in _ANY_NUMBER and parameter.name not in given
+    ]
+    if lacking:
+        raise InputError(
+            f"{name} can't be called without {', '.join(lacking)}: it is given {_listed(given)}; give every argument "
+            f"but {', '.join(map(repr, sizes))} a default"
+        )
+    with _told_whose(f"{function}({', '.join(f'{size}={value}' for size, value in given.items())}) in {path}"):
+        model = build(**given)
     if not isinstance(model, nn.Module):
         raise InputError(f"{name} returns a {type(model).__name__}: return an nn.Module")
     return model
+
+
+@contextmanager
+def _told_whose(what: str) -> Iterator[None]:
+    """A fault in a person's own code keeps its traceback, whose last line then says where it was met."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise OwnCodeError(f"{what} raised {type(error).__name__}: {error}") from error
+
+
+def _listed(given: dict[str, int]) -> str:
+    return " and ".join(f"'{size}' {value}" for size, value in given.items()) or "nothing"
 
 
 def _run_file(path: Path) -> ModuleType:

@@ -48,12 +48,15 @@ def lossless(results: Sequence[Figures]) -> str:
         name: max(conversion[name] for conversion in conversions)
         for name in ("float64_difference", "float32_difference", "cut_difference")
     }
-    changed = [sum(_changed(result)) for result in results]
+    changed = max(sum(_changed(result)) for result in results)
+    answers = "turns no right answer on a test image into a wrong one, or the other way round, in any run"
+    if changed:
+        answers = f"turns at most {changed} right answers of a run on its test images into wrong ones, or the other way"
     return (
         f"Over the {len(results)} runs, as shares of the largest output: the folded network is at most "
         f"{largest['float64_difference']:.0e} in float64 ({largest['float32_difference']:.0e} in float32) from the "
         "network whose dead rows are set to zero; setting them to zero moves the trained network's outputs by at most "
-        f"{largest['cut_difference']:.0e}. Test images that change sides: {max(changed)} of any run's."
+        f"{largest['cut_difference']:.0e}. A conversion {answers}."
     )
 
 

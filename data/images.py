@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import uuid
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,6 +22,29 @@ log = logging.getLogger(__name__)
 GREY_MODES = ("1", "L", "LA", "La")
 CACHE_VERSION = 1  # part of the cache's key: raise it when decoding changes
 FILES_PER_JOB = 256
+MOST_NAMED = 10  # bad files in a message
+MOST_HEADERS = 100_000  # files that are looked at for more bad ones, once one is found
+
+
+class BadImages(InputError):
+    """Image files that can't be used.
+
+    Args:
+        found: what is wrong with each, by path.
+        looked_at: where else bad ones were looked for, in words.
+
+    Attributes:
+        found: as given.
+    """
+
+    def __init__(self, found: Mapping[str, str], looked_at: str = "") -> None:
+        self.found = dict(found)
+        one = len(self.found) == 1
+        named = ", ".join(f"'{path}' ({what})" for path, what in list(self.found.items())[:MOST_NAMED])
+        more = f" and {len(self.found) - MOST_NAMED:,} more" if len(self.found) > MOST_NAMED else ""
+        count = "broken image" if one else f"{len(self.found):,} broken images:"
+        where = f" ({looked_at})" if looked_at else ""
+        super().__init__(f"{count} {named}{more}{where}; replace or delete {'it' if one else 'them'}")
 
 
 def read_image(path: str, channels: int) -> Image.Image:
@@ -31,40 +55,63 @@ def read_image(path: str, channels: int) -> Image.Image:
         channels: 1 for a grey image, 3 for RGB.
 
     Raises:
-        InputError: with the path, if the file is broken or has more than 8 bits per channel.
+        BadImages: if the file is broken or has more than 8 bits per channel.
     """
     with _open(path) as image:
         if image.mode.startswith(("I", "F")):
-            raise InputError(
-                f"image '{path}' has more than 8 bits per channel (mode {image.mode}); convert it to 8 bits"
-            )
+            raise BadImages({path: f"more than 8 bits per channel, mode {image.mode}: convert it to 8 bits"})
         try:
             return image.convert("L" if channels == 1 else "RGB")
         except Exception as error:  # PIL raises OSError, SyntaxError, EOFError, struct.error, ... on broken files
-            raise InputError(_broken(path, error)) from error
+            raise BadImages({path: _reason(error)}) from error
 
 
-def smaller_side(path: str) -> int:
-    """Width or height of the image in pixels, whichever is smaller; reads only the header.
+def smaller_side(files: tuple[str, ...]) -> int:
+    """Width or height of the first image that can be read, in pixels, whichever is smaller; reads only headers.
 
     Raises:
-        InputError: with the path, if the file is broken.
+        BadImages: if none can be.
     """
-    with _open(path) as image:
-        return min(image.size)
+    found: dict[str, str] = {}
+    for path in files:
+        try:
+            with _open(path) as image:
+                return min(image.size)
+        except BadImages as error:
+            found |= error.found
+    raise BadImages(found)
 
 
 def count_channels(files: tuple[str, ...]) -> int:
     """1 if all images are grey, else 3; reads headers up to the first coloured one.
 
     Raises:
-        InputError: with the path, if a file is broken.
+        BadImages: with all broken ones, if it comes upon one.
     """
     for path in files:
-        with _open(path) as image:
-            if image.mode not in GREY_MODES:
-                return 3
+        try:
+            with _open(path) as image:
+                if image.mode not in GREY_MODES:
+                    return 3
+        except BadImages as error:
+            raise with_others(error.found, files) from None
     return 1
+
+
+def with_others(found: Mapping[str, str], files: tuple[str, ...]) -> BadImages:
+    """Bad images, and those among other files whose headers can't be read either: a person learns of all at once.
+
+    Args:
+        found: what is wrong with those that are known, by path.
+        files: the others, of which the first `MOST_HEADERS` are looked at.
+    """
+    found, looked_at = dict(found), files[:MOST_HEADERS]
+    for path in tqdm(looked_at, "looking for broken images", disable=None, leave=False):
+        try:
+            _open(path).close()
+        except BadImages as error:
+            found |= error.found
+    return BadImages(found, f"the headers of {len(looked_at):,} files were read, the rest shows when it is decoded")
 
 
 def load_small_images(folders: ClassFolders, image_size: int, threads: int) -> tuple[np.ndarray, np.ndarray]:
@@ -78,15 +125,21 @@ def load_small_images(folders: ClassFolders, image_size: int, threads: int) -> t
         threads: how many decode.
 
     Raises:
-        InputError: with the path, if a file is broken.
+        BadImages: with all that are broken.
     """
     cache = folders.root / f".resrep_cache_{_fingerprint(folders, image_size)}.npz"
     if (cached := _read_cache(cache, folders, image_size)) is not None:
         return cached
     log.info("decoding %d images of '%s'", len(folders.train.files) + len(folders.val.files), folders.root)
-    channels = count_channels(folders.train.files + folders.val.files)
-    train = _decode(folders.train.files, channels, image_size, threads)
-    val = _decode(folders.val.files, channels, image_size, threads)
+    found: dict[str, str] = {}
+    try:
+        channels = count_channels(folders.train.files + folders.val.files)
+    except BadImages:
+        channels = 3  # what is broken is found again, with all that shows only when it is decoded
+    train = _decode(folders.train.files, channels, image_size, threads, found)
+    val = _decode(folders.val.files, channels, image_size, threads, found)
+    if found:
+        raise BadImages(dict(sorted(found.items())))
     _write_cache(cache, train, val)
     return train, val
 
@@ -95,20 +148,24 @@ def _open(path: str) -> Image.Image:
     try:
         return Image.open(path)
     except Exception as error:  # as in read_image
-        raise InputError(_broken(path, error)) from error
+        raise BadImages({path: _reason(error)}) from error
 
 
-def _broken(path: str, error: Exception) -> str:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return f"broken image '{path}' ({reason}); replace or delete it"
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
-def _decode(files: tuple[str, ...], channels: int, image_size: int, threads: int) -> np.ndarray:
+def _decode(files: tuple[str, ...], channels: int, image_size: int, threads: int, found: dict[str, str]) -> np.ndarray:
+    """The images; what is wrong with those that can't be decoded goes into `found`, by path."""
     images = np.empty((len(files), channels, image_size, image_size), dtype=np.uint8)
 
     def decode_from(first: int) -> None:
         for place in range(first, min(first + FILES_PER_JOB, len(files))):
-            image = read_image(files[place], channels)
+            try:
+                image = read_image(files[place], channels)
+            except BadImages as error:
+                found.update(error.found)
+                continue
             if image.size != (image_size, image_size):
                 image = TF.center_crop(TF.resize(image, [image_size], antialias=True), [image_size, image_size])
             pixels = np.asarray(image)  # [H, W] or [H, W, 3]

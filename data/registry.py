@@ -142,10 +142,14 @@ def _resize(split: Images, size: int) -> Images:
 
 def _load_folder(name: str, root: Path, image_size: int | None, workers: int) -> Data:
     folders = list_class_folders(root)
-    found = str(root), (*folders.train.ignored, *folders.val.ignored)
+    why_this_size = ""
     if image_size is None:
-        own_size = smaller_side(folders.train.files[0]) if name == "folder" else 224
-        image_size = own_size if own_size <= LARGEST_IN_MEMORY else 224
+        image_size = smaller_side(folders.train.files) if name == "folder" else 224
+        if name == "folder" and image_size > LARGEST_IN_MEMORY:
+            image_size, why_this_size = 224, f"as the first training image is over {LARGEST_IN_MEMORY} pixels"
+        elif name == "folder":
+            why_this_size = "the smaller side of the first training image"
+    found = str(root), (*folders.train.ignored, *folders.val.ignored), why_this_size
     if name == "folder" and image_size <= LARGEST_IN_MEMORY:
         images = load_small_images(folders, image_size, threads=max(workers, 1))
         train, val = (

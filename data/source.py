@@ -36,6 +36,7 @@ class DataInfo:
         mean, std: per channel, of values in 0 ... 1.
         root: the folder that it was read from, if any.
         ignored: files in that folder that aren't images.
+        why_this_size: how the images' size was chosen, in words, where nobody gave it.
     """
 
     name: str
@@ -46,6 +47,7 @@ class DataInfo:
     std: tuple[float, ...]
     root: str = ""
     ignored: tuple[str, ...] = ()
+    why_this_size: str = ""
 
 
 class Data(ABC):
@@ -64,7 +66,7 @@ class Data(ABC):
         self.image_size = info.image_size
         self.mean = info.mean
         self.std = info.std
-        self._root, self._ignored = info.root, info.ignored
+        self._root, self._ignored, self._why_this_size = info.root, info.ignored, info.why_this_size
         self.num_train = num_train
         self.num_val = num_val
 
@@ -81,6 +83,8 @@ class Data(ABC):
             f"data: {self.name}{f' in {self._root}' if self._root else ''}: {self.num_classes:,} classes ({names}), "
             f"{self.num_train:,} training and {self.num_val:,} validation images, used at {size}"
         )
+        if self._why_this_size:
+            found += f" ({self._why_this_size}; --image-size changes that)"
         if self._ignored:
             count, first = len(self._ignored), ", ".join(self._ignored[:3])
             found += f"; {count:,} file{'s' * (count > 1)} ignored, no image suffix ({first}{', ...' * (count > 3)})"

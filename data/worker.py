@@ -10,9 +10,8 @@ from torchvision.transforms.v2 import functional as TF
 
 from data.batches import Share, Stream, seed_sequence
 from data.folder import ClassFolders, Listing
-from data.images import read_image
+from data.images import BadImages, read_image, with_others
 from data.source import Batch, Data, DataInfo, Normaliser
-from rr.errors import InputError
 
 
 class ImageFolderData(Data):
@@ -51,16 +50,16 @@ class ImageFolderData(Data):
         )
         normalise = Normaliser(self.mean, self.std, device)
         for share, loaded in zip(shares, loader, strict=True):
-            if isinstance(loaded, str):
-                raise InputError(loaded)
+            if isinstance(loaded, dict):
+                raise with_others(loaded, self._folders.train.files + self._folders.val.files)
             images, labels = (tensor.to(device, non_blocking=True) for tensor in loaded)
             yield Batch(normalise(images), labels, share.global_size)
 
 
 class _DecodedBatches(Dataset):
-    """source[indices] -> (images uint8 [n, C, H, W], labels int64 [n]), or the message of what is wrong with a file.
+    """source[indices] -> (images uint8 [n, C, H, W], labels int64 [n]), or what is wrong with files, by path.
 
-    A message and not an exception, because DataLoader would wrap an exception in a page of the worker's traceback.
+    A dict and not an exception, because DataLoader would wrap an exception in a page of the worker's traceback.
     """
 
     def __init__(self, listing: Listing, transform: v2.Compose, channels: int, place: tuple[int, int] | None) -> None:
@@ -69,12 +68,16 @@ class _DecodedBatches(Dataset):
         self._channels = channels
         self._place = place  # (seed, epoch) of random transforms
 
-    def __getitem__(self, indices: np.ndarray) -> tuple[torch.Tensor, torch.Tensor] | str:
-        try:
-            images = torch.stack([self._read(int(index)) for index in indices])
-        except InputError as error:
-            return str(error)
-        return images, torch.from_numpy(self._listing.labels[indices])
+    def __getitem__(self, indices: np.ndarray) -> tuple[torch.Tensor, torch.Tensor] | dict[str, str]:
+        images, found = [], {}
+        for index in indices:
+            try:
+                images.append(self._read(int(index)))
+            except BadImages as error:
+                found |= error.found
+        if found:
+            return found
+        return torch.stack(images), torch.from_numpy(self._listing.labels[indices])
 
     def _read(self, index: int) -> torch.Tensor:
         image = read_image(self._listing.files[index], self._channels)

@@ -2,8 +2,14 @@
 
     python -m examples.accumulate --accumulate 4
 
-With BN in eval mode, as here, the steps are those of the whole batch (--accumulate 1), but for rounding.
+With BN in eval mode, as here, the steps are those of the whole batch (--accumulate 1), but for rounding. Masked rows
+shrink by a proximal step, which ends at exactly zero: with BN at rest the plain penalty doesn't get them there in time.
 """
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, for `python examples/accumulate.py`
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +24,7 @@ train, test = digits.load_data()
 model = digits.trained_network(train)
 before = digits.accuracy(model, test)
 
-pruner = ResRepPruner(model, train[0][:2], paper_config(flops_target=0.5, **digits.SHORT_RUN))
+pruner = ResRepPruner(model, train[0][:2], paper_config(flops_target=0.5, proximal=True, **digits.SHORT_RUN))
 optimizer = torch.optim.SGD(pruner.param_groups(lr=0.05))
 pruner.attach(optimizer)
 

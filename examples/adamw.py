@@ -6,6 +6,11 @@ Adam moves an element by about its learning rate per step, whatever the penalty:
 the learning rates over the run must be well over 1. Compactors must not have weight decay, so they go with the biases.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, for `python examples/adamw.py`
+
 import torch
 import torch.nn.functional as F
 

@@ -5,6 +5,11 @@
 The penalty is added in true units, whatever the scale is, and after the clipping, so it isn't clipped with the rest.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, for `python examples/amp.py`
+
 import torch
 import torch.nn.functional as F
 

@@ -3,7 +3,11 @@
 python -m examples.closure
 """
 
+import sys
 from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, for `python examples/closure.py`
 
 import torch
 import torch.nn.functional as F

@@ -6,6 +6,11 @@
 What was compiled before the pruner was built is compiled again automatically.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, for `python examples/compiled.py`
+
 import torch
 import torch.nn.functional as F
 

@@ -7,6 +7,10 @@ replaces modules, so it would come before the pruner.
 """
 
 import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, for `python examples/ddp.py`
 
 import numpy as np
 import torch

@@ -6,6 +6,11 @@ The average is a copy of the model, compactors included. Its rows lag behind: th
 slightly above it in the average. `pruner.convert(average)` leaves out of it what the model has lost.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, for `python examples/ema.py`
+
 import torch
 import torch.nn.functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn

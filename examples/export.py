@@ -4,7 +4,10 @@ python -m examples.export slim.pt2
 python examples/run_exported.py slim.pt2
 """
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, for `python examples/export.py`
 
 import torch
 import torch.nn.functional as F

@@ -6,6 +6,11 @@ The target is met after a tenth of the run, masked rows go to exactly zero at on
 network, so that most of the run trains the narrow one.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, for `python examples/fast.py`
+
 import torch
 import torch.nn.functional as F
 

@@ -9,6 +9,11 @@ A conversion folds BN (and the compactor) into every convolution, frozen or not:
 numbers for the same function. What was frozen still is, if training goes on.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, for `python examples/frozen.py`
+
 import torch
 import torch.nn.functional as F
 

@@ -8,6 +8,11 @@ compactors are folded into their convolutions while the network trains, and are 
 leaves convolutions their own outputs and changes nothing at all in the training function.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, for `python examples/narrow.py`
+
 import torch
 import torch.nn.functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn

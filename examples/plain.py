@@ -3,6 +3,11 @@
 python -m examples.plain
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, for `python examples/plain.py`
+
 import torch
 import torch.nn.functional as F
 

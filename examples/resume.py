@@ -3,10 +3,14 @@
     python -m examples.resume checkpoint.pth --stop-after 10
     python -m examples.resume checkpoint.pth
 
-Masks and compactors are in the model's state dict; the pruner's own holds the number of steps.
+Masks and compactors are in the model's state dict; the pruner's own holds the number of steps. The pruner is built
+before anything is loaded, since it puts the compactors in.
 """
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, for `python examples/resume.py`
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +32,7 @@ optimizer = torch.optim.SGD(pruner.param_groups(lr=0.05))
 pruner.attach(optimizer)
 
 scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.epochs * 22)
-stateful = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "pruner": pruner}
+stateful = {"pruner": pruner, "model": model, "optimizer": optimizer, "scheduler": scheduler}  # loaded in this order
 if saved:
     for name, item in stateful.items():
         item.load_state_dict(saved[name])

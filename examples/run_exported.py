@@ -4,6 +4,10 @@ python examples/run_exported.py slim.pt2
 """
 
 import sys
+from pathlib import Path
+
+if len(sys.argv) != 2 or not Path(sys.argv[1]).is_file():
+    sys.exit("give a file that examples/export.py wrote: python examples/run_exported.py slim.pt2")
 
 import torch
 from sklearn.datasets import load_digits

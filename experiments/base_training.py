@@ -6,7 +6,8 @@ import copy
 import logging
 from functools import partial
 
-from experiments.recipes import base_recipe
+from experiments.hints import command
+from experiments.recipes import base_folder
 from experiments.run import Run, begun
 from experiments.starts import BaseStart
 from rr import InputError, param_groups
@@ -32,6 +33,7 @@ def train_base(recipe: Recipe, start: BaseStart, conti_or_fs: str | None = None,
     if recipe.distill and start.weights is None:
         raise InputError("distill needs a teacher, the trained weights that the run starts from: give --weights too")
     with begun(recipe, start, conti_or_fs=conti_or_fs, local_rank=local_rank) as run:
+        recipe, (start,) = run.recipe, run.settings
         model, left_out = run.network(), []
         if start.weights is not None and run.is_new:
             left_out = run.load(model, start.weights, new_classifier=start.new_classifier)
@@ -61,12 +63,9 @@ def train_base(recipe: Recipe, start: BaseStart, conti_or_fs: str | None = None,
 def say_where(run: Run) -> None:
     """Log where the run left its files, and what to do next."""
     weights, recipe = run.folder / FINISH_WEIGHTS, run.recipe
-    words = ["-a", recipe.arch, "--dataset", recipe.dataset]
-    words += ["--data-dir", recipe.data_dir] if recipe.data_dir else []
-    if recipe.output_dir != base_recipe(recipe.arch, recipe.dataset).output_dir:
-        words += ["--weights", str(weights)]
+    more = () if recipe.output_dir == base_folder(recipe.arch) else ("--weights", weights)
     logger.info(
-        "the trained network: %s; log, curves and recipe beside it\nprune it: python rr/exp_resrep.py %s",
+        "the trained network: %s; log, curves and recipe beside it\nprune it: %s",
         weights,
-        " ".join(words),
+        command("rr/exp_resrep.py", recipe, *more),
     )

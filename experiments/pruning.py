@@ -5,21 +5,25 @@ from __future__ import annotations
 import copy
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from base_model import model_names
-from experiments.recipes import base_recipe
+from experiments.hints import command, comparison
+from experiments.recipes import base_folder
 from experiments.resrep_callback import ResRepCallback
 from experiments.run import DOWNLOAD, Run, begun
 from experiments.starts import PruningStart
+from experiments.target import missed
 from rr import InputError, ResRepConfig, ResRepPruner
 from rr.weights import CONVERTED_WEIGHTS, load_network, load_strict, read_hdf5, save_converted, save_hdf5
 from rr.whole_files import write_text_whole
-from training import Recipe, RunState, barrier, evaluate_pair
-from training.run_folder import FINISH_WEIGHTS, METRICS, RUN
+from training import Recipe, RunState, barrier, broadcast_object, evaluate_pair
+from training.run_folder import FINISH_WEIGHTS, INIT_WEIGHTS, METRICS, RUN, stored_recipe
 
 RESULT = "result.json"
 
@@ -32,7 +36,7 @@ def prune(
     start: PruningStart,
     conti_or_fs: str | None = None,
     local_rank: int | None = None,
-) -> None:
+) -> bool:
     """Train with compactors, convert and test.
 
     Args:
@@ -42,20 +46,32 @@ def prune(
         conti_or_fs: 'continue', 'fs' (from scratch) or None, as the user chose.
         local_rank: what a launcher passed on the command line, for `init_world`.
 
+    Returns:
+        Whether the target is reached.
+
     Raises:
         InputError: for what a user can put right.
     """
-    with begun(recipe, conti_or_fs=conti_or_fs, local_rank=local_rank) as run:
+    with begun(recipe, config, start, conti_or_fs=conti_or_fs, local_rank=local_rank) as run:
+        recipe, (config, start) = run.recipe, run.settings
         config = config_of_run(run, config, start)
         run.settings = config, start
         model = run.network()
+        doubt = None
         if run.is_new:
-            run.load(model, base_weights_of(recipe, start))
+            base = base_weights_of(recipe, start)
+            doubt = of_other_data(base, recipe)
+            try:
+                run.load(model, base)
+            except InputError as error:
+                raise (InputError(f"{error} ({doubt})") if doubt else error) from None
         start_network = copy.deepcopy(model) if recipe.distill else model  # without compactors
         example = torch.zeros(1, run.data.in_channels, run.data.image_size, run.data.image_size)
         pruner = ResRepPruner(model, example, config)
         state = run.state()
         with run.logged(state):
+            if doubt is not None:
+                logger.warning("%s: unless these are the same images, stop it, and give what belongs together", doubt)
             if state is not RunState.FINISHED:
                 run.train(
                     model,
@@ -75,6 +91,7 @@ def prune(
             barrier(run.world)
             evaluate_converted(run)
             say_where(run, start)
+            return reached(run, config)
 
 
 def config_of_run(run: Run, config: ResRepConfig, start: PruningStart) -> ResRepConfig:
@@ -93,41 +110,77 @@ def base_weights_of(recipe: Recipe, start: PruningStart) -> str:
     """
     if start.base_weights == DOWNLOAD:
         return DOWNLOAD
-    depth = recipe.arch.removeprefix("sres")
+    path = base_file(recipe, start)
+    if path.is_file():
+        return str(path)
+    fix = f"make them with `{command('train_base_model.py', recipe)}`, or give a file with --weights"
     if start.base_weights is not None:
-        path, fix = Path(start.base_weights), "check --weights"
-    elif recipe.arch in model_names() and depth != recipe.arch:
-        path = Path(f"torchvision_res{depth}.hdf5")
+        fix = "check --weights"
+    elif is_from_torchvision(recipe.arch):
         fix = f"make them with `python transform_torchvision.py -a {recipe.arch}`, or give a file with --weights"
-    else:
-        path = Path(base_recipe(recipe.arch, recipe.dataset).output_dir) / FINISH_WEIGHTS
-        fix = f"make them with `python train_base_model.py -a {recipe.arch}`, or give a file with --weights"
-        if recipe.arch not in model_names():
-            fix += f", or '{DOWNLOAD}' for what torchvision or timm has to download"
-    if not path.is_file():
-        raise InputError(f"the base weights {path} are missing: {fix}")
-    return str(path)
+    elif recipe.arch not in model_names():
+        fix += f", or '{DOWNLOAD}' for what torchvision or timm has to download"
+    raise InputError(f"the base weights {path} are missing: {fix}")
+
+
+def base_file(recipe: Recipe, start: PruningStart) -> Path:
+    """The file to start from, there or not: that of --weights, else the one that its own script writes."""
+    if start.base_weights is not None:
+        return Path(start.base_weights)
+    if is_from_torchvision(recipe.arch):
+        return Path(f"torchvision_res{recipe.arch.removeprefix('sres')}.hdf5")
+    return Path(base_folder(recipe.arch)) / FINISH_WEIGHTS
+
+
+def is_from_torchvision(arch: str) -> bool:
+    """Whether it is one of our networks whose base weights are torchvision's."""
+    return arch in model_names() and arch.startswith("sres")
+
+
+def of_other_data(base: str, recipe: Recipe) -> str | None:
+    """What to say where base weights were trained on other data than they are pruned on; None where nobody knows.
+
+    It can be meant (a copy of the data in another form), so it is no error.
+    """
+    trained_on = stored_recipe(Path(base).parent) if base != DOWNLOAD else None
+    if trained_on is None:
+        return None
+    dataset, data_dir = trained_on.get("dataset"), trained_on.get("data_dir")
+    if dataset is None or (dataset == recipe.dataset and same_folder(data_dir, recipe.data_dir)):
+        return None
+    there = f"--dataset {dataset}" + (f" --data-dir {data_dir}" if data_dir else "")
+    here = f"--dataset {recipe.dataset}" + (f" --data-dir {recipe.data_dir}" if recipe.data_dir else "")
+    return f"the base weights {base} were trained with {there}, and this run is with {here}"
+
+
+def same_folder(one: str | None, other: str | None) -> bool:
+    """Whether two data folders are one; a set's usual one, None, counts as any."""
+    return one is None or other is None or Path(one).resolve() == Path(other).resolve()
 
 
 def write_converted(run: Run, pruner: ResRepPruner) -> None:
     """Convert the trained network, prove it equal and write it; the report goes into result.json."""
-    slim = pruner.convert()
+    with without_warnings_of("rr.pruner"):  # a target that isn't reached is told of last, in the command line's words
+        slim = pruner.convert()
     report, unmasked = pruner.report, pruner.unmasked
-    if report.macs_ratio > unmasked.macs_ratio:
-        logger.warning(
-            "%.4f of the MACs remain, not the %.4f that the masks ask for: masked rows whose norm is still over %g "
-            "stay in the converted model, so that nothing is lost. Train longer, or %s.",
-            report.macs_ratio,
-            unmasked.macs_ratio,
-            pruner.config.decay.threshold,
-            "raise --penalty" if pruner.config.decay.masked_penalty is None else "lower --death-steps",
-        )
     logger.info("converted, layer by layer:\n%s", report)
     if report.kept_for_width:
         logger.info("%d rows that could be dropped stay, to keep the requested widths", report.kept_for_width)
     ratios = {"masked_macs_ratio": unmasked.macs_ratio, "masked_params_ratio": unmasked.params_ratio}
     write_result(run.folder, {"conversion": {**report.as_dict(), **ratios}})
     save_converted(run.folder / CONVERTED_WEIGHTS, slim, run.attributes)  # last: the file says that all is done
+
+
+@contextmanager
+def without_warnings_of(name: str) -> Iterator[None]:
+    """Within the context, a part of the library logs errors alone."""
+    library = logging.getLogger(name)
+    level = library.level
+    library.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        library.setLevel(level)
 
 
 def evaluate_converted(run: Run) -> None:
@@ -173,18 +226,27 @@ def write_result(folder: Path, findings: dict[str, Any]) -> None:
     write_text_whole(path, json.dumps({**stored, **accuracies, **findings, "run": run}, indent=2) + "\n")
 
 
+def reached(run: Run, config: ResRepConfig) -> bool:
+    """Whether the converted network is as small as it was to be; where it isn't, the last line says so, and why."""
+    told = None
+    if run.world.is_first:
+        conversion = json.loads((run.folder / RESULT).read_text())["conversion"]
+        told = missed(conversion, config, run.recipe.max_steps)
+        if told is not None:
+            logger.warning("%s", told)
+    return broadcast_object(run.world, told) is None
+
+
 def say_where(run: Run, start: PruningStart) -> None:
     """Log where the run left its files, and what to do next."""
     converted = run.folder / CONVERTED_WEIGHTS
-    base = start.base_weights
-    if base is None or base == DOWNLOAD or not Path(base).is_file():
-        base = str(run.folder / "init.hdf5")
+    base = base_file(run.recipe, start)
+    if not base.is_file():
+        base = run.folder / INIT_WEIGHTS
     logger.info(
-        "the pruned network: %s and %s; figures: %s; log, curves and recipe beside them\n"
-        "compare it with the base: python tools/evaluate.py %s --against %s",
+        "the pruned network: %s and %s; figures: %s; log, curves and recipe beside them\ncompare it with the base: %s",
         converted,
         converted.with_suffix(".pth").name,
         RESULT,
-        converted,
-        base,
+        comparison(run.recipe, converted, base),
     )

@@ -11,10 +11,21 @@ from typing import Any
 from base_model import folder_name, model_info, model_names
 from rr import InputError, ResRepConfig, Share, fast_config, paper_config
 from rr.settings import settings_of
+from training.options import option_names
 from training.recipe import Recipe
 
 PAPER_NETWORKS = ("src56", "sres50")  # of the paper's two experiments, sections 4.1 and 4.2
 FAST_LR = ((12, 0.02), (25, 0.05))  # (epochs, learning rate), as measured: results/short_schedules.json
+
+
+def base_folder(arch: str) -> str:
+    """Where the network to be pruned is written, unless `--output-dir` says otherwise."""
+    return f"{folder_name(arch)}_train"
+
+
+def pruning_folder(arch: str) -> str:
+    """Where the pruning run is written, unless `--output-dir` says otherwise."""
+    return f"resrep_models/{base_folder(arch)}"
 
 
 def resrep_config(arch: str, *, fast: bool = False) -> ResRepConfig:
@@ -48,7 +59,7 @@ def base_recipe(arch: str, dataset: str | None = None) -> Recipe:
     Raises:
         InputError: if a network from anywhere has none.
     """
-    output_dir = f"{folder_name(arch)}_train"
+    output_dir = base_folder(arch)
     if arch not in model_names():
         epochs, batch_size = (90, 256) if _given(arch, dataset) == "imagenet" else (120, 128)
         return Recipe(arch, dataset, output_dir=output_dir, lr=0.05, epochs=epochs, batch_size=batch_size)
@@ -91,7 +102,7 @@ def resrep_recipe(arch: str, dataset: str | None = None) -> Recipe:
     return Recipe(
         arch=arch,
         dataset=dataset or usual,
-        output_dir=f"resrep_models/{folder_name(arch)}_train",
+        output_dir=pruning_folder(arch),
         lr=0.01,
         schedule="cosine",
         epochs=epochs,
@@ -139,6 +150,14 @@ def _given(arch: str, dataset: str | None) -> str:
     if dataset is None:
         raise InputError(f"{arch} has no usual data set: name one with --dataset, imagenet or folder, say")
     return dataset
+
+
+def typed_as(*settings: Any) -> dict[str, str]:
+    """How these settings are typed, for messages; where `--death-steps` sets the penalty, that is what is named."""
+    names = option_names(*settings)
+    if any(getattr(part, "decay", None) and part.decay.death_steps for part in settings):
+        names["masked_penalty"] = f"{names['death_steps']} (as a penalty)"
+    return names
 
 
 def of_this_version(stored: dict[str, Any]) -> dict[str, Any]:

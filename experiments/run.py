@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,7 @@ from torch import nn
 
 from base_model import pretrained_weights
 from data import Data
-from experiments.recipes import of_this_version
+from experiments.recipes import of_this_version, typed_as
 from rr.compactors import remove_compactors
 from rr.errors import InputError
 from rr.weights import load_network, load_start, read_weights
@@ -56,6 +56,7 @@ class Run:
         world: this process among all.
         data: the images.
         conti_or_fs: 'continue', 'fs' (from scratch) or None, as the user chose.
+        options: how settings are typed, for messages.
     """
 
     recipe: Recipe
@@ -63,6 +64,7 @@ class Run:
     world: World
     data: Data
     conti_or_fs: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
     _log: RunLog | None = field(default=None, init=False)
 
     @property
@@ -138,7 +140,7 @@ class Run:
         """
         defaults, state = default_values(self.recipe, *self.settings), None
         if self.world.is_first:
-            state = prepare(self.folder, self.everything, self.conti_or_fs, defaults, of_this_version)
+            state = prepare(self.folder, self.everything, self.conti_or_fs, defaults, of_this_version, self.options)
         return broadcast_object(self.world, state)
 
     def teacher(self, model: nn.Module, state: RunState) -> nn.Module | None:
@@ -213,9 +215,10 @@ def begun(
     Raises:
         InputError: for a device or data that are missing.
     """
-    recipe = recipe.for_run()
     with init_world(recipe.device, local_rank) as world, logged_on_terminal(world):
+        # The first process's hold: with `-c continue` they come from a file, which others may not see.
+        recipe, settings = broadcast_object(world, (recipe.for_run(), settings))
         with first_rank_first(world):
             data = data_for(recipe.arch, recipe.dataset, recipe.data_dir, recipe.image_size, recipe.workers)
         logger.info("%s", data.describe())
-        yield Run(recipe, settings, world, data, conti_or_fs)
+        yield Run(recipe, settings, world, data, conti_or_fs, typed_as(recipe, *settings))

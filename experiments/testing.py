@@ -14,6 +14,7 @@ from torch import nn
 
 from base_model import check_name, folder_name, is_file
 from data import Data
+from experiments.weight_files import check_is_weights
 from rr.conversion import fold
 from rr.errors import InputError
 from rr.graph import ChannelGraph, LiveModel
@@ -63,8 +64,11 @@ def examined(options: argparse.Namespace) -> str:
     Raises:
         InputError: for what a user can put right.
     """
-    if options.batch_size < 1:
-        raise InputError(f"--batch-size is {options.batch_size}: give at least 1")
+    for option, value in (("--batch-size", options.batch_size), ("--image-size", options.image_size)):
+        if value is not None and value < 1:
+            raise InputError(f"{option} is {value}: give at least 1")
+    for path in filter(None, (options.weights, options.against)):
+        check_is_weights(path)
     attributes = read_weights(options.weights).attributes
     options.arch = arch_of(options, attributes)
     data = data_of(options, attributes)
@@ -91,15 +95,16 @@ def examined(options: argparse.Namespace) -> str:
 
 
 def arch_of(options: argparse.Namespace, attributes: dict[str, Any]) -> str:
-    """The network that the options name, else the one that the weight file names.
+    """The network that the options name, else the one that the weight file names, or the run beside it.
 
     Raises:
         InputError: if neither names one, they differ, or the file names code to run.
     """
     held = attributes.get("arch")
     if options.arch is None:
+        held = held or run_beside(options.weights).get("arch")
         if held is None:
-            raise InputError(f"{options.weights} doesn't say which network it holds: give -a")
+            raise InputError(f"neither {options.weights} nor a {RUN} beside it says which network it holds: give -a")
         if is_file(held):  # a weight file from elsewhere must not make this script run a file
             raise InputError(f"{options.weights} holds what {held} builds: give -a {held} to run that file")
         return held
@@ -115,7 +120,7 @@ def data_of(options: argparse.Namespace, attributes: dict[str, Any]) -> Data:
     Raises:
         InputError: if there is none, or it is missing.
     """
-    recipe = (beside(options.weights, RUN) or {}).get("recipe", {})
+    recipe = run_beside(options.weights)
     dataset = options.dataset or attributes.get("dataset") or recipe.get("dataset")
     data_dir = options.data_dir
     if data_dir is None and dataset == recipe.get("dataset"):
@@ -181,6 +186,11 @@ def in_words(paired: Paired) -> str:
     where = "within" if abs(paired.points) <= 2 * paired.standard_error else "beyond"
     change = f"top-1 {paired.points:+.2f} points, standard error {paired.standard_error:.2f}"
     return f"{counts}: {change} ({where} two of them)"
+
+
+def run_beside(weights: Path) -> dict[str, Any]:
+    """The settings of the run in whose folder a weight file lies; empty where there is none."""
+    return (beside(weights, RUN) or {}).get("recipe", {})
 
 
 def beside(weights: Path, name: str) -> Any:

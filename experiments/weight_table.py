@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.weight_files import check_is_weights
 from rr.compactors import MASK_SUFFIX, WEIGHT_SUFFIX
 from rr.weights import WeightFile, read_pth, read_weights
 from rr.weights.arrays import to_arrays
@@ -24,6 +25,7 @@ def read(path: Path) -> tuple[WeightFile, str]:
     Raises:
         InputError: if it is missing, broken or of another kind.
     """
+    check_is_weights(path)
     payload = read_pth(path) if path.suffix == ".pth" else None
     if isinstance(payload, dict) and {"recipe", "step", "model", "optimizer"} <= payload.keys():
         file = WeightFile(to_arrays(payload["model"]), checkpoint_facts(payload), None)

@@ -18,13 +18,17 @@ torchvision or timm has to download. The paper has 93.71% before and after for R
 
 Writes to resrep_models/{arch}_train/: log.txt, metrics.jsonl, run.json, tensorboard/, init.hdf5,
 before_first_mask.hdf5, epoch-{e}.hdf5, latest.pth, finish.hdf5, finish_converted.hdf5 (and .pth), result.json. A run
-that was stopped goes on with `-c continue`; a folder with finish.hdf5 is converted and tested, one with
-finish_converted.hdf5 is tested.
+that was stopped goes on with `-c continue`, which needs no other option but -a (and --output-dir); a folder with
+finish.hdf5 is converted and tested, one with finish_converted.hdf5 is tested.
+
+Exit status: 0 where the target is reached, 3 where all is done but more is left than was asked for (the last line says
+why; under torchrun it is 0), 2 for a mistake, 130 and 143 for a run that was stopped (Ctrl-C, SIGTERM).
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,23 +37,27 @@ HERE = Path(__file__).resolve().parent
 # To run without PYTHONPATH: the checkout takes the place of this folder, which Python puts first on the path.
 sys.path[:] = [str(HERE.parent), *(place for place in sys.path if place != str(HERE))]
 
-from experiments.command_line import read_network, run_parser
-from experiments.recipes import PAPER_NETWORKS, fast_recipe, resrep_config, resrep_recipe
+from experiments.command_line import read_network, read_settings, read_target, run_parser
+from experiments.recipes import PAPER_NETWORKS, fast_recipe, pruning_folder, resrep_config, resrep_recipe
 from experiments.starts import PruningStart
+from experiments.wording import in_options
 from rr.config import ResRepConfig
-from training.endings import ends_in_one_line
-from training.options import add_options, from_options, read_ahead
+from training.endings import TARGET_MISSED, ends_in_one_line
+from training.options import read_ahead
 from training.recipe import Recipe
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the script with these arguments (default: the command line's)."""
-    with ends_in_one_line() as ending:
-        recipe, config, start, options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    with ends_in_one_line(in_options(arguments)) as ending:
+        recipe, config, start, options = parse_arguments(arguments)
         ending.folder = Path(recipe.output_dir)
         from experiments.pruning import prune  # torch takes seconds to import, which --help needn't wait for
 
-        prune(recipe, config, start, options.conti_or_fs, options.local_rank)
+        is_reached = prune(recipe, config, start, options.conti_or_fs, options.local_rank)
+        if not is_reached and int(os.environ.get("WORLD_SIZE", 1)) == 1:  # torchrun would call it a crash, with a page
+            sys.exit(TARGET_MISSED)
 
 
 def parse_arguments(arguments: Sequence[str]) -> tuple[Recipe, ResRepConfig, PruningStart, argparse.Namespace]:
@@ -58,7 +66,7 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[Recipe, ResRepConfig, Pru
     Raises:
         SystemExit: with code 2, for an option or a value that it doesn't know.
     """
-    arch, dataset = read_network(arguments)
+    arch, dataset = read_network(arguments, pruning_folder)
     fast = read_ahead(arguments, "--fast", action=argparse.BooleanOptionalAction)
     fast = arch not in PAPER_NETWORKS if fast is None else fast
     config = resrep_config(arch, fast=fast)
@@ -73,11 +81,12 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[Recipe, ResRepConfig, Pru
         action=argparse.BooleanOptionalAction,
         default=fast,
         help="the other options' defaults: settings for a short run, or the paper's; not given: the paper's for "
-        + " and ".join(PAPER_NETWORKS),
+        + " and ".join(PAPER_NETWORKS)
+        + "; with -c continue the run's own settings hold",
     )
-    add_options(parser, *defaults)
-    options = parser.parse_args(arguments)
-    recipe, config, start = (from_options(options, default) for default in defaults)
+    (recipe, config, start), options = read_settings(
+        parser, arguments, *defaults, readers={"flops_target": read_target, "params_target": read_target}
+    )
     return recipe, config, start, options
 
 

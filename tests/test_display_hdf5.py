@@ -123,3 +123,14 @@ def test_bad_file_is_one_line(content: str | None, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_what_is_no_file_of_weights_is_said_to_be_none(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run.json").write_text("{}")
+    assert "run is a folder: there is no file of weights in it" in display(tmp_path / "run").stderr
+    (tmp_path / "run" / "finish.hdf5").write_text("")
+    assert "run is a folder: give a file in it, run/finish.hdf5, say" in display(tmp_path / "run").stderr
+    done = display(tmp_path / "run.json")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "run.json is no file of weights: give one of .hdf5" in done.stderr

@@ -112,6 +112,19 @@ def test_a_plain_loop() -> None:
     plain().check_pruned()
 
 
+def test_an_example_runs_by_its_path_from_anywhere(tmp_path: Path) -> None:
+    output = command(sys.executable, str(ROOT / "examples" / "plain.py"), "--epochs", "3", folder=tmp_path)
+    assert output.epochs == run("plain", "--epochs", 3).epochs
+
+
+def test_a_file_to_run_that_is_not_there_is_a_line(tmp_path: Path) -> None:
+    for words in ([], ["nowhere.pt2"]):
+        script = [sys.executable, str(ROOT / "examples" / "run_exported.py"), *words]
+        done = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, timeout=180)
+        assert done.returncode == 1
+        assert done.stderr == "give a file that examples/export.py wrote: python examples/run_exported.py slim.pt2\n"
+
+
 def test_a_network_that_gets_narrower_while_it_trains() -> None:
     narrow = run("narrow")
     narrow.check_pruned()
@@ -158,6 +171,7 @@ def test_accumulated_steps_are_those_of_the_whole_batch() -> None:
         pattern = r"(\d+) steps, rows' norms ([\d.]+) to ([\d.]+)"
         assert Output(part).numbers(pattern) == pytest.approx(Output(other).numbers(pattern), abs=5e-5)
     assert "44 steps" in parts.epochs[-1]
+    run("accumulate").check_pruned()
 
 
 def test_two_processes_have_the_same_masks() -> None:

@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     say(
         f"done. The pruned network: {pruned_weights} (and .pth). All figures: {result}\n"
         f"curves of both runs: tensorboard --logdir {folder}; what is in a file: python display_hdf5.py FILE\n"
-        "next: prune a network of your own, README.md, 'Your own network'"
+        "next: prune a network of your own, README.md, 'Your own network and images'"
     )
 
 

@@ -2,10 +2,10 @@
 
     python tools/explain.py -a src56
     python tools/explain.py -a torchvision/mobilenet_v2 --image-size 224
-    python tools/explain.py -a my_models.py:build --in-channels 1 --image-size 28
+    python tools/explain.py -a my_models.py:build --in-channels 1 --image-size 28 --num-classes 10
 
-Prints a table (width, MACs, which layers a layer shares its channels with, or why they stay), a line per cause, and the
-share of the MACs that can go. Takes seconds for any CNN.
+Prints a table (width, MACs, which layers a layer shares its channels with, or why they stay), the share of the MACs
+that can go for each choice of --layers in rr/exp_resrep.py, and a line per cause. Takes seconds for any CNN.
 """
 
 from __future__ import annotations
@@ -29,11 +29,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--image-size", type=int, help="height and width of the images (default: the network's, else 224)"
     )
     parser.add_argument("--in-channels", type=int, help="channels of the images (default: the network's, else 3)")
+    parser.add_argument(
+        "--num-classes", type=int, help="outputs (default: the network's; 1000 for a function of yours that takes them)"
+    )
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     with ends_in_one_line():
         from experiments.explaining import explained  # torch takes seconds to import: --help needn't wait for it
 
-        print(explained(options.arch, options.image_size, options.in_channels))
+        print(explained(options.arch, options.image_size, options.in_channels, options.num_classes))
 
 
 if __name__ == "__main__":

@@ -15,8 +15,11 @@ if TYPE_CHECKING:
         add_options,
         default_values,
         from_options,
+        from_plain,
+        option_names,
         read_ahead,
         to_plain,
+        typed_names,
     )
     from training.recipe import Recipe
 
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
 
     # A run's folder: what is to be done in it, and what a run says about itself there
     from training.log import RunLog, logged_on_terminal, surroundings
-    from training.run_folder import RunState, is_new_run, prepare
+    from training.run_folder import RunState, is_new_run, prepare, stored_recipe
 
     # A run's network and its data, each for the other
     from training.network import data_for, file_attributes, network_builder
@@ -80,13 +83,17 @@ __all__ = [
     "file_attributes",
     "first_rank_first",
     "from_options",
+    "from_plain",
     "init_world",
     "is_new_run",
     "logged_on_terminal",
     "network_builder",
+    "option_names",
     "prepare",
     "read_ahead",
+    "stored_recipe",
     "surroundings",
     "to_plain",
     "train",
+    "typed_names",
 ]

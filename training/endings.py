@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,8 @@ from types import FrameType
 
 from rr.errors import InputError
 from training.run_folder import LATEST
+
+TARGET_MISSED = 3  # exit status of a pruning run that did all, but whose network is larger than was asked for
 
 
 class Terminated(BaseException):
@@ -25,9 +27,11 @@ class Ending:
 
     Attributes:
         folder: of the run that it works on, None where there is none.
+        interrupted: whether Ctrl-C was pressed.
     """
 
     folder: Path | None = None
+    interrupted: bool = False
 
     def stopped(self) -> str:
         """The line that says how to go on."""
@@ -39,29 +43,45 @@ class Ending:
 
 
 @contextmanager
-def ends_in_one_line() -> Iterator[Ending]:
+def ends_in_one_line(words: Callable[[str], str] = str) -> Iterator[Ending]:
     """Turn an InputError into one line `error: ...` on stderr and exit code 2; Ctrl-C and SIGTERM into 130 and 143.
 
     Any other exception is a fault of the code, and keeps its traceback.
+
+    Args:
+        words: puts a message into the script's own words.
 
     Yields:
         What the script can say when it is stopped, for the script to fill in.
     """
     ending = Ending()
-    before = signal.signal(signal.SIGTERM, _terminate)
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        ending.interrupted = True
+        signal.default_int_handler(number, frame)
+
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, _terminate)}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, as after nohup
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
     try:
         yield ending
     except InputError as error:
-        _say("error: " + " ".join(str(error).split()))  # messages of libraries may have several lines
+        _say("error: " + words(" ".join(str(error).split())))  # messages of libraries may have several lines
         sys.exit(2)
     except KeyboardInterrupt:
         _say(ending.stopped())
+        sys.exit(128 + signal.SIGINT)
+    except Exception:
+        if not ending.interrupted:
+            raise
+        _say(ending.stopped())  # a package that was being imported may have made another error of the interrupt
         sys.exit(128 + signal.SIGINT)
     except Terminated:
         _say(ending.stopped())
         sys.exit(128 + signal.SIGTERM)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _terminate(_: int, __: FrameType | None) -> None:

@@ -126,7 +126,8 @@ def check_fits(model: nn.Module, data: Data, *, for_training: bool = False) -> N
                 logits_and_loss(copy.deepcopy(model).train()(images), labels)
     except (RuntimeError, AssertionError) as error:  # torch._assert, in transformers of one size
         raise InputError(
-            f"the network can't take these images ({sizes}): choose another --image-size ({error})"
+            f"the network's forward fails on these images ({sizes}): {type(error).__name__}: {error}. If it wants "
+            "images of another size choose that with --image-size, else its code is to be put right"
         ) from error
     finally:
         model.train(was_training)

@@ -23,6 +23,8 @@ from typing import Any, NoReturn, TypeVar
 from rr.errors import InputError
 from rr.settings import Setting, Share, changed, flat, plain, settings_of
 
+CONTINUE_FLAGS = ("-c", "--conti_or_fs", "--conti-or-fs")
+
 T = TypeVar("T")
 
 
@@ -43,7 +45,9 @@ class OptionParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
-def add_options(parser: argparse.ArgumentParser, *recipes: Any) -> None:
+def add_options(
+    parser: argparse.ArgumentParser, *recipes: Any, readers: Mapping[str, Callable[[str], Any]] | None = None
+) -> None:
     """Add one option per setting of each dataclass instance; `batch_size` becomes `--batch-size`, default its value.
 
     A bool becomes `--amp` and `--no-amp`; a tuple takes any number of values; where None is possible, it is written
@@ -52,6 +56,7 @@ def add_options(parser: argparse.ArgumentParser, *recipes: Any) -> None:
     Args:
         parser: the parser, which gets a group of options for each topic.
         recipes: the instances.
+        readers: by name of the setting, what turns its text into a value, where its type doesn't say that.
 
     Raises:
         InputError: if two instances share a setting, since one option couldn't serve both.
@@ -72,25 +77,27 @@ def add_options(parser: argparse.ArgumentParser, *recipes: Any) -> None:
                 groups[topic] = parser.add_argument_group(topic)
             metadata = setting.field.metadata
             names = ("--" + name.replace("_", "-") for name in (setting.name, *setting.aliases))
+            how = _argument_settings(metadata, setting.kind)
+            if setting.name in (readers or {}):
+                how["type"] = readers[setting.name]
             groups[topic].add_argument(
                 *metadata.get("flags", ()),
                 *names,
                 dest=setting.name,
                 default=setting.value,
                 help=_help(metadata, setting.value),
-                **_argument_settings(metadata, setting.kind),
+                **how,
             )
 
 
 def add_continue(parser: argparse.ArgumentParser) -> None:
     """Add `-c fs` (from scratch) and `-c continue`, as `options.conti_or_fs`."""
     parser.add_argument(
-        "-c",
-        "--conti_or_fs",
-        "--conti-or-fs",
+        *CONTINUE_FLAGS,
         choices=("fs", "continue"),
         default=None,
-        help="a folder that holds a run: fs deletes the run and starts from scratch, continue goes on with it",
+        help="a folder that holds a run: fs deletes the run and starts from scratch, continue goes on with it, with "
+        "the settings in its run.json wherever none is given here",
     )
 
 
@@ -103,6 +110,39 @@ def from_options(options: argparse.Namespace, recipe: T) -> T:
     """The recipe with the options' values in place of its own; settings without an option keep theirs."""
     values = {setting.name: getattr(options, setting.name) for setting in _options(recipe)}
     return changed(recipe, **{n: tuple(value) if isinstance(value, list) else value for n, value in values.items()})
+
+
+def from_plain(values: Mapping[str, Any], recipe: T) -> T:
+    """The recipe with plain values, as `to_plain` gave them, in place of its own; names that it lacks are left out.
+
+    Raises:
+        InputError: for a value that can't be, and for values that exclude each other.
+    """
+
+    def read(setting: Setting) -> Any:
+        value = values[setting.name]
+        if isinstance(value, list):
+            return tuple(value)
+        return Share(value) if setting.kind is Share else value
+
+    return changed(recipe, **{s.name: read(s) for s in settings_of(recipe) if s.name in values})
+
+
+def typed_names(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> set[str]:
+    """The settings that a command line gives itself, even where it gives their default."""
+    nothing = object()
+    places = {action.dest: nothing for action in parser._actions}
+    typed = parser.parse_args(arguments, argparse.Namespace(**places))
+    return {name for name, value in vars(typed).items() if value is not nothing}
+
+
+def option_names(*recipes: Any) -> dict[str, str]:
+    """How each setting is typed: `batch_size` as `--batch-size`; settings without an option are left out."""
+    names = {}
+    for setting in (setting for recipe in recipes for setting in _options(recipe)):
+        long = [flag for flag in setting.field.metadata.get("flags", ()) if flag.startswith("--")]
+        names[setting.name] = long[0] if long else "--" + setting.name.replace("_", "-")
+    return names
 
 
 def to_plain(recipe: Any) -> dict[str, Any]:

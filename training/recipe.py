@@ -25,7 +25,10 @@ class Recipe:
     dataset: str = setting("data set", topic=_RUN)
     data_dir: str | None = setting("folder of the data; none: the data set's usual one", None, topic=_RUN)
     image_size: int = setting(
-        "height and width of the images; 0: our network's own, the data's own for others", 0, topic=_RUN
+        "height and width of the images; 0: our network's own, for others the data set's: in a folder the smaller side "
+        "of the first training image, or 224 where that is over 64",
+        0,
+        topic=_RUN,
     )
     output_dir: str = setting("folder that the run writes to", "train", topic=_RUN)
 

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ LATEST, INIT_WEIGHTS, FINISH, FINISH_WEIGHTS = "latest.pth", "init.hdf5", "finis
 
 # Fields that may change between two parts of one run: they don't alter what is computed.
 FREE_FIELDS = frozenset({"output_dir", "device", "workers", "log_interval", "checkpoint_interval", "compile"})
+
+MOST_SHOWN = 5  # of the settings in which two runs differ
 
 
 class RunState(Enum):
@@ -31,6 +33,7 @@ def prepare(
     conti_or_fs: str | None = None,
     defaults: dict[str, Any] | None = None,
     translate: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+    options: Mapping[str, str] | None = None,
 ) -> RunState:
     """Decide what to do in `folder` with this recipe (all fields, plain values); start from scratch in a clean one.
 
@@ -43,6 +46,7 @@ def prepare(
         conti_or_fs: 'continue', 'fs' (from scratch) or None, as the user chose.
         defaults: what a setting was in a run that is older than the setting, so that such runs can be continued.
         translate: turns the settings of an older run into those of this version.
+        options: how settings are typed, for messages; what isn't among them is named only where nothing else differs.
 
     Raises:
         InputError: if the folder holds an unfinished run and `conti_or_fs` doesn't say what to do with it, or if it
@@ -51,7 +55,7 @@ def prepare(
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: choose another --output-dir")
-    stored = _stored_recipe(folder)
+    stored = stored_recipe(folder)
     finished = (folder / FINISH_WEIGHTS).exists()
     if conti_or_fs == "fs":
         if finished and stored is None:
@@ -63,11 +67,15 @@ def prepare(
     if not finished and not (folder / LATEST).exists():  # new, or stopped before there was anything to keep
         _clear(folder)
         return RunState.START
-    differing = _differences({**(defaults or {}), **translate(stored)}, recipe) if stored is not None else []
+    differing = (
+        _differences({**(defaults or {}), **translate(stored)}, recipe, options or {}) if stored is not None else []
+    )
     if differing:
+        shown = differing[:MOST_SHOWN] + [f"{len(differing) - MOST_SHOWN} more"] * (len(differing) > MOST_SHOWN)
+        goes_on = "leave these options out" if conti_or_fs == "continue" else "give '-c continue' and no other options"
         raise InputError(
-            f"{folder} holds a run of another recipe ({'; '.join(differing)}): "
-            "choose another --output-dir, or add '-c fs' to delete it and start from scratch"
+            f"{folder} holds a run of another recipe ({'; '.join(shown)}): to go on with that one {goes_on}; or choose "
+            "another --output-dir, or add '-c fs' to delete it and start from scratch"
         )
     if finished:
         return RunState.FINISHED
@@ -84,21 +92,20 @@ def is_new_run(folder: str | Path, conti_or_fs: str | None = None) -> bool:
     return conti_or_fs == "fs" or not any((Path(folder) / name).exists() for name in (LATEST, FINISH_WEIGHTS))
 
 
-def _stored_recipe(folder: Path) -> dict[str, Any] | None:
-    path = folder / RUN
+def stored_recipe(folder: str | Path) -> dict[str, Any] | None:
+    """All settings of the run in a folder, as plain values; None where there is none."""
+    path = Path(folder) / RUN
     return json.loads(path.read_text())["recipe"] if path.exists() else None
 
 
-def _differences(stored: dict[str, Any], recipe: dict[str, Any]) -> list[str]:
+def _differences(stored: dict[str, Any], recipe: dict[str, Any], options: Mapping[str, str]) -> list[str]:
     def shown(fields: dict[str, Any], name: str) -> str:
         return json.dumps(fields[name]) if name in fields else "unset"
 
     names = [name for name in {**stored, **recipe} if name not in FREE_FIELDS]
-    return [
-        f"{name}: there {shown(stored, name)}, now {shown(recipe, name)}"
-        for name in names
-        if shown(stored, name) != shown(recipe, name)
-    ]
+    names = [name for name in names if shown(stored, name) != shown(recipe, name)]
+    names = [name for name in names if name in options] or names
+    return [f"{options.get(name, name)}: there {shown(stored, name)}, now {shown(recipe, name)}" for name in names]
 
 
 def _clear(folder: Path) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from benchmarks.studies.results import read_run
 from rr.errors import InputError
 from rr.whole_files import write_text_whole
+from training.endings import TARGET_MISSED
 
 ROOT = Path(__file__).resolve().parents[2]
 EntryKey = tuple[int, str, float]  # epochs, arm, learning rate: what tells an entry of the file from the others
@@ -97,7 +98,7 @@ def train_all(runs: Sequence[Run], jobs: int, processes: int, threads: int, extr
                     continue
                 del running[run]
                 figures = read_run(run.folder)
-                if process.returncode == 0 and figures is not None:
+                if process.returncode in (0, TARGET_MISSED) and figures is not None:
                     print(f"{run.folder.name}: top-1 {figures['top1']:.2f}%", flush=True)
                 else:
                     complete = False

@@ -86,6 +86,34 @@ def test_names_that_are_none(name: str, message: str, mine: Path) -> None:
         build_any(name.replace("MINE", str(mine)))
 
 
+@pytest.mark.parametrize(
+    ("text", "last_words"),
+    [
+        ("def build(:\n    pass\n", r"running .*mine\.py raised SyntaxError: .*line 1"),
+        ("import no_such_package\n", r"running .*mine\.py raised ModuleNotFoundError: .*no_such_package"),
+        ("def build(num_classes):\n    return 1 // 0\n", r"build\(num_classes=7\) in .*mine\.py raised ZeroDivision"),
+    ],
+)
+def test_a_fault_in_ones_own_file_says_where_it_is_and_keeps_its_traceback(
+    text: str, last_words: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    with pytest.raises(RuntimeError, match=last_words) as raised:
+        build_any(f"{path}:build", 7)
+    assert raised.value.__cause__ is not None
+    assert not isinstance(raised.value, ValueError)  # no mistake on the command line
+
+
+def test_an_argument_that_nobody_gives_is_named_with_those_that_are_given(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("def build(num_classes, width, depth, *more, size=3, **rest):\n    pass\n")
+    with pytest.raises(ValueError, match=r"without width, depth: it is given 'num_classes' 7; give every arg"):
+        build_any(f"{path}:build", 7, 1)
+    with pytest.raises(ValueError, match=r"without num_classes, width, depth: it is given nothing"):
+        build_any(f"{path}:build")
+
+
 def test_a_name_is_checked_before_anything_is_built() -> None:
     for name in ("src20", "torchvision/never", "timm/never", "no.py:where"):
         check_name(name)

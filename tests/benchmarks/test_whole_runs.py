@@ -64,7 +64,7 @@ def test_both_proofs_are_named_with_the_worst_run(result: Result) -> None:
     words = lossless([result, worse])
     assert "at most 5e-13 in float64 (3e-07 in float32)" in words
     assert "by at most 4e-05" in words
-    assert "change sides: 3 of any" in words
+    assert "turns at most 3 right answers of a run" in words
 
 
 def test_each_proof_stands_beside_its_file(result: Result) -> None:

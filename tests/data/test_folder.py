@@ -12,6 +12,7 @@ from torchvision.transforms import functional as TF
 
 import data.images
 from data import load_data
+from data.images import BadImages
 from data.memory import MemoryData
 from data.worker import ImageFolderData
 
@@ -286,6 +287,31 @@ def test_a_broken_image_is_named(tmp_path, image_size, workers, content):
     broken = tmp_path / "val" / "bee" / "1.png"
     broken.write_bytes(broken.read_bytes()[:150] if content == "cut" else b"not an image")
     one_line_error("broken image '.*val/bee/1.png'", "folder", tmp_path, image_size=image_size, workers=workers)
+
+
+@pytest.mark.parametrize(("image_size", "workers"), [(None, 0), (65, 0), (65, 2)])
+def test_all_broken_images_are_named_at_once(tmp_path, image_size, workers):
+    make_folder(tmp_path)
+    broken = [tmp_path / split / "ant" / "0.png" for split in ("train", "val")]  # the first says the images' size
+    for path in broken:
+        path.write_bytes(b"not an image")
+    words = "2 broken images: '.*train/ant/0.png' .*, '.*val/ant/0.png' .*; replace or delete them"
+    one_line_error(words, "folder", tmp_path, image_size=image_size, workers=workers)
+
+
+def test_of_many_broken_images_some_are_named(tmp_path):
+    found = {f"{number}.png": "cut" for number in range(12)}
+    with pytest.raises(BadImages, match=r"12 broken images: '0.png' \(cut\), .*'9.png' \(cut\) and 2 more; replace"):
+        raise BadImages(found)
+
+
+def test_how_the_size_was_chosen_is_said(tmp_path):
+    small, large = make_folder(tmp_path / "small", size=(14, 11)), make_folder(tmp_path / "large", size=(70, 65))
+    said = "used at 3 x 11 x 11 (the smaller side of the first training image; --image-size changes that)"
+    assert said in load_data("folder", small).describe()
+    said = "used at 3 x 224 x 224 (as the first training image is over 64 pixels; --image-size changes that)"
+    assert said in load_data("folder", large).describe()
+    assert load_data("folder", small, image_size=12).describe().endswith("used at 3 x 12 x 12")
 
 
 def test_sixteen_bits_are_refused(tmp_path):

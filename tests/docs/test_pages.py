@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
+from tests import scripts
 from tests.scripts import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -29,6 +31,22 @@ def test_what_a_page_points_to_is_there(page: Path) -> None:
     if page.name != "CHANGELOG.md":  # what was is named there
         dead += [name for name in NAMED.findall(text) if not (ROOT / name).exists()]
     assert dead == []
+
+
+COMMANDS = re.findall(
+    r"^python (train_base_model\.py|rr/exp_resrep\.py) +(-a .*?)(?: +#.*)?$",
+    "\n".join(page.read_text() for page in PAGES),
+    re.MULTILINE,
+)
+
+
+@pytest.mark.parametrize(("script", "words"), sorted({found for found in COMMANDS if "..." not in found[1]}), ids=str)
+def test_the_commands_on_the_pages_are_taken(script: str, words: str) -> None:
+    scripts.load(script).parse_arguments(shlex.split(words))
+
+
+def test_there_are_commands_on_the_pages() -> None:
+    assert ("rr/exp_resrep.py", "-a src20 --dataset digits") in COMMANDS
 
 
 def test_the_tables_example_runs(

@@ -10,6 +10,7 @@ import numpy as np
 from rr.weights import read_hdf5
 from tests import forked, scripts
 from tests.scripts import ROOT, Done
+from training.endings import TARGET_MISSED
 
 SCRIPT = ROOT / "rr" / "exp_resrep.py"
 COMMON = ("-a", "src20", "--dataset", "digits", "--image-size", "8", "--batch-size", "64", "--device", "cpu")
@@ -28,9 +29,9 @@ def prune(*options: object, cwd: Path | None = None) -> Done:
 
 
 def pruned(*options: object, cwd: Path | None = None) -> Done:
-    """Call the script in this process, to its good end."""
+    """Call the script in this process, to its end, whether its few steps reach the target or not."""
     done = prune(*options, cwd=cwd)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode in (0, TARGET_MISSED), done.stderr
     return done
 
 

@@ -31,6 +31,47 @@ def test_a_run_reaches_its_target_and_loses_nothing(finished: Path) -> None:
     assert {"torch", "python"} <= set(result["run"]["versions"])
 
 
+def test_a_run_that_misses_its_target_ends_with_3_and_one_piece_of_advice(base_weights: Path, tmp_path: Path) -> None:
+    options = [*PRUNE, "--epochs", "1", "--milestones", "0.9", "--base-weights", base_weights]
+    options += ["--output-dir", tmp_path / "run"]
+    for _ in range(2):  # whole, and once more where all is there
+        done = prune(*options)
+        assert done.returncode == 3, done.stderr
+        told = [line for line in done.stderr.splitlines() if "reach" in line]
+        assert told == done.stderr.splitlines()[-1:]
+        assert re.search(r"the target isn't reached: [\d.]+% of the MACs remain, 47.1% were asked for; .* --", told[0])
+
+
+def test_its_last_line_names_the_base_that_it_found_itself(base_weights: Path, tmp_path: Path) -> None:
+    base = tmp_path / "src20_train" / "finish.hdf5"
+    base.parent.mkdir()
+    shutil.copy(base_weights, base)
+    run = pruned(*PRUNE, "--max-steps", "1", cwd=tmp_path)
+    assert "finish_converted.hdf5 --against src20_train/finish.hdf5\n" in run.stderr
+
+
+def test_base_weights_of_other_data_are_told_of(base_weights: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base" / "finish.hdf5"
+    base.parent.mkdir()
+    shutil.copy(base_weights, base)
+    for trained_on, is_told in (
+        ({"dataset": "cifar10"}, True),
+        ({"dataset": "digits", "data_dir": "a"}, False),
+        ({"dataset": "digits"}, False),
+        ({}, False),
+    ):
+        (base.parent / "run.json").write_text(json.dumps({"recipe": trained_on}))
+        run = pruned(*PRUNE, "--max-steps", "1", "--base-weights", base, "--output-dir", tmp_path / "run", "-c", "fs")
+        assert (f"{base} were trained with --dataset cifar10, and this run is with" in run.stderr) == is_told
+    refused = prune(*PRUNE, "--dataset", "synthetic", "--base-weights", base, "-c", "fs", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "--dataset digits, and this run is with" not in refused.stderr  # nothing is known of these
+    (base.parent / "run.json").write_text(json.dumps({"recipe": {"dataset": "digits"}}))
+    refused = prune(*PRUNE, "--dataset", "synthetic", "--base-weights", base, "-c", "fs", cwd=tmp_path)
+    assert "doesn't fit the model" in refused.stderr
+    assert "were trained with --dataset digits, and this run is with --dataset synthetic" in refused.stderr
+
+
 def test_files_are_the_documented_ones(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
     assert {"log.txt", "init.hdf5", "before_first_mask.hdf5", "latest.pth", "finish.hdf5"} <= names
@@ -129,17 +170,19 @@ def test_a_run_that_is_older_than_a_setting_can_be_gone_on_with(
         (["-a", "src20", "--dataset", "digits", "--weights", "default"], "no weights to download for 'src20'"),
         (["-a", "src20", "--epoch", "3"], "unrecognized arguments: --epoch"),
         (["-a", "src20", "--dataset", "cifar"], "cifar10, cifar100"),
-        (["-a", "src20", "--dataset", "digits"], "python train_base_model.py -a src20"),
+        (["-a", "src20", "--dataset", "digits"], "python train_base_model.py -a src20 --dataset digits`"),
         (["-a", "sres50", "--dataset", "digits"], "python transform_torchvision.py -a sres50"),
-        (["-a", "src20", "--dataset", "digits", "--flops-target", "0"], "flops_target must be more than 0"),
-        (["-a", "src20", "--dataset", "digits", "--flops-target", "none"], "flops_target must be given"),
-        (["-a", "src20", "--dataset", "digits", "--batch-size", "0"], "batch_size"),
+        (["-a", "src20", "--dataset", "digits", "--flops-target", "0"], "--flops-target must be more than 0"),
+        (["-a", "src20", "--dataset", "digits", "--flops-target", "none"], "--flops-target must be given"),
+        (["-a", "src20", "--dataset", "digits", "--batch-size", "0"], "--batch-size is 0"),
+        (["-a", "src20", "--dataset", "digits", "--flops-target", "2"], "give a share, 0.02 or 2%"),
+        (["-a", "src20", "--dataset", "digits", "--flops-target", "much"], "--flops-target"),
         (["-a", "src20", "--dataset", "folder", "--data-dir", "nowhere"], "nowhere"),
         (["-a", "src20", "--dataset", "digits", "--base-weights", "BROKEN"], "HDF5"),
         (["-a", "src32", "--dataset", "digits", "--base-weights", "BASE"], "missing"),
         (
             ["-a", "src20", "--dataset", "digits", "--base-weights", "BASE", "--flops-target", "0.01"],
-            "can't be reached",
+            "let more layers be pruned (--layers all)",
         ),
         ([*COMMON, "--base-weights", "BASE", "--output-dir", "FINISHED"], "another recipe"),
     ],

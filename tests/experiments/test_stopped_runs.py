@@ -64,7 +64,10 @@ def test_a_short_run_is_the_default_of_other_networks_and_resumes_bit_identicall
     options += ["--output-dir", folder]
     killed("iter 13, unmasked deps", *options)  # between two that channels were taken out at, three behind a checkpoint
     assert not (folder / "finish.hdf5").exists()
-    resumed = pruned(*options, "-c", "continue")
+    refused = prune("-a", "src20", "--dataset", "digits", "--output-dir", folder, "-c", "continue", "--lr", "0.5")
+    assert refused.returncode == 2
+    assert "(--lr: there 0.02, now 0.5): to go on with that one leave these options out" in refused.stderr
+    resumed = pruned("-a", "src20", "--output-dir", folder, "-c", "continue")  # all else is in run.json
     assert "step 10 of 92" in resumed.stderr
     assert_same_weights(whole, folder, BOTH)
 

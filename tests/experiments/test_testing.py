@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests import scripts
 from tests.experiments.runs import COMMON
@@ -32,6 +33,23 @@ def test_every_file_can_be_evaluated_afresh(finished: Path, base_weights: Path, 
     change = written["comparison"]["pruned"]["val"]["top1"] - written["comparison"]["base"]["val"]["top1"]
     assert written["comparison"]["paired"]["points"] == pytest.approx(change)
     assert f"top-1 {change:+.2f} points, standard error" in run.stdout
+    of_the_run = evaluate(finished / "finish.pth")  # run.json says which network, which data and what size
+    assert f"top1={result['converted']['top1']:.4f}" in of_the_run.stdout
     in_training = evaluate(finished / "finish.hdf5", *COMMON[:6])
     assert f"top1={result['converted']['top1']:.4f}" in in_training.stdout
     assert "with compactors" in in_training.stdout
+
+
+def test_what_cant_be_evaluated_is_told_in_a_line(base_weights: Path, tmp_path: Path) -> None:
+    torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "own.pth")
+    (tmp_path / "notes.txt").write_text("hello")
+    for words, message in (
+        ([tmp_path / "own.pth"], "says which network it holds: give -a"),
+        ([tmp_path], f"{tmp_path} is a folder: give a file in it, {tmp_path / 'own.pth'}, say"),
+        ([tmp_path / "notes.txt"], "is no file of weights: give one of .hdf5"),
+        ([base_weights, "--image-size", 0], "--image-size is 0: give at least 1"),
+        ([base_weights, "--batch-size", 0], "--batch-size is 0: give at least 1"),
+    ):
+        done = scripts.call("tools/evaluate.py", *words)
+        assert done.returncode == 2
+        assert message in done.stderr

@@ -45,6 +45,15 @@ def test_which_settings_are_the_default(words: list[str], fast: bool) -> None:
         assert start.before_mask_epochs == 5
 
 
+@pytest.mark.parametrize(
+    ("text", "value"), [("0.4", 0.4), ("40%", 0.4), ("60e6", 60e6), ("1", 1), ("none", None)], ids=str
+)
+def test_a_target_is_a_share_or_a_number(text: str, value: float | None) -> None:
+    words = ["-a", "src20", "--flops-target", text, "--params-target", "30%"]
+    config = settings_of(*words)[1]
+    assert (config.target.flops, config.target.params) == (value, 0.3)
+
+
 def test_single_options_change_the_settings_of_a_short_run() -> None:
     words = ["-a", "src20", "--tighten-steps", "300", "--before-mask-epochs", "0.5", "--penalty", "1e-5", "--lr", "0.1"]
     recipe, config, start, _ = settings_of(*words)

@@ -59,6 +59,22 @@ def test_who_stops_a_run_is_told_how_it_goes_on(
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def interrupted_in_an_import() -> None:
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt as error:
+        raise ImportError("numpy's C extension can't be imported") from error
+
+
+def test_an_interrupt_that_became_another_error_is_one_still(capsys: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit) as stopped, ends_in_one_line():
+        interrupted_in_an_import()
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "stopped\n"
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def test_a_script_without_a_run_just_stops(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit), ends_in_one_line():
         raise KeyboardInterrupt

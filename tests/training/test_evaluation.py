@@ -80,7 +80,7 @@ def test_a_model_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     check_fits(PlainNet(), data)
     with pytest.raises(ValueError, match="classes"):
         check_fits(Three(), data)
-    with pytest.raises(ValueError, match=r"can't take these images .*8x8"):
+    with pytest.raises(ValueError, match=r"forward fails on these images .*8x8"):
         check_fits(nn.Conv2d(1, 10, 3), data)
 
     class Tuple(PlainNet):
@@ -89,6 +89,15 @@ def test_a_model_that_does_not_fit_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match="gives tuple for one image"):
         check_fits(Tuple(), data)
+
+
+def test_a_forward_that_fails_is_not_blamed_on_the_size_alone(tmp_path: Path) -> None:
+    class Broken(PlainNet):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return super().forward(images) @ torch.zeros(3, 3)
+
+    with pytest.raises(ValueError, match=r"RuntimeError: .*--image-size, else its code is to be put right"):
+        check_fits(Broken(), tiny_data())
 
 
 def test_what_fails_in_training_alone_is_refused_beforehand() -> None:

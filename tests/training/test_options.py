@@ -7,8 +7,18 @@ from dataclasses import dataclass, field
 import pytest
 
 from experiments.recipes import base_recipe
+from experiments.starts import PruningStart
 from rr import Share
-from training import Recipe, add_options, default_values, from_options
+from training import (
+    Recipe,
+    add_options,
+    default_values,
+    from_options,
+    from_plain,
+    option_names,
+    to_plain,
+    typed_names,
+)
 
 
 def parser_for(*recipes: object) -> argparse.ArgumentParser:
@@ -86,6 +96,26 @@ def test_two_dataclasses_share_a_command_line() -> None:
     assert from_options(options, recipe) == dataclasses.replace(recipe, epochs=200)
     assert "100% of it" in parser.format_help()
     assert "--layers" not in parser.format_help()
+
+
+def test_plain_values_give_the_settings_back() -> None:
+    recipe = dataclasses.replace(base_recipe("src56").for_run(), distill=0.5, distill_until=Share(0.65))
+    again = from_plain({**to_plain(recipe), "unknown": 1}, base_recipe("src20"))
+    assert again == recipe
+    assert isinstance(again.distill_until, Share)
+    assert from_plain({"lr": 0.3}, recipe) == dataclasses.replace(recipe, lr=0.3)
+
+
+def test_what_is_typed_is_told_from_the_defaults() -> None:
+    parser = parser_for(base_recipe("src56"))
+    assert typed_names(parser, ["--lr", "0.1", "--no-amp", "-a", "src56"]) == {"lr", "amp", "arch"}
+    assert typed_names(parser, []) == set()
+
+
+def test_how_settings_are_typed() -> None:
+    names = option_names(base_recipe("src56"), PruningStart(), Method())
+    assert (names["batch_size"], names["arch"], names["base_weights"]) == ("--batch-size", "--arch", "--weights")
+    assert "layers" not in names
 
 
 def test_a_field_of_two_dataclasses_is_refused() -> None:

@@ -67,6 +67,24 @@ def test_a_setting_that_a_run_is_older_than_counts_as_its_default(tmp_path: Path
         prepare(tmp_path, newer, "continue")
 
 
+def test_what_differs_is_named_as_it_is_typed(tmp_path: Path) -> None:
+    fill(tmp_path, "latest.pth", recipe={**RECIPE, "base_weights": "a", "warmup_steps": 5})
+    other = {**RECIPE, "lr": 0.2, "base_weights": "b", "warmup_steps": 7}
+    options = {"lr": "--lr", "base_weights": "--weights"}
+    for mode, advice in (("continue", "leave these options out"), (None, "give '-c continue' and no other options")):
+        with pytest.raises(ValueError, match=advice) as refused:
+            prepare(tmp_path, other, mode, options=options)
+        assert '(--lr: there 0.1, now 0.2; --weights: there "a", now "b"):' in str(refused.value)
+    with pytest.raises(ValueError, match="warmup_steps: there 5, now 7"):
+        prepare(tmp_path, {**other, "lr": 0.1, "base_weights": "a"}, "continue", options=options)
+
+
+def test_of_many_settings_that_differ_some_are_named(tmp_path: Path) -> None:
+    fill(tmp_path, "latest.pth")
+    with pytest.raises(ValueError, match=r"b: there unset, now 1; .*; 2 more\)"):
+        prepare(tmp_path, {**RECIPE, **dict.fromkeys("bcdefgh", 1)}, "continue")
+
+
 def test_fields_that_change_no_result_may_differ(tmp_path: Path) -> None:
     fill(tmp_path, "latest.pth")
     assert prepare(tmp_path, {**RECIPE, "output_dir": "y", "workers": 3}, "continue") is RunState.RESUME

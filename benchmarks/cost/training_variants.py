@@ -18,6 +18,7 @@ from base_model import build_any
 from benchmarks.cost.timing import seconds
 from benchmarks.cost.training_figures import FLOOR, FULL, FULL_WIDTH, PLAIN
 from rr import ResRepConfig, ResRepPruner, paper_config, param_groups
+from rr.conversion import convert
 from rr.errors import InputError
 from rr.graph import LayerKind
 from rr.selection import select_forgotten
@@ -198,7 +199,7 @@ def mask(pruner: ResRepPruner, alive: np.ndarray) -> None:
 
 def narrow_plain(pruner: ResRepPruner) -> nn.Module:
     """A plain network of the widths that a conversion leaves now, as for training from scratch: BNs aren't folded."""
-    slim = pruner.convert(prove=False)
+    slim, _ = convert(pruner.live, pruner.example_inputs, prove=False)
     modules = dict(pruner.model.named_modules())
     for layer in pruner.graph.layers.values():
         if not layer.kind.has_width or layer.norm is None:

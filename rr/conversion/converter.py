@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +15,15 @@ from rr.compactors import hooks_of_users
 from rr.conversion.alive import alive_units
 from rr.conversion.differences import difference_of
 from rr.conversion.folding import fold
-from rr.conversion.proof import FLOAT64_TOLERANCE, ConversionError, Probe, exact_copy, outputs_of, probes_of
+from rr.conversion.proof import (
+    FLOAT64_TOLERANCE,
+    ConversionError,
+    Probe,
+    exact_copy,
+    outputs_of,
+    probe_of,
+    probes_elsewhere,
+)
 from rr.conversion.report import ConversionReport, report_of
 from rr.copies import copy_of
 from rr.errors import first_line
@@ -117,25 +124,26 @@ class _Expected:
 def _expected(live: LiveModel, alive: np.ndarray, example_inputs: Inputs) -> _Expected:
     """Run a copy of the model in float64: the only such copy, gone before there is a folded one."""
     exact = exact_copy(live.model)
-    trained = probes_of(exact, example_inputs)
+    trained = probe_of(exact, example_inputs)
     live.follower(exact).zero_dead_rows(alive)
-    zeroed = [replace(probe, outputs=outputs_of(exact, probe.inputs, torch.float64)) for probe in trained]
-    cut = _largest(difference_of(a.outputs, b.outputs, rounded=True) for a, b in zip(trained, zeroed, strict=True))
-    in_float32 = [outputs_of(exact, probe.inputs, torch.float32) for probe in zeroed]
-    probes = [probe.measured(outputs) for probe, outputs in zip(zeroed, in_float32, strict=True)]
-    own = _largest(probe.difference(outputs, rounded=True) for probe, outputs in zip(probes, in_float32, strict=True))
-    return _Expected(probes, cut, own)
+    zeroed = replace(trained, outputs=outputs_of(exact, trained.inputs, torch.float64))
+    others = list(probes_elsewhere(exact, example_inputs))
+    in_float32 = outputs_of(exact, trained.inputs, torch.float32)
+    first = zeroed.measured(in_float32)
+    return _Expected(
+        probes=[first, *(probe.measured_as(first) for probe in others)],
+        cut_difference=difference_of(trained.outputs, zeroed.outputs, rounded=True),
+        own_error=first.difference(in_float32, rounded=True),
+    )
 
 
 def _differences(expected: _Expected, folded: nn.Module) -> dict[str, object]:
     """The report's differences, by name, and where they were found."""
-    probes, rounded = expected.probes, copy_of(folded)
+    probes, first = expected.probes, expected.probes[0]
     return {
         "cut_difference": expected.cut_difference,
-        "float64_difference": _largest(probe.difference(_at(probe, folded, torch.float64)) for probe in probes),
-        "float32_difference": _largest(
-            probe.difference(_at(probe, rounded, torch.float32), rounded=True) for probe in probes
-        ),
+        "float64_difference": float(np.max([probe.difference(_at(probe, folded, torch.float64)) for probe in probes])),
+        "float32_difference": first.difference(_at(first, copy_of(folded), torch.float32), rounded=True),
         "float32_own_error": expected.own_error,
         "proven_at": tuple(probe.shape for probe in probes),
     }
@@ -153,11 +161,6 @@ def _at(probe: Probe, model: nn.Module, dtype: torch.dtype) -> list[Tensor]:
         raise ConversionError(
             f"the converted model fails on inputs of {probe.shape}, which the trained one takes: {first_line(error)}"
         ) from error
-
-
-def _largest(differences: Iterable[float]) -> float:
-    """The largest, NaN if there is one."""
-    return float(np.max(list(differences)))
 
 
 def _check(report: ConversionReport, cut_tolerance: float) -> None:

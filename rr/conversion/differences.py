@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 _EPS = torch.finfo(torch.float32).eps
+_FEW = 16  # errors, of which a quartile says little
 
 
 def difference_of(reference: Sequence[Tensor], others: Sequence[Tensor], *, rounded: bool = False) -> float:
@@ -60,10 +61,23 @@ def error_floors(reference: Sequence[Tensor], in_float32: Sequence[Tensor]) -> l
         in_float32: those of the same network in float32.
 
     Returns:
-        For each output one number per channel (dimension 1), or a single one where it has no channels: the lower
-        quartile of the errors that aren't zero, over float32's epsilon; over the whole output where no error is left.
+        For each output one number per channel (dimension 1): the lower quartile of the errors that aren't zero, over
+        float32's epsilon. Of the whole output where a channel has few of them, or there are no channels.
     """
     return [_floor_of(a, b.to(a.dtype)) if _is_real(a) else a.new_zeros(()) for a, b in _pairs(reference, in_float32)]
+
+
+def floors_for(outputs: Sequence[Tensor], floors: Sequence[Tensor]) -> list[Tensor]:
+    """Floors of the same network's outputs at another size: by channel, or one for all where these aren't the same."""
+    if len(outputs) != len(floors):
+        return [torch.zeros((), dtype=torch.float64) for _ in outputs]
+    fits = [
+        floor.dim() == 0 or (a.dim() == floor.dim() and a.shape[1] == floor.shape[1])
+        for a, floor in zip(outputs, floors, strict=True)
+    ]
+    return [
+        floor if fit else _lower_quartile(floor.flatten()[None])[0] for floor, fit in zip(floors, fits, strict=True)
+    ]
 
 
 def _floor_of(a: Tensor, b: Tensor) -> Tensor:
@@ -72,9 +86,15 @@ def _floor_of(a: Tensor, b: Tensor) -> Tensor:
     errors = (a - b).abs().double()
     errors = torch.where((errors > 0) & errors.isfinite(), errors, math.nan)
     channels = errors.transpose(0, 1).flatten(1) if a.dim() > 1 else errors.flatten()[None]  # [C, n]
-    floors = channels.nanquantile(0.25, dim=1) if channels.shape[1] <= 2**20 else channels.nanmedian(dim=1).values
-    floors = torch.where(floors.isnan(), floors.nanmedian().nan_to_num(0.0), floors) / _EPS
+    of_all = _lower_quartile(channels.flatten()[None])  # [1]
+    enough = (~channels.isnan()).sum(1) >= _FEW
+    floors = torch.where(enough, _lower_quartile(channels), of_all).nan_to_num(0.0) / _EPS
     return floors.view(1, -1, *[1] * (a.dim() - 2)) if a.dim() > 1 else floors[0]
+
+
+def _lower_quartile(values: Tensor) -> Tensor:
+    """[C] of [C, n], without NaN; `nanquantile` takes no more than 16 million values."""
+    return values[:, :: max(values.numel() // 2**23, 1)].nanquantile(0.25, dim=1)
 
 
 def _largest(

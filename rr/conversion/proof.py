@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rr.conversion.differences import difference_on_own_scale, error_floors
+from rr.conversion.differences import difference_on_own_scale, error_floors, floors_for
 from rr.copies import copy_of
 from rr.errors import InputError, first_line
 from rr.graph.sizes import other_sizes, shape_in_words
@@ -83,17 +83,20 @@ class Probe:
         """The same with floors, from the network's outputs in float32."""
         return replace(self, floors=error_floors(self.outputs, in_float32))
 
+    def measured_as(self, other: Probe) -> Probe:
+        """The same with the floors of a probe of another size: float32 errs as much at all of them."""
+        return replace(self, floors=floors_for(self.outputs, other.floors))
+
     def difference(self, outputs: Sequence[Tensor], *, rounded: bool = False) -> float:
         """How far other outputs are from these, each element on its own scale (`difference_on_own_scale`)."""
         return difference_on_own_scale(self.outputs, outputs, self.floors, rounded=rounded)
 
 
-def probes_of(model: nn.Module, example_inputs: Inputs) -> list[Probe]:
-    """Inputs in the examples' shapes that show what a model in float64 computes, then such of other sizes.
+def probe_of(model: nn.Module, example_inputs: Inputs) -> Probe:
+    """Inputs in the examples' shapes that show what a model in float64 computes, and its outputs.
 
     Random numbers, always the same (integers as they are); where the outputs would have NaN for those (a logarithm
-    needs positive numbers), random ones in the examples' range, or the examples themselves. The other sizes are those
-    that the model takes: another batch, each dimension larger, all of them smaller.
+    needs positive numbers), random ones in the examples' range, or the examples themselves.
 
     Raises:
         InputError: if the model doesn't run in float64 on the CPU, or has NaN for all of these.
@@ -109,32 +112,39 @@ def probes_of(model: nn.Module, example_inputs: Inputs) -> list[Probe]:
                 "forward take types and devices from its inputs and parameters"
             ) from error
         if not _have_nan(outputs):
-            return [Probe(inputs, outputs), *_at_other_sizes(model, examples, fill)]
+            return Probe(inputs, outputs)
     raise InputError(
         "the model's outputs have NaN for random inputs and for the example inputs, so that nothing can be proven: "
         "give example inputs of the kind it is made for, and check that its training hasn't diverged"
     )
 
 
-def measured_probes(model: nn.Module, example_inputs: Inputs) -> list[Probe]:
-    """`probes_of` a model in float64, with their floors; a copy of it is run in float32 for these."""
-    probes, single = probes_of(model, example_inputs), copy_of(model)
-    return [probe.measured(outputs_of(single, probe.inputs, torch.float32)) for probe in probes]
-
-
-def _at_other_sizes(
-    model: nn.Module, examples: ExampleInputs, fill: Callable[[ExampleInputs], ExampleInputs]
-) -> Iterator[Probe]:
-    for candidates in other_sizes(examples):
+def probes_elsewhere(model: nn.Module, example_inputs: Inputs) -> Iterator[Probe]:
+    """The same at the other sizes that the model takes: another batch, each dimension larger, all of them smaller."""
+    for candidates in other_sizes(ExampleInputs.of(example_inputs).mapped(in_float64)):
         for candidate in candidates:
-            inputs = fill(candidate)
-            try:
-                outputs = outputs_of(model, inputs, torch.float64)
-            except Exception:  # whatever the user's forward raises: it doesn't take this size
-                continue
-            if outputs and not _have_nan(outputs):
-                yield Probe(inputs, outputs)
+            found = next(
+                (probe for fill in (_normal, _within_range) if (probe := _tried(model, fill(candidate)))), None
+            )
+            if found is not None:
+                yield found
                 break
+
+
+def _tried(model: nn.Module, inputs: ExampleInputs) -> Probe | None:
+    """None where the model doesn't take these."""
+    try:
+        outputs = outputs_of(model, inputs, torch.float64)
+    except Exception:  # whatever the user's forward raises
+        return None
+    return Probe(inputs, outputs) if outputs and not _have_nan(outputs) else None
+
+
+def measured_probes(model: nn.Module, example_inputs: Inputs) -> list[Probe]:
+    """The probes of a model in float64 at all sizes, with their floors; a copy of it is run in float32 for these."""
+    first = probe_of(model, example_inputs)
+    first = first.measured(outputs_of(copy_of(model), first.inputs, torch.float32))
+    return [first, *(probe.measured_as(first) for probe in probes_elsewhere(model, example_inputs))]
 
 
 def _have_nan(outputs: Sequence[Tensor]) -> bool:

@@ -35,7 +35,7 @@ class ConversionReport:
     """What a conversion did and how equal the result is.
 
     `print` shows it as a table by layer. Differences are the largest |a - b| of the outputs, each element on its own
-    scale (`rr.conversion.differences`), at any of the sizes in `proven_at`; None where nothing was proven.
+    scale (`rr.conversion.differences`); None where nothing was proven.
 
     Attributes:
         macs_before, macs_after: of the network, per example.
@@ -48,7 +48,8 @@ class ConversionReport:
         fold_seconds: what folding took; None where nothing was folded yet.
         cut_difference: float64, the model with its dropped rows at exactly zero against the model as trained; over each
             output's largest element.
-        float64_difference: float64, the converted model against the one with zeroed rows; at most 1e-10.
+        float64_difference: float64, the converted model against the one with zeroed rows, at all sizes in
+            `proven_at`; at most 1e-10.
         float32_difference: the converted model in float32 against the one with zeroed rows in float64.
         float32_own_error: the unconverted model in float32 against itself in float64.
         proven_at: the shapes of the first input at which that was found: the examples', then other sizes that the

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from rr import ResRepPruner, paper_config
 from rr.conversion import ConversionError
 from rr.conversion.differences import difference_of
-from rr.conversion.proof import exact_copy, outputs_of, probes_of
+from rr.conversion.proof import exact_copy, measured_probes, outputs_of, probe_of
 from rr.graph import ExampleInputs, LiveModel
 from tests.rr.networks import Net, conv, generic, head, random_alive
 
@@ -103,12 +103,12 @@ def test_an_exact_copy_is_one_in_all_but_its_type() -> None:
 
 def test_inputs_are_random_where_the_network_takes_them() -> None:
     plain = exact_copy(network())
-    probe = probes_of(plain, positive())[0]
+    probe = probe_of(plain, positive())
     inputs, outputs = probe.inputs, probe.outputs
     assert inputs.tensors[0].min() < -1
     assert torch.equal(outputs[0], plain.eval()(inputs.tensors[0]))
-    assert torch.equal(probes_of(plain, positive())[0].inputs.tensors[0], inputs.tensors[0])
-    within = probes_of(exact_copy(network(torch.log)), positive())[0].inputs
+    assert torch.equal(probe_of(plain, positive()).inputs.tensors[0], inputs.tensors[0])
+    within = probe_of(exact_copy(network(torch.log)), positive()).inputs
     assert positive().min() <= within.tensors[0].min() < within.tensors[0].max() <= positive().max()
     assert not torch.equal(within.tensors[0], positive().double())
     assert torch.get_default_dtype() == torch.float32
@@ -122,17 +122,17 @@ def test_casts_in_a_proof_round_nothing() -> None:
 
 
 def test_other_sizes_that_the_network_takes_are_probed_as_well() -> None:
-    shapes = [probe.shape for probe in probes_of(exact_copy(network()), positive())]
+    shapes = [probe.shape for probe in measured_probes(exact_copy(network()), positive())]
     assert shapes == ["2x3x8x8", "3x3x8x8", "1x3x13x8", "1x3x8x13", "1x3x5x5"]
     flat = nn.Sequential(conv(3, 4), nn.Flatten(), nn.Linear(256, 3))
-    assert [probe.shape for probe in probes_of(flat.double(), positive())] == ["2x3x8x8", "3x3x8x8"]
+    assert [probe.shape for probe in measured_probes(flat.double(), positive())] == ["2x3x8x8", "3x3x8x8"]
 
     def even(x: Tensor) -> Tensor:
         if x.shape[2] % 2 or x.shape[3] % 2 or len(x) != 2:
             raise ValueError("even sizes and batches of two")
         return x
 
-    shapes = [probe.shape for probe in probes_of(exact_copy(network(even)), positive())]
+    shapes = [probe.shape for probe in measured_probes(exact_copy(network(even)), positive())]
     assert shapes == ["2x3x8x8", "2x3x16x8", "2x3x8x16", "2x3x4x4"]
 
 

@@ -113,8 +113,8 @@ def test_a_plain_loop() -> None:
 
 
 def test_an_example_runs_by_its_path_from_anywhere(tmp_path: Path) -> None:
-    output = command(sys.executable, str(ROOT / "examples" / "plain.py"), "--epochs", "3", folder=tmp_path)
-    assert output.epochs == run("plain", "--epochs", 3).epochs
+    output = command(sys.executable, str(ROOT / "examples" / "plain.py"), "--epochs", "1", folder=tmp_path)
+    assert output.epochs == run("plain", "--epochs", 1).epochs
 
 
 def test_a_file_to_run_that_is_not_there_is_a_line(tmp_path: Path) -> None:

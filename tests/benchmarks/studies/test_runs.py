@@ -36,7 +36,7 @@ def test_killed_it_goes_on_and_no_run_is_trained_twice_at_once(place: Path, caps
         short_schedules.main(words)
     assert "another process is at work" in capsys.readouterr().out
     process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 128 + signal.SIGTERM
+    assert process.wait(600) == 128 + signal.SIGTERM
     assert not (folder / "finish.hdf5").exists()
     with open(folder.with_name(f"{folder.name}.out")) as lock:  # its own process is gone as well
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

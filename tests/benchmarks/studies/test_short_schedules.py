@@ -17,7 +17,7 @@ from tests.benchmarks.studies.helpers import call
 def test_arms_run_once_and_are_read_then(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("resrep", "fast-diagonal", "fast-distill", "l1-distill"):  # others have all that is in these
+    for name in ("resrep", "fast-diagonal", "fast-distill", "l1", "l1-distill"):  # others have all that is in these
         monkeypatch.delitem(ARMS, name)
     words = call(place, "--epochs", "2", "--seeds", "0", "--jobs", "2")
     short_schedules.main(words)
@@ -53,7 +53,8 @@ def test_arms_run_once_and_are_read_then(
     assert (place / "results" / "short.json").read_text() == first
     assert "torch-pruning" in capsys.readouterr().out
 
-    monkeypatch.setitem(ARMS, "l1", replace(ARMS["l1"], options=(*ARMS["l1"].options, "--momentum", "0.8")))
+    scratch = ARMS["scratch"]
+    monkeypatch.setitem(ARMS, "scratch", replace(scratch, options=(*scratch.options, "--momentum", "0.8")))
     with pytest.raises(SystemExit) as stopped:
         short_schedules.main(words)
     assert stopped.value.code == 2

@@ -123,21 +123,22 @@ def probes_elsewhere(model: nn.Module, example_inputs: Inputs) -> Iterator[Probe
     """The same at the other sizes that the model takes: another batch, each dimension larger, all of them smaller."""
     for candidates in other_sizes(ExampleInputs.of(example_inputs).mapped(in_float64)):
         for candidate in candidates:
-            found = next(
-                (probe for fill in (_normal, _within_range) if (probe := _tried(model, fill(candidate)))), None
-            )
-            if found is not None:
-                yield found
+            if (probe := _tried(model, candidate)) is not None:
+                yield probe
                 break
 
 
-def _tried(model: nn.Module, inputs: ExampleInputs) -> Probe | None:
-    """None where the model doesn't take these."""
-    try:
-        outputs = outputs_of(model, inputs, torch.float64)
-    except Exception:  # whatever the user's forward raises
-        return None
-    return Probe(inputs, outputs) if outputs and not _have_nan(outputs) else None
+def _tried(model: nn.Module, examples: ExampleInputs) -> Probe | None:
+    """None where the model doesn't take inputs of this size."""
+    for fill in (_normal, _within_range):
+        inputs = fill(examples)
+        try:
+            outputs = outputs_of(model, inputs, torch.float64)
+        except Exception:  # whatever the user's forward raises
+            return None
+        if outputs and not _have_nan(outputs):
+            return Probe(inputs, outputs)
+    return None
 
 
 def measured_probes(model: nn.Module, example_inputs: Inputs) -> list[Probe]:

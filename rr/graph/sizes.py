@@ -31,15 +31,16 @@ def other_sizes(inputs: ExampleInputs) -> Iterator[tuple[ExampleInputs, ...]]:
     batch = inputs.batch_size
     yield (with_sizes(inputs, {0: batch + 1}), *([] if batch == 1 else [_of_one(inputs)]))
     of_one = _of_one(inputs)
-    dims = [dim for dim in range(1, inputs.tensors[0].dim()) if inputs.tensors[0].shape[dim] > 1]
+    shape = inputs.tensors[0].shape
+    first = 2 if len(shape) > 3 else 1  # images have their channels there, sequences perhaps their length
+    dims = [dim for dim in range(first, len(shape)) if shape[dim] > 1]
     for dim in dims:
-        sizes = [change(inputs.tensors[0].shape[dim]) for change in _LARGER]
+        sizes = [change(shape[dim]) for change in _LARGER]
         yield tuple(with_sizes(of, {dim: n}) for n in sizes for of in (of_one, inputs))
     if numbers := _other_numbers(inputs):
         yield (numbers,)
     pixels = [dim for dim in dims if dim > 1]
     if pixels:
-        shape = inputs.tensors[0].shape
         sizes = [{dim: max(change(shape[dim]), 1) for dim in pixels} for change in _SMALLER]
         yield tuple(with_sizes(of, size) for size in sizes for of in (of_one, inputs))
 

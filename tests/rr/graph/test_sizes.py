@@ -15,8 +15,8 @@ def shapes(inputs: ExampleInputs) -> list[tuple[int, ...]]:
 def test_batch_each_dimension_and_all_of_them_smaller() -> None:
     inputs = ExampleInputs.of(torch.zeros(4, 3, 32, 24))
     first = [shapes(candidates[0])[0] for candidates in other_sizes(inputs)]
-    assert first == [(5, 3, 32, 24), (1, 5, 32, 24), (1, 3, 49, 24), (1, 3, 32, 37), (1, 3, 17, 13)]
-    candidates = [shapes(candidate)[0] for candidate in list(other_sizes(inputs))[2]]
+    assert first == [(5, 3, 32, 24), (1, 3, 49, 24), (1, 3, 32, 37), (1, 3, 17, 13)]
+    candidates = [shapes(candidate)[0] for candidate in list(other_sizes(inputs))[1]]
     assert candidates == [(n, 3, height, 24) for height in (49, 64, 33) for n in (1, 4)]
     assert [shape_in_words(candidate) for candidate in next(iter(other_sizes(inputs)))] == [
         "5x3x32x24",

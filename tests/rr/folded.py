@@ -11,7 +11,7 @@ from rr import ResRepPruner, paper_config
 from rr.narrowing.refold import outputs_of_layer, refold, refoldable
 from rr.narrowing.variance import VarianceMeter
 from tests.rr.narrowed import FAMILIES
-from tests.rr.networks import generic
+from tests.rr.networks import generic, graph_of
 
 
 def folding_pruner(family: str, **settings: object) -> ResRepPruner:
@@ -24,7 +24,10 @@ def folding_pruner(family: str, **settings: object) -> ResRepPruner:
             module.p = 0.0
     settings = {"flops_target": 0.2, "rows_per_update": 10**6, **settings}
     config = paper_config(layers=layers, narrow="full", **settings)
-    pruner = ResRepPruner(model, torch.randn(2, 3, size, size), config)
+    images = torch.randn(2, 3, size, size)
+    diagonal = config.compactors == "diagonal"
+    graph = graph_of(build, tuple(images.shape), silence=True, diagonal=diagonal)
+    pruner = ResRepPruner(model, images, config, graph=graph)
     with torch.no_grad():
         for compactor in pruner.compactors.values():
             compactor.pwc.weight += 0.2 * torch.randn_like(compactor.pwc.weight)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from base_model import build_model
 from rr import ResRepPruner, paper_config
 from rr.narrowing.take_out import silent_units
-from tests.rr.networks import Net, conv, generic, head
+from tests.rr.networks import Net, conv, generic, graph_of, head
 from tests.rr.pruners import set_masks
 
 OPTIMIZERS = {
@@ -101,7 +101,9 @@ def pruner_of(
         penalty=1e-3,
         compactors=compactors,
     )
-    return ResRepPruner(model, torch.randn(2, 3, size, size), config)
+    images = torch.randn(2, 3, size, size)
+    graph = graph_of(build, tuple(images.shape), silence=True, diagonal=compactors == "diagonal")
+    return ResRepPruner(model, images, config, graph=graph)
 
 
 _SILENT: WeakKeyDictionary[ResRepPruner, np.ndarray] = WeakKeyDictionary()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -124,3 +125,10 @@ class Networks(dict[str, Traced]):
         model, images = network(name, SIZES[name])
         self[name] = model, images, ChannelGraph(model, images)
         return self[name]
+
+
+@functools.cache
+def graph_of(build: Callable[[], nn.Module], shape: tuple[int, ...], silence: bool, diagonal: bool) -> ChannelGraph:
+    """The graph of what `build` makes, traced once for all tests that prune it; the same for any weights."""
+    with torch.random.fork_rng(devices=[]):
+        return ChannelGraph(build(), torch.zeros(shape), silence=silence, diagonal=diagonal)

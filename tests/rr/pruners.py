@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rr import ResRepPruner, paper_config
-from tests.rr.networks import Net, conv, generic, head, tiny
+from tests.rr.networks import Net, conv, generic, graph_of, head, tiny
 
 IMAGES = torch.zeros(1, 1, 8, 8)
 LENIENT = {"flops_target": 0.5, "penalty": 0.01}
@@ -18,7 +18,10 @@ LENIENT = {"flops_target": 0.5, "penalty": 0.01}
 
 def tiny_pruner(**settings: object) -> ResRepPruner:
     torch.manual_seed(0)
-    return ResRepPruner(generic(tiny()), IMAGES, paper_config(**LENIENT | settings))
+    config = paper_config(**LENIENT | settings)
+    silence, diagonal = config.narrowing.mode != "no", config.compactors == "diagonal"
+    graph = graph_of(tiny, tuple(IMAGES.shape), silence=silence, diagonal=diagonal)
+    return ResRepPruner(generic(tiny()), IMAGES, config, graph=graph)
 
 
 def stream_pruner() -> ResRepPruner:
@@ -69,12 +72,17 @@ def randomise(pruner: ResRepPruner, seed: int = 0) -> dict[str, Tensor]:
     return task
 
 
-def wide_pruner(seed: int = 0, **settings: object) -> ResRepPruner:
-    """Layers of 40, 20 and 6 channels, with rows of all norms."""
-    torch.manual_seed(seed)
+def wide() -> Net:
+    """Layers of 40, 20 and 6 channels."""
     modules = {"a": conv(1, 40), "b": conv(40, 20), "c": conv(20, 6), "fc": nn.Linear(6, 3)}
-    model = Net(lambda net, x: head(net, F.relu(net.c(F.relu(net.b(F.relu(net.a(x))))))), **modules)
-    pruner = ResRepPruner(model, IMAGES, paper_config(**LENIENT | settings))
+    return Net(lambda net, x: head(net, F.relu(net.c(F.relu(net.b(F.relu(net.a(x))))))), **modules)
+
+
+def wide_pruner(seed: int = 0, **settings: object) -> ResRepPruner:
+    """Of `wide`, with rows of all norms."""
+    torch.manual_seed(seed)
+    graph = graph_of(wide, tuple(IMAGES.shape), silence=False, diagonal=False)
+    pruner = ResRepPruner(wide(), IMAGES, paper_config(**LENIENT | settings), graph=graph)
     with torch.no_grad():
         for compactor in pruner.compactors.values():
             compactor.pwc.weight.mul_(torch.rand(len(compactor.mask), 1, 1, 1))

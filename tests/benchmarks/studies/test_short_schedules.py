@@ -17,7 +17,14 @@ from tests.benchmarks.studies.helpers import call
 def test_arms_run_once_and_are_read_then(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("resrep", "fast-diagonal", "fast-distill", "l1", "l1-distill"):  # others have all that is in these
+    for name in (
+        "resrep",
+        "fast",
+        "fast-diagonal",
+        "fast-distill",
+        "l1",
+        "l1-distill",
+    ):  # others have all of it
         monkeypatch.delitem(ARMS, name)
     words = call(place, "--epochs", "2", "--seeds", "0", "--jobs", "2")
     short_schedules.main(words)

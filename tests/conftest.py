@@ -1,5 +1,6 @@
 """What several test files share: networks that are traced once, and sums in one order."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -21,3 +22,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with the most slow tests first: then no worker has a long one left when the other has nothing more."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])

@@ -11,7 +11,7 @@ from hypothesis import event
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-EXAMPLES = int(os.environ.get("RESREP_EXAMPLES", "25"))
+EXAMPLES = int(os.environ.get("RESREP_EXAMPLES", "20"))
 ACTIVATIONS = (F.relu, F.relu6, F.silu, F.hardswish, F.hardsigmoid, F.gelu, torch.sigmoid, torch.tanh, F.leaky_relu)
 OPERATIONS = (
     *("conv", "conv", "conv bn", "conv bn", "depthwise bn", "grouped bn", "bn", "activation", "activation"),

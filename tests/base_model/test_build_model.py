@@ -220,6 +220,7 @@ def test_src20_against_plain_functions() -> None:
     torch.testing.assert_close(model(x), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "relus", "adds"), [("src20", 19, 9), ("vc", 14, 0), ("smi1_cifar", 27, 0), ("lenet5bn", 3, 0)]
 )

@@ -29,6 +29,7 @@ def test_networks_differ_in_what_they_keep_alone(arch: str, fast: bool) -> None:
     assert tuple(found[name] for name in FREE) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["src20", "vc", "lenet5bn", "smi1_cifar"])
 def test_targets_can_be_reached(arch: str) -> None:
     info = model_info(arch)

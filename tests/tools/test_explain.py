@@ -13,6 +13,7 @@ def explain(*options: object) -> Done:
     return scripts.call("tools/explain.py", *options)
 
 
+@pytest.mark.slow
 def test_a_network_of_torchvision() -> None:
     run = explain("-a", "torchvision/shufflenet_v2_x0_5", "--image-size", 64)
     assert run.returncode == 0, run.stderr
@@ -45,6 +46,7 @@ def test_a_network_of_ones_own(tmp_path: Path) -> None:
     assert explain("-a", f"{path}:other").returncode == 2
 
 
+@pytest.mark.slow
 def test_what_can_go_is_said_for_each_choice_of_layers() -> None:
     internal, every = re.findall(r"with --layers (\w+) (\d+) of 459 units can go", explain("-a", "src20").stdout)
     assert internal[0] == "internal"

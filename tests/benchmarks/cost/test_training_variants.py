@@ -17,6 +17,7 @@ TINY = Setting("src20", "float32", batch=2, image_size=16)
 SILENT_UNITS_LEAVE_CONSTANTS = Setting("torchvision/mobilenet_v2", "float32", batch=2, image_size=32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", [TINY, SILENT_UNITS_LEAVE_CONSTANTS], ids=lambda setting: setting.model)
 def test_at_full_width_the_floor_is_the_plain_network(setting: Setting) -> None:
     plain = training_of(PLAIN, setting).model

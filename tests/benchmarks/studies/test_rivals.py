@@ -81,6 +81,7 @@ def test_what_a_rival_cannot_be_is_one_line(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "more", "stops"),
     [

@@ -113,6 +113,7 @@ def test_internal_layers_of_resnet56_are_the_first_of_each_block(traced: Network
     assert names == [f"stage{stage}.block{block}.conv1.conv" for stage in (1, 2, 3) for block in range(9)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["src20", "vc", "lenet5bn", "smi1", "smi1_cifar", "sres50"])
 @pytest.mark.parametrize("layers", ["internal", "all"])
 def test_macs_are_half_of_torchs_flops_of_the_narrow_network(name: str, layers: str, traced: Networks) -> None:

@@ -27,6 +27,7 @@ def everything(graph: ChannelGraph) -> np.ndarray:
     return np.ones(graph.num_units, dtype=bool)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["src20", "vc", "lenet5bn", "smi1", "smi1_cifar", "sres50"])
 @pytest.mark.parametrize("layers", ["internal", "all"])
 def test_parameters_are_those_of_the_converted_network(name: str, layers: str, traced: Networks) -> None:

@@ -68,6 +68,7 @@ FORWARDS: dict[str, tuple[Callable[[], nn.Module], bool]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORWARDS)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_exact_at_every_size_or_unprunable(name: str, seed: int) -> None:

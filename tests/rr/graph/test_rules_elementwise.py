@@ -152,6 +152,7 @@ OF_ONE: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OF_ONE)
 @pytest.mark.parametrize("before", [lambda x: x, lambda x: x.sigmoid()], ids=["zeros", "halves"])
 def test_what_is_done_to_each_channel_alone(name: str, before: Callable[[Tensor], Tensor]) -> None:

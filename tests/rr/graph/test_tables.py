@@ -25,6 +25,7 @@ def as_documented(table: dict[int, list[int]]) -> dict[int, int | list[int]]:
     return {layer: followers[0] if len(followers) == 1 else followers for layer, followers in table.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_graph_of_the_traced_tables_is_the_traced_graph(name: str, traced: Networks) -> None:
     model, images, graph = traced[name]
@@ -41,6 +42,7 @@ def test_the_graph_of_the_traced_tables_is_the_traced_graph(name: str, traced: N
         assert table_graph.macs(by_tables) == graph.macs(alive)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_conversion_by_tables_equals_the_traced_one(name: str, traced: Networks, tmp_path: Path) -> None:
     plain, images, graph = traced[name]

@@ -141,6 +141,7 @@ def test_what_the_forward_does_not_stand_the_rehearsal_finds() -> None:
     assert not rehearse_vanishing(model, graph, images, graph.prunable).any()
 
 
+@pytest.mark.slow
 def test_a_run_with_no_least_width_empties_blocks() -> None:
     """The rows of one block are the smallest by far: with 0 at least, masks take all of them, and the target is met."""
     model, images = network("src20", 32)

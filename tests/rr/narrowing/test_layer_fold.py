@@ -13,6 +13,7 @@ from tests.rr.narrowed import FAMILIES, OPTIMIZERS, kill, losses
 from tests.rr.pruners import set_masks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_training_goes_on_in_nearly_the_same_function(family: str) -> None:
     """On the batch whose variance was measured, and with running statistics of that batch, it is the same function."""

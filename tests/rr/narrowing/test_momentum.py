@@ -38,6 +38,7 @@ def momenta_along_rows(pruner: ResRepPruner) -> Momenta:
     return {weight: 0.1 * torch.rand(len(weight), 1, 1, 1) * weight.detach() for weight in weights}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "momenta"),
     [

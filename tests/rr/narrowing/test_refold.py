@@ -123,6 +123,7 @@ def numbers_at_random(pruner: ResRepPruner, names: Sequence[str]) -> dict[nn.Par
     return {parameter: {name: torch.rand_like(parameter) + 0.1 for name in names} for parameter in parameters}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", OF_FACTORS)
 def test_momentum_leads_where_it_would_have_led_when_compactors_retire(family: str) -> None:
     """A step by momentum alone, in eval mode, leads to the same network without the compactors as with them."""

@@ -98,6 +98,7 @@ def test_a_narrowed_state_comes_back_in_another_process_and_at_full_width(compac
     assert (wide.unmasked.alive == alive).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_diagonal_compactors_retire_as_soon_as_all_is_dead(family: str) -> None:
     """Nothing has to be folded in between; in eval mode nothing changes."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -176,13 +174,16 @@ def test_a_reached_target_forgets_nothing(limit: int) -> None:
     assert not forgotten.any()
 
 
-def test_selection_among_ten_thousand_rows_is_quick() -> None:
+def test_selection_among_ten_thousand_rows_asks_a_dozen_times() -> None:
+    """The costs are what takes time in a large network: a bisection of 9,000 rows asks for them 14 times, and once."""
     rng = np.random.default_rng(0)
     sizes = np.full(50, 200)
-    group, scores = np.repeat(np.arange(50), sizes), rng.random(10_000)
-    seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
-        select_forgotten(scores, group, sizes, lambda w: (w[1:] * w[:-1]).sum() <= 1e6, min_width=1, limit=9_000)
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 0.02
+    group, scores, asked = np.repeat(np.arange(50), sizes), rng.random(10_000), []
+
+    def is_met(widths: np.ndarray) -> bool:
+        asked.append(widths)
+        return (widths[1:] * widths[:-1]).sum() <= 1e6
+
+    forgotten, _ = select_forgotten(scores, group, sizes, is_met, min_width=1, limit=9_000)
+    assert 0 < forgotten.sum() < 9_000
+    assert len(asked) <= 15

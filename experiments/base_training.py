@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from functools import partial
 
@@ -11,6 +10,7 @@ from experiments.recipes import base_folder
 from experiments.run import Run, begun
 from experiments.starts import BaseStart
 from rr import InputError, param_groups
+from rr.copies import copy_of
 from rr.weights import save_hdf5
 from training import Recipe, RunState
 from training.run_folder import FINISH_WEIGHTS
@@ -55,7 +55,7 @@ def train_base(recipe: Recipe, start: BaseStart, conti_or_fs: str | None = None,
                 state,
                 param_groups=partial(param_groups, **recipe.sgd),
                 write_weights=lambda path, network: save_hdf5(path, network.state_dict(), run.attributes),
-                teacher=run.teacher(copy.deepcopy(model), state),
+                teacher=run.teacher(copy_of(model), state),
             )
             say_where(run)
 

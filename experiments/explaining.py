@@ -10,7 +10,6 @@ import torch
 from base_model import build_any, is_file, model_info, model_names
 from rr import ChannelGraph, InputError, explain
 from rr.conversion import rehearse
-from rr.graph.widths import least_widths
 
 CLASSES = 1000  # as the usual images of 3 x 224 x 224: what a function in a file is asked for where nobody says more
 
@@ -54,10 +53,7 @@ def can_go(graph: ChannelGraph, layers: str) -> str:
         selected = graph.select(layers)
     except InputError:
         return f"with --layers {layers} no unit can go"
-    groups = graph.macs.group_of_unit[np.flatnonzero(selected)]
-    least = least_widths(groups, graph.macs.group_sizes, min_width=1)
-    share = 1 - graph.macs.of_group_widths(least) / graph.macs.full
     return (
-        f"with --layers {layers} {selected.sum():,} of {graph.num_units:,} units can go, and with them {share:.1%} of "
-        "the MACs"
+        f"with --layers {layers} {selected.sum():,} of {graph.num_units:,} units can go, and with them "
+        f"{graph.removable_share(selected):.1%} of the MACs"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from experiments.run import DOWNLOAD, Run, begun
 from experiments.starts import PruningStart
 from experiments.target import missed
 from rr import InputError, ResRepConfig, ResRepPruner
+from rr.copies import copy_of
 from rr.weights import CONVERTED_WEIGHTS, load_network, load_strict, read_hdf5, save_converted, save_hdf5
 from rr.whole_files import write_text_whole
 from training import Recipe, RunState, barrier, broadcast_object, evaluate_pair
@@ -65,7 +65,7 @@ def prune(
                 run.load(model, base)
             except InputError as error:
                 raise (InputError(f"{error} ({doubt})") if doubt else error) from None
-        start_network = copy.deepcopy(model) if recipe.distill else model  # without compactors
+        start_network = copy_of(model) if recipe.distill else model  # without compactors
         example = torch.zeros(1, run.data.in_channels, run.data.image_size, run.data.image_size)
         pruner = ResRepPruner(model, example, config)
         state = run.state()

@@ -81,8 +81,8 @@ def convert(
         over()
         start = time.perf_counter()
         folded = fold(live, alive)
-        _tell_of_hooks(live)
         seconds = time.perf_counter() - start
+        _tell_of_hooks(live)
         over()
         differences = {} if expected is None else _differences(expected, folded)
         over()

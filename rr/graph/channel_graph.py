@@ -230,9 +230,9 @@ class ChannelGraph:
                 table[position] = leader
         return table
 
-    def removable_share(self) -> float:
-        """Share of the MACs that are gone when one unit of each prunable group is left."""
-        groups = self.macs.group_of_unit[np.flatnonzero(self.prunable)]
+    def removable_share(self, selected: np.ndarray | None = None) -> float:
+        """Share of the MACs that are gone when one unit of each group is left, of `selected` units or all prunable."""
+        groups = self.macs.group_of_unit[np.flatnonzero(self.prunable if selected is None else selected)]
         least = least_widths(groups, self.macs.group_sizes, min_width=1)
         return 1 - self.macs.of_group_widths(least) / self.macs.full
 

@@ -73,25 +73,30 @@ def inexact_consumers(
         prunable: [num_units] of bool, the units that may die.
         silent: whether to find units that could leave anything at all, even a constant that a bias can hold.
     """
-    findings = _ConstantRun(graph, ~prunable, _probe_of(model)).run()
+    findings = probed(graph, model, prunable)
     return {**findings.constant, **findings.inexact} if silent else findings.inexact
 
 
-def size_dependent(here: Traced, there: Traced, model: nn.Module, prunable: np.ndarray) -> dict[int, Inexact]:
+def probed(graph: Traced, model: nn.Module, prunable: np.ndarray) -> Findings:
+    """What dead channels leave for the values of a probe; the arguments are those of `inexact_consumers`."""
+    return _ConstantRun(graph, ~prunable, _probe_of(model)).run()
+
+
+def size_dependent(here: Traced, there: Traced, first: Findings, second: Findings) -> dict[int, Inexact]:
     """Units whose dead channels leave another constant at another size of the input: no bias can hold both.
 
     Args:
         here: the traced layers and the compactors' places.
         there: the same of the network traced at another size.
-        model, prunable: as in `inexact_consumers`.
+        first: what a probe found here, nothing of it inexact.
+        second: what it found there.
     """
-    first, second = (_ConstantRun(graph, ~prunable, _probe_of(model)).run() for graph in (here, there))
     nodes = {node.name: node for node in here.trace.nodes}
     layer_at = {node: layer.name for layer in there.layers.values() for node in layer.nodes}
     found = {}
     for unit, inexact in second.inexact.items():
         name = layer_at[inexact.node.name]
-        if name in here.layers and unit not in first.inexact:
+        if name in here.layers:
             reason = f"{inexact.reason} (at another size of the input)"
             found[unit] = Inexact(nodes[here.layers[name].nodes[0]], reason)
     for name in here.layers.keys() & there.layers.keys():
@@ -106,7 +111,7 @@ def size_dependent(here: Traced, there: Traced, model: nn.Module, prunable: np.n
 
 def leaves_constants(graph: Traced, model: nn.Module, prunable: np.ndarray) -> bool:
     """Whether any dead channel leaves a constant that a bias is to hold."""
-    return bool(_ConstantRun(graph, ~prunable, _probe_of(model)).run().constant)
+    return bool(probed(graph, model, prunable).constant)
 
 
 def _probe_of(model: nn.Module) -> ParameterValue:
@@ -137,7 +142,7 @@ def dead_constants(graph: Traced, alive: np.ndarray, value_of: ParameterValue) -
 
 
 @dataclass
-class _Findings:
+class Findings:
     """What a run found.
 
     Attributes:
@@ -164,10 +169,10 @@ class _ConstantRun:
         self._with_site = set(graph.sites)
         self._alive, self._parameter = alive, parameter
         self._values: dict[fx.Node, object] = {}
-        self._found = _Findings()
+        self._found = Findings()
 
     @torch.no_grad()
-    def run(self) -> _Findings:
+    def run(self) -> Findings:
         last_use = {source: node for node in self._trace.nodes for source in node.all_input_nodes}
         for node in self._trace.nodes:
             if node.op == "placeholder":

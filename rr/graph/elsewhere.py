@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from torch import nn
 
 from rr.graph.channel_ids import ChannelFlow
@@ -14,7 +13,7 @@ from rr.graph.flow import channel_flow
 from rr.graph.hosts import Hosts
 from rr.graph.layers import Layer
 from rr.graph.sizes import larger_at_once
-from rr.graph.tensors import ExampleInputs, Inputs, eval_mode
+from rr.graph.tensors import ExampleInputs, Inputs
 from rr.graph.trace import Trace, trace_model
 
 
@@ -76,8 +75,6 @@ def traced_elsewhere(model: nn.Module, example_inputs: Inputs) -> Elsewhere | No
     inputs = ExampleInputs.of(example_inputs)
     for larger in larger_at_once(inputs.like(model)):
         try:
-            with torch.no_grad(), eval_mode(model):
-                larger.call(model)
             trace = trace_model(model, larger)
         except Exception:  # whatever the user's forward raises: it doesn't take this size
             continue

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import fx, nn
 
-from rr.graph.dead_constants import Inexact, inexact_consumers, size_dependent
+from rr.graph.dead_constants import Inexact, inexact_consumers, probed, size_dependent
 from rr.graph.elsewhere import Elsewhere
 from rr.graph.hosts import Hosts
 from rr.graph.layers import Layer, LayerKind, Site
@@ -60,10 +60,11 @@ def find_sites(
         return units.without(reasons)
 
     def unfoldable() -> dict[int, Inexact]:
-        found = inexact_consumers(places, model, prunable())
-        if not found and elsewhere is not None:
-            found = size_dependent(places, _places_in(elsewhere, units, sites, diagonal), model, prunable())
-        return found
+        here = probed(places, model, prunable())
+        if here.inexact or elsewhere is None:
+            return here.inexact
+        others = _places_in(elsewhere, units, sites, diagonal)
+        return size_dependent(places, others, here, probed(others, model, prunable()))
 
     candidates = finder.silencers()
     while found := unfoldable():

@@ -68,17 +68,19 @@ def trace_model(model: nn.Module, example_inputs: Inputs | ExampleInputs) -> Tra
         stack.enter_context(compactors_bypassed(model))
         stack.enter_context(eval_mode(model))
         stack.enter_context(torch.no_grad())
+        with FlopCounterMode(display=False) as counter:
+            _run(model, inputs)
+        macs = counter.get_total_flops() // (2 * inputs.batch_size)
         exported = _export(model, inputs)
         if inputs.batch_size == 1 and any(_squeezes_all(node) for node in exported.graph.nodes):
             inputs, exported = _of_two(model, inputs, exported)
         in_eval, evaluated = None, _read_parameters(exported)
-        with FlopCounterMode(display=False) as counter:
-            inputs.call(model)
         unread = {name for name, _ in model.named_parameters() if f".{CHILD}." not in f".{name}"} - evaluated
         if unread:
             for module in model.modules():
                 module.training = any(name != CHILD for name, _ in module.named_children())
             try:
+                _run(model, inputs)
                 exported, in_eval = _export(model, inputs), exported
             except InputError as error:  # that forward may want larger images, or targets
                 logger.warning(
@@ -86,7 +88,6 @@ def trace_model(model: nn.Module, example_inputs: Inputs | ExampleInputs) -> Tra
                     min(unread),
                     error,
                 )
-    macs = counter.get_total_flops() // (2 * inputs.batch_size)
     trace = _trace_of(exported, inputs, evaluated, macs)
     return trace if in_eval is None else replace(trace, in_eval=_trace_of(in_eval, inputs, evaluated, macs))
 
@@ -138,7 +139,8 @@ def running_module(node: fx.Node) -> str:
     return next(reversed((node.meta.get("nn_module_stack") or {"": ("", "")}).values()))[0]
 
 
-def _export(model: nn.Module, inputs: ExampleInputs) -> torch.export.ExportedProgram:
+def _run(model: nn.Module, inputs: ExampleInputs) -> None:
+    """Run the forward once: a mistake in it is told apart from what can't be exported, its classes become known."""
     try:
         _register_dataclasses(inputs.call(model))
     except Exception as error:  # whatever the user's forward raises
@@ -146,6 +148,9 @@ def _export(model: nn.Module, inputs: ExampleInputs) -> torch.export.ExportedPro
             f"the model fails when it is called with the example inputs ({first_line(error)}): give those that it is "
             "made for"
         ) from error
+
+
+def _export(model: nn.Module, inputs: ExampleInputs) -> torch.export.ExportedProgram:
     try:  # strict, torch 2.6's default, can't trace every forward that non-strict, the default since, can
         return torch.export.export(model, inputs.args, dict(inputs.kwargs), strict=False)
     except Exception as error:  # torch.export raises many kinds, which all mean the same to the user

@@ -120,18 +120,36 @@ def insert_compactors(
     for name, channels in hosts.items():
         host = modules[name]
         anchor = next(chain(host.parameters(), model.parameters()))  # a BN without affine has none of its own
-        channel_dim = -1 if any(isinstance(module, nn.Linear) for module in host.modules()) else 1
+        channel_dim = -1 if _is_linear(host) else 1
         compactor = Compactor(
             channels, channel_dim, (groups or {}).get(name, 1), device=anchor.device, dtype=anchor.dtype
         )
+        is_before = acts_before(host, modules[name.rpartition(".")[0]])
         host.add_module(CHILD, compactor)
-        if isinstance(modules[name.rpartition(".")[0]], _BatchNorm):
+        if is_before:
             host.register_forward_pre_hook(_compactor_first)
         else:
             host.register_forward_hook(_through_compactor)
     if hosts and not _load_hook_ids(model):
         model.register_load_state_dict_pre_hook(_identity_for_plain_checkpoints)
     return {name: getattr(modules[name], CHILD) for name in hosts}
+
+
+def _is_linear(host: nn.Module) -> bool:
+    """Whether it is, or holds, torch's linear layer, or one of a user's own with a weight of two dimensions."""
+    if any(isinstance(module, nn.Linear) for module in host.modules()):
+        return True
+    return max((parameter.dim() for parameter in host.parameters()), default=0) == 2
+
+
+def acts_before(host: nn.Module, parent: nn.Module) -> bool:
+    """Whether a compactor of the host acts before it: of an activation that a layer or norm runs itself.
+
+    Args:
+        host: without a compactor.
+        parent: the module that holds it.
+    """
+    return isinstance(parent, _BatchNorm) or not host.state_dict()
 
 
 def find_compactors(model: nn.Module) -> dict[str, Compactor]:

@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rr.compactors import hooks_of_users
 from rr.conversion.alive import alive_units
 from rr.conversion.differences import difference_of
-from rr.conversion.folding import fold
+from rr.conversion.folding import fold, layer_hooks
 from rr.conversion.proof import (
     FLOAT64_TOLERANCE,
     ConversionError,
@@ -98,7 +97,7 @@ def convert(
 
 def _tell_of_hooks(live: LiveModel) -> None:
     layers = (layer.name for layer in live.graph.layers.values() if layer.name in live.modules)
-    if (hooked := [name for name in layers if hooks_of_users(live.modules[name])]) and is_first():
+    if (hooked := [name for name in layers if layer_hooks(live.graph, name, live.modules[name])]) and is_first():
         logger.warning(
             "your hooks on %s are in the converted model too: they now see its narrow outputs, which the BN behind a "
             "convolution and the compactor have gone into",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from rr.compactors import CHILD, HOOK_KINDS, Compactor, hooks_of_users, remove_compactors
 from rr.copies import copy_of
-from rr.graph import Layer, LayerKind, LiveModel
+from rr.graph import ChannelGraph, Layer, LayerKind, LiveModel
+from rr.graph.computed import plain_layers, without_weight_hooks
 from rr.graph.dead_constants import dead_constants
 from rr.graph.tensors import in_float64, named_tensors
 from rr.weights import Constant, Gone, count_channels, left_of_norm
@@ -28,7 +29,8 @@ def fold(live: LiveModel, alive: np.ndarray) -> nn.Module:
         live: the model, which stays as it is.
         alive: [num_units] of bool.
     """
-    graph, tensors = live.graph, named_tensors(live.model)
+    graph, own_modules = live.graph, live.modules
+    live, tensors = _with_plain_layers(live)
     from_dead = {} if alive.all() else _constants(live, tensors, alive)
     folded_norms = {layer.norm for layer in graph.layers.values()}
     vectors = [layer for layer in graph.layers.values() if layer.kind is LayerKind.VECTOR]
@@ -40,7 +42,7 @@ def fold(live: LiveModel, alive: np.ndarray) -> nn.Module:
         stand_ins[id(tensors[layer.name])] = _narrow_vector(live, layer, tensors[layer.name], alive)
     replaced = []
     for layer in sorted(graph.layers.values(), key=lambda layer: -layer.name.count(".")):  # what is in a layer first
-        if layer.kind is LayerKind.VECTOR:
+        if layer.kind in (LayerKind.VECTOR, LayerKind.AFFINE):
             continue
         module = live.modules[layer.name]
         if layer.kind.has_width:
@@ -49,9 +51,10 @@ def fold(live: LiveModel, alive: np.ndarray) -> nn.Module:
             narrow = copy_of(left_of_norm(module))
         else:
             narrow = _narrow_norm(live, layer, alive)
-        stand_ins[id(module)] = narrow
+        stand_ins[id(own_modules[layer.name])] = narrow
         replaced.append(layer.name)
-    folded = _copy_with_hooks(live, replaced, stand_ins)
+    hooks = {name: found for name in replaced if (found := layer_hooks(graph, name, own_modules[name]))}
+    folded = _copy_with_hooks(live.model, hooks, stand_ins)
     remove_compactors(folded)
     for layer in vectors:
         count_channels(folded.get_submodule(layer.name.rpartition(".")[0]))
@@ -66,13 +69,28 @@ class _WithHooks(nn.Module):
         self.model, self.hooks = model, hooks
 
 
-def _copy_with_hooks(live: LiveModel, replaced: Sequence[str], stand_ins: Mapping[int, object]) -> nn.Module:
+def layer_hooks(graph: ChannelGraph, name: str, layer: nn.Module) -> dict[str, dict[int, object]]:
+    """The hooks that users put on a layer, for what replaces it; empty where there are none."""
+    hooks, computed = hooks_of_users(layer), graph.computed.get(name)
+    return without_weight_hooks(layer, computed.input_shape, hooks) if hooks and computed else hooks
+
+
+def _copy_with_hooks(
+    model: nn.Module, hooks: Mapping[str, dict[int, object]], stand_ins: Mapping[int, object]
+) -> nn.Module:
     """A copy with the stand-ins, which have the hooks that users put on the layers that they replace."""
-    hooks = {name: found for name in replaced if (found := hooks_of_users(live.modules[name]))}
-    both = copy_of(_WithHooks(live.model, hooks), stand_ins)
+    both = copy_of(_WithHooks(model, hooks), stand_ins)
     for name, of_layer in both.hooks.items():
         vars(both.model.get_submodule(name)).update(of_layer)
     return both.model
+
+
+def _with_plain_layers(live: LiveModel) -> tuple[LiveModel, dict[str, Tensor]]:
+    """The model with plain layers, and their weights, in place of those that compute theirs."""
+    tensors, plain = named_tensors(live.model), plain_layers(live.model, live.graph.computed)
+    for name, layer in plain.items():
+        tensors |= {f"{name}.{leaf}": tensor for leaf, tensor in layer.named_parameters()}
+    return live.with_modules(plain), tensors
 
 
 def _constants(live: LiveModel, tensors: dict[str, Tensor], alive: np.ndarray) -> dict[str, Tensor]:
@@ -184,7 +202,13 @@ def _narrow_norm(live: LiveModel, layer: Layer, alive: np.ndarray) -> nn.Module:
 def _narrow_vector(live: LiveModel, layer: Layer, tensor: Tensor, alive: np.ndarray) -> Tensor:
     kept = _kept(live, alive, layer.out_units)
     kept = kept if len(kept) else torch.tensor([0])  # for `Gone`
-    narrow = tensor.detach().cpu().index_select(layer.dim, kept)
+    narrow = in_float64(tensor)
+    owner, _, leaf = layer.name.rpartition(".")
+    of_owner = live.graph.layers.get(owner)
+    compactor = None if of_owner is None or leaf not in ("weight", "bias") else _compactor_of(live, of_owner)
+    if compactor is not None:  # the owner scales and shifts by it
+        narrow = narrow * _exact(compactor.matrix)[:, 0].view(-1, *[1] * (narrow.dim() - layer.dim - 1))
+    narrow = narrow.index_select(layer.dim, kept)
     return nn.Parameter(narrow, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else narrow
 
 

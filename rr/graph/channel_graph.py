@@ -17,8 +17,9 @@ from types import MappingProxyType
 import numpy as np
 from torch import fx, nn
 
-from rr.compactors import Compactor, insert_compactors
+from rr.compactors import Compactor, find_compactors, insert_compactors
 from rr.errors import InputError
+from rr.graph.computed import computed_layers, with_plain_layers
 from rr.graph.costs import CostOfWidths, MacsFromDeps, MacsOfWidths, ParametersOfWidths
 from rr.graph.dead_constants import leaves_constants
 from rr.graph.elsewhere import Elsewhere, traced_elsewhere
@@ -55,6 +56,8 @@ class ChannelGraph:
         streams: the units that an addition joined from several layers' channels.
         counted: the units that the forward cuts or groups, perhaps by hard-coded sizes.
         macs, parameters: what widths cost.
+        computed: the layers that compute their weight from parameters, by name; in all else of the graph they are the
+            plain layers that a conversion makes of them.
 
     Raises:
         InputError: if the model can't be traced, or tables don't fit it.
@@ -69,7 +72,12 @@ class ChannelGraph:
         silence: bool = False,
         diagonal: bool = False,
     ) -> None:
+        own_parameters = _count_parameters(model)
         self.trace = trace_model(model, example_inputs)
+        self.computed = MappingProxyType(computed_layers(self.trace, model))
+        if self.computed:
+            model = with_plain_layers(model, self.computed)
+            self.trace = trace_model(model, example_inputs)
         self.silence, self.diagonal = silence, diagonal
         hosts = Hosts(self.trace, model)
         flow = channel_flow(self.trace, model)
@@ -101,7 +109,7 @@ class ChannelGraph:
         if tables is not None and tables.macs_of_deps is not None:
             in_deps = self._width_layers()[: len(tables.deps)]
             self.macs = MacsFromDeps(in_deps, self.groups, self.num_units, tables.macs_of_deps)
-        self.parameters = ParametersOfWidths(layers, self.groups, self.num_units, model, self.sites)
+        self.parameters = ParametersOfWidths(layers, self.groups, self.num_units, model, self.sites, own_parameters)
 
     def with_reasons(self, reasons: dict[int, str]) -> ChannelGraph:
         """The same graph, in which these units can't be pruned either.
@@ -249,6 +257,12 @@ class ChannelGraph:
 
     def _is_output(self, layer: Layer) -> bool:
         return all("network's output" in self.reasons.get(int(unit), "") for unit in layer.out_units)
+
+
+def _count_parameters(model: nn.Module) -> int:
+    """Those that the model has without compactors."""
+    compactors = {id(compactor.pwc.weight) for compactor in find_compactors(model).values()}
+    return sum(parameter.numel() for parameter in model.parameters() if id(parameter) not in compactors)
 
 
 def _arrays(*data: Iterable[object]) -> Iterable[np.ndarray]:

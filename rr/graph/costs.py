@@ -127,19 +127,23 @@ class ParametersOfWidths(CostOfWidths):
         num_units: how many units there are.
         model: the model, with compactors or without.
         sites: the layers behind which there is a place for a compactor.
-
-    Attributes:
         full: the parameters of the network as it came, without compactors (so even at full width less is counted: a BN
             has two parameters per channel, a bias one).
     """
 
     def __init__(
-        self, layers: Sequence[Layer], groups: Sequence[Group], num_units: int, model: nn.Module, sites: Collection[str]
+        self,
+        layers: Sequence[Layer],
+        groups: Sequence[Group],
+        num_units: int,
+        model: nn.Module,
+        sites: Collection[str],
+        full: int,
     ) -> None:
         super().__init__(groups, num_units)
         modules, parameters = dict(model.named_modules()), dict(model.named_parameters(remove_duplicate=False))
         compactors = {id(compactor.pwc.weight) for compactor in find_compactors(model).values()}
-        self.full = sum(p.numel() for p in model.parameters() if id(p) not in compactors)
+        self.full = full
         self._dense = np.array([layer.kind.makes_channels for layer in layers])
         self._out = np.stack([self._per_group(layer.out_units) for layer in layers])  # [layers, groups]
         none = np.zeros(0, dtype=np.int64)
@@ -173,6 +177,8 @@ def _parameters_of(
     """
     if layer.kind is LayerKind.VECTOR:
         return 0.0, int(layer.name in parameters), False  # else it is a buffer
+    if layer.kind is LayerKind.AFFINE:
+        return 0.0, 0, False  # its vectors are layers of their own
     module = modules[layer.name]
     if layer.kind is LayerKind.NORM:
         if layer.name in folded_norms:

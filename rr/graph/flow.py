@@ -12,6 +12,7 @@ from collections.abc import Callable
 from torch import fx, nn
 
 from rr.graph import rules_elementwise, rules_layers, rules_shape
+from rr.graph.affine import module_ends, record_affine
 from rr.graph.channel_ids import ChannelFlow
 from rr.graph.operations import ELEMENTWISE, OperationKind, is_assertion, kind_of, operation, writes_to_part
 from rr.graph.trace import Trace, is_no_tensor, is_number, running_module
@@ -51,6 +52,7 @@ RULES: dict[OperationKind, Rule] = {
 def channel_flow(trace: Trace, model: nn.Module) -> ChannelFlow:
     """Let channel ids flow through the traced network."""
     walk = Walk(trace, model)
+    ends, affine = module_ends(trace), {}
     last_use = {source: node for node in trace.nodes for source in node.all_input_nodes}
     for node in trace.nodes:
         if node.op == "placeholder":
@@ -58,6 +60,7 @@ def channel_flow(trace: Trace, model: nn.Module) -> ChannelFlow:
                 continue  # a number, a switch or None, given to the forward beside the images
             if walk.computes_with(node):
                 walk.ids[node] = rules_elementwise.vector_alone(walk, node)
+                walk.of_vectors.add(node)
             elif node.name in trace.user_inputs:
                 walk.ids[node] = walk.protected(node, "a channel of the network's input")
             elif node.name not in trace.parameters:
@@ -71,7 +74,10 @@ def channel_flow(trace: Trace, model: nn.Module) -> ChannelFlow:
             sources = [walk.written[source] for source in node.all_input_nodes if source in walk.written]
             walk.written[node] = all(sources) and operation(node) not in ("arange", "linspace", "eye")
         elif not is_assertion(node) and "val" in node.meta:  # a part of the graph with its own autocast has none
+            if (sources := walk.activations(node)) and walk.of_vectors.issuperset(sources):
+                walk.of_vectors.add(node)
             walk.ids[node] = _call(walk, node)
+            record_affine(walk, node, ends, affine)
         for source in node.all_input_nodes:
             if last_use[source] is node:
                 walk.ids.pop(source, None)

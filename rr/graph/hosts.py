@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from rr.compactors import acts_before
 from rr.graph.layers import LayerCall, LayerKind
 from rr.graph.trace import Trace
 
@@ -43,18 +43,17 @@ class Hosts:
             return name if set(inside) == set(operations) else None
         if inside[-1] == operations[0]:
             return name
-        if not isinstance(self._named[name], _BatchNorm):
-            return None
         return self._child_that_follows(name, operations[0])
 
     def _child_that_follows(self, name: str, operation: str) -> str | None:
-        """The activation that a BN module runs, where it is a module of its own and reads nothing else."""
+        """The activation that a layer or norm runs, where it is a module of its own and reads nothing else."""
         following = self._inside[name][self._inside[name].index(operation) + 1]
         for child, module in self._named[name].named_children():
             path = f"{name}.{child}"
             inside = self._inside.get(path, [])
             alone = [node.name for node in self._nodes[operation].users] == [following]
-            if inside[:1] == [following] and alone and len(self._calls[path]) == 1 and not _is_container(module):
+            once = inside[:1] == [following] and alone and len(self._calls[path]) == 1
+            if once and not _is_container(module) and acts_before(module, self._named[name]):
                 return path
         return None
 

@@ -17,6 +17,7 @@ class LayerKind(Enum):
     DEPTHWISE = "depthwise"  # a convolution with a group for each input channel
     GROUPED = "grouped"  # a convolution of several groups, of several channels each
     NORM = "norm"  # a batch norm
+    AFFINE = "affine"  # a module that ends in a scale and a shift of its own (`rr.graph.affine`): its vectors
     VECTOR = "vector"  # a parameter or buffer with a number per channel (PReLU's, layer scale)
 
     @property

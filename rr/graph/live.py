@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
 import numpy as np
@@ -72,6 +73,12 @@ class LiveModel:
     def follower(self, model: nn.Module) -> LiveModel:
         """A copy of the model (an average of its weights, say) that has the same channels left."""
         return LiveModel(model, self.graph, self.remaining)
+
+    def with_modules(self, modules: Mapping[str, nn.Module]) -> LiveModel:
+        """The same with other modules in some places, by name."""
+        changed = copy.copy(self)
+        changed.modules = {**self.modules, **modules}
+        return changed
 
     def unit_norms(self) -> np.ndarray:
         """[num_units]: root mean square over a unit's rows of their L2 norms; infinite where a row has no compactor.

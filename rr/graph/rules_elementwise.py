@@ -44,7 +44,8 @@ def several(walk: Walk, node: fx.Node) -> Ids | None:
     if walk.reads_parameter(node):
         return None
     first, *others = (walk.ids[source] for source in walk.activations(node))
-    adds = operation(node) in ("add", "sub", "subtract", "rsub")
+    of_layers = walk.of_vectors.isdisjoint(walk.activations(node))  # the shift of a frozen norm makes no stream
+    adds = operation(node) in ("add", "sub", "subtract", "rsub") and of_layers
     for other in others:
         first = _met(walk, first, other, in_stream=adds)
         if first is None:

@@ -109,7 +109,7 @@ class _SiteFinder:
     def _groups(self, layer: Layer) -> int:
         if layer.kind is LayerKind.GROUPED:
             return self._hosts[layer.name].groups
-        is_diagonal = layer.kind in (LayerKind.DEPTHWISE, LayerKind.NORM) or (
+        is_diagonal = layer.kind in (LayerKind.DEPTHWISE, LayerKind.NORM, LayerKind.AFFINE) or (
             self._diagonal and layer.kind.makes_channels
         )
         return len(layer.out_units) if is_diagonal else 1
@@ -120,7 +120,9 @@ class _SiteFinder:
         per_channel = [
             layer
             for layer in self._layers.values()
-            if layer.kind.is_by_group or (layer.kind is LayerKind.NORM and layer.name not in direct)
+            if layer.kind.is_by_group
+            or layer.kind is LayerKind.AFFINE
+            or (layer.kind is LayerKind.NORM and layer.name not in direct)
         ]
         return {layer.name: site for layer in per_channel if (site := self.behind(layer)) is not None}
 

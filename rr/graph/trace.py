@@ -18,7 +18,7 @@ from rr.compactors import CHILD, compactors_bypassed
 from rr.copies import copy_of
 from rr.errors import InputError, first_line
 from rr.graph.sizes import with_sizes
-from rr.graph.tensors import ExampleInputs, Inputs, eval_mode
+from rr.graph.tensors import ExampleInputs, Inputs, eval_mode, named_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -137,6 +137,16 @@ def is_no_tensor(node: fx.Node) -> bool:
 def running_module(node: fx.Node) -> str:
     """The name of the innermost module whose forward runs the operation, "" for the model itself."""
     return next(reversed((node.meta.get("nn_module_stack") or {"": ("", "")}).values()))[0]
+
+
+def readers_of(trace: Trace, model: nn.Module) -> dict[str, list[fx.Node]]:
+    """Parameter's or buffer's name -> the operations that read it, under whichever of its names."""
+    tensors = named_tensors(model)
+    by_tensor: dict[int, list[fx.Node]] = {}
+    for node in trace.nodes:
+        if node.name in trace.parameters and node.op == "placeholder":
+            by_tensor.setdefault(id(tensors[trace.parameters[node.name]]), []).extend(node.users)
+    return {name: by_tensor.get(id(tensor), []) for name, tensor in tensors.items()}
 
 
 def _run(model: nn.Module, inputs: ExampleInputs) -> None:

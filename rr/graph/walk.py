@@ -9,8 +9,7 @@ from torch import Tensor, fx, nn
 from rr.graph.channel_ids import ChannelFlow, compact
 from rr.graph.layers import LayerCall
 from rr.graph.operations import OperationKind, kind_of, operation
-from rr.graph.tensors import named_tensors
-from rr.graph.trace import Trace, running_module
+from rr.graph.trace import Trace, readers_of, running_module
 
 _OF_VECTORS = {OperationKind.UNARY, OperationKind.VIEW, OperationKind.MOVE, OperationKind.CAST, OperationKind.LIKE}
 Ids = Tensor | list[Tensor]  # a list for an operation with several outputs
@@ -26,6 +25,7 @@ class Walk:
         ids: of each operation's output, as long as something reads it.
         written: operations whose outputs are numbers that the forward writes down, without channels; whether these are
             all the same.
+        of_vectors: operations whose channels are those of parameters with a number per channel, and of nothing else.
         readers: parameter's or buffer's name -> the operations that read it, under whichever of its names.
     """
 
@@ -35,7 +35,8 @@ class Walk:
         self.flow = ChannelFlow()
         self.ids: dict[fx.Node, Ids] = {}
         self.written: dict[fx.Node, bool] = {}
-        self.readers = _readers(trace, model)
+        self.of_vectors: set[fx.Node] = set()
+        self.readers = readers_of(trace, model)
         self._first_calls: dict[str, LayerCall] = {}
 
     def activations(self, node: fx.Node) -> list[fx.Node]:
@@ -109,12 +110,3 @@ class Walk:
         own = (self.trace.parameter(source) for source in node.all_input_nodes)
         readers = (reader for parameter in own if parameter is not None for reader in self.readers[parameter])
         return any(operation(reader) != operation(node) or running_module(reader) != name for reader in readers)
-
-
-def _readers(trace: Trace, model: nn.Module) -> dict[str, list[fx.Node]]:
-    tensors = named_tensors(model)
-    by_tensor: dict[int, list[fx.Node]] = {}
-    for node in trace.nodes:
-        if node.name in trace.parameters and node.op == "placeholder":
-            by_tensor.setdefault(id(tensors[trace.parameters[node.name]]), []).extend(node.users)
-    return {name: by_tensor.get(id(tensor), []) for name, tensor in tensors.items()}

@@ -40,6 +40,7 @@ def refoldable(live: LiveModel) -> list[str]:
         if site.host in live.compactors
         and live.graph.layers[name].kind.makes_channels
         and site.groups == 1
+        and name not in live.graph.computed
         and (live.graph.layers[name].norm is None or _takes_factors(live.modules[live.graph.layers[name].norm]))
     ]
 
@@ -101,7 +102,8 @@ def can_retire(live: LiveModel) -> bool:
     def goes(name: str, site: Site) -> bool:
         layer = live.graph.layers[name]
         norm = name if layer.kind is LayerKind.NORM else layer.norm
-        return name in foldable or (site.is_diagonal and (norm is None or _takes_factors(live.modules[norm])))
+        takes_factors = name not in live.graph.computed if norm is None else _takes_factors(live.modules[norm])
+        return name in foldable or (site.is_diagonal and takes_factors)
 
     return all(goes(name, site) for name, site in live.graph.sites.items() if site.host in live.compactors)
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from rr.compactors import CHILD, MASK_SUFFIX, WEIGHT_SUFFIX
 from rr.graph import ChannelGraph, Layer, LayerKind, LiveModel
+from rr.graph.computed import with_plain_layers
 from rr.graph.dead_constants import inexact_consumers
 from rr.narrowing.tensors import OptimizerState, format_of, numbers_of, put_tensor
 from rr.weights import count_channels
@@ -75,7 +76,11 @@ def silent_units(graph: ChannelGraph, model: nn.Module) -> np.ndarray:
     One that leaves a constant (a depthwise conv-BN-ReLU makes it) does: that BN's shift would still learn.
     """
     silent = graph.prunable
-    silent[list(inexact_consumers(graph, model, graph.prunable, silent=True))] = False
+    plain = with_plain_layers(model, graph.computed)
+    silent[list(inexact_consumers(graph, plain, graph.prunable, silent=True))] = False
+    for name in graph.computed.keys() & graph.layers.keys():  # only their own modules know what they make of parameters
+        for units in (graph.layers[name].out_units, graph.layers[name].in_units):
+            silent[units] = False
     return silent
 
 
@@ -105,6 +110,8 @@ def _narrowed(live: LiveModel) -> Iterator[tuple[str, int, np.ndarray, int]]:
             yield name, dim, np.flatnonzero(~removed[units]), len(units)
 
     for layer in graph.layers.values():
+        if layer.name in graph.computed or layer.kind is LayerKind.AFFINE:  # the vectors of these are layers themselves
+            continue
         if layer.kind.makes_channels:
             yield from along(f"{layer.name}.weight", 1 - layer.output_dim, layer.in_units)
         elif layer.kind is LayerKind.VECTOR:
@@ -116,7 +123,8 @@ def _narrowed(live: LiveModel) -> Iterator[tuple[str, int, np.ndarray, int]]:
         if hasattr(modules[site.host], CHILD):
             yield from along(f"{site.host}{WEIGHT_SUFFIX}", 0, site.units)
             yield from along(f"{site.host}{MASK_SUFFIX}", 0, site.units)
-            if site.is_diagonal:  # no other channel is made of what the layer has for this one
+            if site.is_diagonal and site.layer not in graph.computed:
+                # No other channel is made of what the layer has for this one.
                 for name, dim in output_dimensions(graph.layers[site.layer], modules):
                     yield from along(name, dim, site.units)
 

@@ -4,6 +4,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from rr.weights.plain_layers import note_groups
+
 
 def count_channels(module: nn.Module) -> None:
     """Set `out_channels`, `groups`, `num_features` and the like by the shapes that the module's tensors have now.
@@ -17,6 +19,7 @@ def count_channels(module: nn.Module) -> None:
         if module.groups > 1:
             module.groups = module.groups * module.weight.shape[0] // module.out_channels
         module.out_channels, module.in_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
+        note_groups(module)
     elif isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
     elif isinstance(module, _NormBase):

@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from rr.compactors import CHILD
 from rr.weights.channel_counts import count_channels
+from rr.weights.plain_layers import MARK, PlainLayer
 from rr.weights.stand_ins import Constant, Gone
 
 Shape = tuple[int, ...]
@@ -46,7 +47,9 @@ def fit_shapes(model: nn.Module, arrays: Mapping[str, np.ndarray | Tensor]) -> N
     folded: dict[nn.Module, nn.Module] = {}
     for name, module in model.named_modules():
         own = shapes.get(name, {})
-        if "gone" in own and isinstance(module, _LAYERS):
+        if MARK in own and "weight" in own:
+            folded[module] = _plain(module, arrays[f"{name}.{MARK}"], own)
+        elif "gone" in own and isinstance(module, _LAYERS):
             folded[module] = Gone(module)
         elif "constant" in own and isinstance(module, _LAYERS):
             folded[module] = Constant(module, module.weight.new_empty(own["constant"]))
@@ -70,6 +73,13 @@ def fit_shapes(model: nn.Module, arrays: Mapping[str, np.ndarray | Tensor]) -> N
         for name, child in parent._modules.items():  # named_children() gives a module with two names once
             if child in folded:
                 parent._modules[name] = folded[child]
+
+
+def _plain(module: nn.Module, mark: np.ndarray | Tensor, own: Mapping[str, Shape]) -> nn.Module:
+    """The plain layer that took the place of one that computed its weight from parameters."""
+    anchor = next(module.parameters())
+    weight, bias = (anchor.new_empty(own[leaf]) if leaf in own else None for leaf in ("weight", "bias"))
+    return PlainLayer.of_mark(mark).build(weight, bias)
 
 
 def left_of_norm(norm: nn.Module) -> nn.Module:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
 
 from base_model import build_model
 from rr import ResRepPruner, paper_config
@@ -76,12 +77,28 @@ def all_sorts() -> Net:
     )
 
 
+def norms() -> Net:
+    """Group, instance and frozen norms, whose shifts dead channels would leave before padding."""
+
+    def forward(net: Net, x: Tensor) -> Tensor:
+        x = F.relu(net.g(net.a(x)))
+        x = F.relu(net.i(net.b(x)))
+        return head(net, F.relu(net.f(net.c(x))))
+
+    layers = {"a": conv(3, 12), "b": conv(12, 10), "c": conv(10, 8), "fc": nn.Linear(8, 2)}
+    model = Net(forward, **layers, g=nn.GroupNorm(6, 12), i=nn.InstanceNorm2d(10, affine=True), f=FrozenBatchNorm2d(8))
+    for own in (*model.g.parameters(), *model.i.parameters(), *model.f.buffers()):
+        own.data.uniform_(0.5, 1.5)
+    return model
+
+
 FAMILIES: dict[str, tuple[Callable[[], nn.Module], str, int]] = {
     "residual, inner layers": (lambda: build_model("src20"), "internal", 8),
     "residual streams": (lambda: build_model("src20"), "all", 8),
     "depthwise, squeeze and excite": (separable, "all", 8),
     "dense": (dense_blocks, "all", 8),
     "all sorts": (all_sorts, "all", 8),
+    "group, instance and frozen norms": (norms, "all", 8),
 }
 
 

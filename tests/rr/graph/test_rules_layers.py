@@ -94,8 +94,8 @@ UNPRUNABLE: dict[str, Case] = {
         {"n": nn.GroupNorm(4, 8)},
         "a",
     ),
-    "a norm of its own before padding": (
-        behind_b(lambda net, x: net.n(net.a(x))),
+    "a norm before padding, by a function": (
+        behind_b(lambda net, x: F.instance_norm(net.a(x), weight=net.n.weight, bias=net.n.bias)),
         {"n": nn.InstanceNorm2d(8, affine=True)},
         "a",
     ),

@@ -1,0 +1,88 @@
+"""Modules that end in a scale and a shift of their own: group, instance and frozen norms.
+
+A dead channel leaves such a module as a constant, its shift. Where that is no good (before padding, say), a compactor
+behind the module silences it, and goes into weight and bias in the end. Any module will do whose output is
+proportional to its `weight` and `bias` together, channel by channel; batch norms with statistics have rules already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+from rr.copies import copy_of
+from rr.graph.channel_ids import channel_vector
+from rr.graph.layers import LayerCall, LayerKind
+from rr.graph.trace import Trace, shape_of
+from rr.graph.walk import Walk
+
+_OWN = ("weight", "bias")
+
+
+def module_ends(trace: Trace) -> dict[str, list[str]]:
+    """Operation -> the modules whose own forward it ends, at one of their calls; what their children run may follow."""
+    ends: dict[str, tuple[str, str]] = {}  # call -> module, its last operation so far
+    for node in trace.nodes:
+        if stack := node.meta.get("nn_module_stack"):
+            call, (path, _) = next(reversed(stack.items()))
+            ends[call] = path, node.name
+    modules_at: dict[str, list[str]] = {}
+    for path, node in ends.values():
+        modules_at.setdefault(node, []).append(path)
+    return modules_at
+
+
+def record_affine(walk: Walk, node: fx.Node, ends: Mapping[str, list[str]], known: dict[str, bool]) -> None:
+    """Note the call of a module that scales and shifts channels, at the operation that ends it.
+
+    Args:
+        walk: with the ids of the operation's output.
+        node: the operation.
+        ends: what `module_ends` found.
+        known: module -> whether it is one of these; gets what is found out here.
+    """
+    for name in ends.get(node.name, ()):
+        module, ids = walk.modules.get(name), walk.ids.get(node)
+        if any(getattr(module, leaf, None) is None for leaf in _OWN) or isinstance(module, nn.Linear | _ConvNd):
+            continue
+        vectors = {call.name: call for call in walk.flow.layers if call.kind is LayerKind.VECTOR}
+        own = [vectors.get(f"{name}.{leaf}") for leaf in _OWN]
+        if None in own or not isinstance(ids, Tensor) or ids.dim() < 2:
+            continue
+        channels = channel_vector(ids, 1)
+        if channels is None or any(len(call.out_ids) != len(channels) for call in own):
+            continue
+        roots = [[walk.flow.find(int(channel)) for channel in call.out_ids] for call in own]
+        if any(one != [walk.flow.find(int(channel)) for channel in channels] for one in roots):
+            continue
+        if name not in known:
+            known[name] = _is_affine(module, shape_of(node))
+        if known[name]:
+            walk.record(LayerCall(name, LayerKind.AFFINE, node.name, channels, None))
+
+
+@torch.no_grad()
+def _is_affine(module: nn.Module, shape: torch.Size) -> bool:
+    """Whether the output is a multiple of its weight and bias together, channel by channel (float64)."""
+    if isinstance(module, _BatchNorm) and module.running_mean is not None:
+        return False
+    alone = copy_of(module)
+    alone._forward_hooks.clear()
+    alone._forward_pre_hooks.clear()
+    alone._modules = dict.fromkeys(alone._modules, nn.Identity())  # an activation that it runs comes after a compactor
+    alone = alone.cpu().double().eval()
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=generator, dtype=torch.float64)
+    factors = torch.randn(shape[1], generator=generator, dtype=torch.float64)
+    try:
+        expected = alone(x) * factors.view(-1, *[1] * (len(shape) - 2))
+        for leaf in _OWN:
+            getattr(alone, leaf).mul_(factors.view_as(getattr(alone, leaf)))
+        found = alone(x)
+    except Exception:  # it wants other inputs than one tensor of its output's shape
+        return False
+    return isinstance(found, Tensor) and found.shape == shape and torch.allclose(found, expected, rtol=1e-9, atol=1e-9)

@@ -157,7 +157,8 @@ def _start(
     groups = param_groups(model)
     optimizer = torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
     steps_per_epoch = data.steps_per_epoch(recipe.batch_size)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lr_factor(recipe, steps_per_epoch))
+    factors = [lr_factor(recipe, steps_per_epoch, group["lr"]) for group in optimizer.param_groups]
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
     full_length = recipe.epochs * steps_per_epoch
     total_steps = min(full_length, recipe.max_steps or full_length)
     return TrainState(

@@ -46,7 +46,9 @@ class Recipe:
         "schedule step: epochs after which it falls, or shares of the run (50%)", (), topic=_RATE
     )
     gamma: float = setting("schedule step: factor at each milestone", 0.1, topic=_RATE)
-    min_lr: float = setting("schedule cosine or linear: learning rate at the end", 0.0, topic=_RATE)
+    min_lr: float = setting(
+        "schedule cosine or linear: learning rate at the end, the same for all parameters", 0.0, topic=_RATE
+    )
     warmup_epochs: int = setting("epochs of warm-up; the schedule's own time begins after it", 0, topic=_RATE)
     warmup: str = setting(
         "rise to the full rate, or hold a part of it", "linear", topic=_RATE, choices=("linear", "constant")
@@ -94,8 +96,8 @@ class Recipe:
             self._require(name, getattr(self, name) >= 1, "must be at least 1")
         for name in _NOT_NEGATIVE:
             self._require(name, 0 <= getattr(self, name) < math.inf, "must be 0 or more")
-        for name in ("gamma", "warmup_factor"):
-            self._require(name, 0 < getattr(self, name) <= 1, "must be in (0, 1]")
+        self._require("gamma", 0 < self.gamma <= 1, "must be in (0, 1]")
+        self._require("warmup_factor", 0 <= self.warmup_factor <= 1, "must be in [0, 1]")
         for name in ("momentum", "label_smoothing"):
             self._require(name, 0 <= getattr(self, name) < 1, "must be in [0, 1)")
         for name in ("lr", "temperature"):

@@ -7,17 +7,22 @@ from collections.abc import Callable
 from training.recipe import Recipe
 
 
-def lr_factor(recipe: Recipe, steps_per_epoch: int) -> Callable[[int], float]:
-    """The factor on every group's learning rate at a step (from 0), for torch.optim.lr_scheduler.LambdaLR.
+def lr_factor(recipe: Recipe, steps_per_epoch: int, lr: float | None = None) -> Callable[[int], float]:
+    """The factor on a group's learning rate at a step (from 0), for torch.optim.lr_scheduler.LambdaLR.
 
     Warm-up over W steps: linear f + (1 - f) * s / W, or constant f. Then, with t from 0 to 1 over the rest of the run
     and m = min_lr / lr: cosine m + (1 - m) * (1 + cos(pi t)) / 2; linear 1 - (1 - m) * t; step gamma for each milestone
     passed, in epochs from the run's start. max_steps shortens a run, not its schedule.
+
+    Args:
+        recipe: the settings.
+        steps_per_epoch: optimiser steps in an epoch.
+        lr: the group's own rate at the start, where it isn't the recipe's: all groups fall to the same minimum.
     """
     warmup_steps = recipe.warmup_epochs * steps_per_epoch
     falling_steps = recipe.epochs * steps_per_epoch - warmup_steps
     milestones = [round(epoch * steps_per_epoch) for epoch in recipe.milestone_epochs]
-    minimum = recipe.min_lr / recipe.lr
+    minimum = min(recipe.min_lr / (lr or recipe.lr), 1.0)
 
     def factor(step: int) -> float:
         if step < warmup_steps:

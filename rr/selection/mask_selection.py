@@ -79,7 +79,8 @@ class MaskSelection:
         """[num_units] of bool: the units to forget.
 
         As many as the target needs, which may still be tightening; without tightening, at most `rows_per_update` more
-        than the last time. Rows that wait for others to complete a multiple of widths count as if forgotten in what the
+        than the last time. While the present masks meet the target, as many as it takes: norms change places, and a
+        target that was met stays met. Rows that wait for others to complete a multiple of widths count as if forgotten in what the
         next update may walk: a walk that stopped at them would never get any further.
 
         Args:
@@ -92,7 +93,7 @@ class MaskSelection:
         if self._config.tighten_steps:
             since = steps - self._config.warmup_steps
             targets = [tightened(target, since / self._config.tighten_steps) for target in targets]
-        else:
+        elif self._missed(self._graph.macs.group_widths(kept)):
             already = int((~kept[self.candidates]).sum())
             limit = already + self.waiting + self._config.rows_per_update
         chosen, walked = select_forgotten(

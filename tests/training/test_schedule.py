@@ -55,6 +55,14 @@ CASES = {
             [10],
         ),
     ),
+    "warm-up from nothing": (
+        dict(schedule="step", milestones=(6,), warmup_epochs=2, warmup_factor=0.0),
+        lambda o: lr_scheduler.SequentialLR(
+            o,
+            [lr_scheduler.LambdaLR(o, lambda step: min(step / 10, 1.0)), lr_scheduler.MultiStepLR(o, [20])],
+            [10],
+        ),
+    ),
     "constant warm-up, steps": (
         dict(schedule="step", milestones=(6,), warmup="constant", warmup_epochs=2, warmup_factor=0.25),
         lambda o: lr_scheduler.SequentialLR(
@@ -73,6 +81,16 @@ def test_equals_torchs_scheduler(name: str) -> None:
 
 def test_max_steps_leaves_the_schedule_as_it_is() -> None:
     assert ours(recipe(max_steps=7)) == ours(recipe())
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_all_groups_fall_to_the_same_minimum(schedule: str) -> None:
+    """As with torch's CosineAnnealingLR: biases, which learn at twice the rate, end at the same one."""
+    settings = recipe(schedule=schedule, min_lr=0.1)
+    for lr in (0.4, 0.8, 0.1, 0.05):
+        factor = lr_factor(settings, STEPS_PER_EPOCH, lr)
+        assert lr * factor(0) == pytest.approx(lr)
+        assert lr * factor(TOTAL) == pytest.approx(min(lr, 0.1))
 
 
 def test_falls_to_the_minimum_and_stays() -> None:

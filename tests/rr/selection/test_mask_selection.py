@@ -77,6 +77,24 @@ def test_masks_stop_at_the_target() -> None:
     assert ratios[first - 1] > 0.6
 
 
+def test_a_target_that_was_met_stays_met() -> None:
+    """The original lifts the budget while the masks meet the target: the new lowest rows may save fewer MACs each."""
+    pruner = tiny_pruner(flops_target=0.3, rows_per_update=1)
+    first, second = pruner.compactors.values()  # a row of the first takes more MACs along
+    with torch.no_grad():
+        for factor, compactor in ((0.1, first), (1.0, second)):
+            compactor.pwc.weight.mul_(factor * torch.linspace(0.5, 1, len(compactor.mask)).view(-1, 1, 1, 1))
+    for _ in range(14):
+        pruner.update_masks()
+    assert pruner.target_met
+    masked = int((~pruner.unmasked.alive).sum())
+    with torch.no_grad():
+        second.pwc.weight.mul_(0.01)
+    pruner.update_masks()
+    assert pruner.target_met
+    assert int((~pruner.unmasked.alive).sum()) > masked + 1
+
+
 def test_an_unreachable_target_is_refused_before_training() -> None:
     model = generic(tiny())
     names = list(model.state_dict())

@@ -10,6 +10,8 @@ from types import BuiltinFunctionType, EllipsisType, FunctionType, MethodType
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from rr.errors import InputError, first_line
 
@@ -45,6 +47,49 @@ def copy_of(model: Model, stand_ins: Mapping[int, object] | None = None) -> Mode
             f"the model can't be copied: {_culprit(model, finder.memo) or type(model).__name__} can't "
             f"({first_line(error)}). Keep it outside the model, or give its class a __deepcopy__"
         ) from error
+
+
+class OwnTensors(TorchDispatchMode):
+    """Context: notes which of a model's own tensors are read, which a copy of it that runs here has no business with.
+
+    A hook or a function that was put on a module may hold that module, or another one, in a closure: every copy then
+    goes on with the model's own weights.
+
+    Args:
+        model: the model, of which a copy is run.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        tensors = [*model.named_parameters(), *model.named_buffers()]
+        self._names = {_place(tensor): name for name, tensor in tensors if tensor.numel() and _place(tensor)}
+        self._read: dict[str, None] = {}
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for leaf in tree_leaves((args, kwargs or {})):
+            if isinstance(leaf, Tensor) and (name := self._names.get(_place(leaf))):
+                self._read[name] = None
+        return function(*args, **(kwargs or {}))
+
+    def check(self) -> None:
+        """Check that none was read.
+
+        Raises:
+            InputError: if any was, by name.
+        """
+        if self._read:
+            raise InputError(
+                f"a copy of the model still reads the model's own {', '.join(list(self._read)[:3])}: a hook, or a "
+                "forward that was put on a module, holds that module in a closure. Let a hook take it from its first "
+                "argument, and give a module a forward by types.MethodType(function, module)"
+            )
+
+
+def _place(tensor: Tensor) -> int:
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except NotImplementedError:  # a tensor that has no memory of this kind
+        return id(tensor)
 
 
 class _Uncopyable:

@@ -15,7 +15,7 @@ from torch.utils._pytree import SUPPORTED_NODES
 from torch.utils.flop_counter import FlopCounterMode
 
 from rr.compactors import CHILD, compactors_bypassed
-from rr.copies import copy_of
+from rr.copies import OwnTensors, copy_of
 from rr.errors import InputError, first_line
 from rr.graph.sizes import with_sizes
 from rr.graph.tensors import ExampleInputs, Inputs, eval_mode, named_tensors
@@ -60,7 +60,7 @@ def trace_model(model: nn.Module, example_inputs: Inputs | ExampleInputs) -> Tra
         InputError: if the model can't be exported.
     """
     inputs = ExampleInputs.of(example_inputs).like(model)
-    model = copy_of(model)  # a forward may count its calls, or keep what it computes
+    own, model = OwnTensors(model), copy_of(model)  # a forward may count its calls, or keep what it computes
     with ExitStack() as stack:
         stack.enter_context(_without_fused_attention())
         stack.enter_context(warnings.catch_warnings())
@@ -68,8 +68,9 @@ def trace_model(model: nn.Module, example_inputs: Inputs | ExampleInputs) -> Tra
         stack.enter_context(compactors_bypassed(model))
         stack.enter_context(eval_mode(model))
         stack.enter_context(torch.no_grad())
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False) as counter, own:
             _run(model, inputs)
+        own.check()
         macs = counter.get_total_flops() // (2 * inputs.batch_size)
         exported = _export(model, inputs)
         if inputs.batch_size == 1 and any(_squeezes_all(node) for node in exported.graph.nodes):

@@ -80,8 +80,8 @@ class MaskSelection:
 
         As many as the target needs, which may still be tightening; without tightening, at most `rows_per_update` more
         than the last time. While the present masks meet the target, as many as it takes: norms change places, and a
-        target that was met stays met. Rows that wait for others to complete a multiple of widths count as if forgotten in what the
-        next update may walk: a walk that stopped at them would never get any further.
+        target that was met stays met. Rows that wait for others to complete a multiple of widths count as if forgotten
+        in what the next update may walk: a walk that stopped at them would never get any further.
 
         Args:
             steps: optimiser steps so far.

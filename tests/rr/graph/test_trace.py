@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import MethodType
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from rr import InputError
 from rr.conversion import convert
 from rr.graph import ChannelGraph, LiveModel
+from rr.graph.trace import trace_model
 from tests.rr.flows import behind_b, three
 from tests.rr.networks import Net, conv, generic, head, insert_generic_compactors, random_alive
 
@@ -86,3 +91,36 @@ def test_a_training_forward_that_can_not_be_traced_is_told(caplog: pytest.LogCap
     graph = ChannelGraph(model, torch.randn(2, 3, 6, 6))
     assert graph.prunable.any()
     assert "aux.bias" in caplog.text
+
+
+def hook_of_another_layer(model: nn.Sequential) -> None:
+    model[0].register_forward_hook(lambda _, inputs, output: output * model[2].bias.mean())
+
+
+def forward_in_a_closure(model: nn.Sequential) -> None:
+    forward = model.forward
+    model.forward = lambda x: forward(x) * 2
+
+
+def hook_of_its_own_layer(model: nn.Sequential) -> None:
+    model[0].register_forward_hook(lambda module, inputs, output: output * module.bias.mean())
+
+
+def forward_as_a_method(model: nn.Sequential) -> None:
+    model.forward = MethodType(lambda self, x: nn.Sequential.forward(self, x) * 2, model)
+
+
+@pytest.mark.parametrize("change", [hook_of_another_layer, forward_in_a_closure])
+def test_what_a_closure_shares_between_copies_is_found(change: Callable[[nn.Sequential], None]) -> None:
+    """Copies would compute with the model's own weights, of whatever step it is at."""
+    model = nn.Sequential(conv(3, 4), nn.ReLU(), conv(4, 4))
+    change(model)
+    with pytest.raises(InputError, match="a copy of the model still reads the model's own .*bias"):
+        trace_model(model, torch.randn(2, 3, 6, 6))
+
+
+@pytest.mark.parametrize("change", [hook_of_its_own_layer, forward_as_a_method])
+def test_what_is_bound_to_a_module_follows_it(change: Callable[[nn.Sequential], None]) -> None:
+    model = nn.Sequential(conv(3, 4), nn.ReLU(), conv(4, 4))
+    change(model)
+    assert trace_model(model, torch.randn(2, 3, 6, 6)).macs > 0

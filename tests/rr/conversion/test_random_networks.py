@@ -1,6 +1,6 @@
 """Random small CNNs, random compactors, random dead units: whatever the graph lets go converts exactly.
 
-RESREP_EXAMPLES=2000 python -m pytest tests/rr/test_random_networks.py   # a longer search
+RESREP_EXAMPLES=2000 python -m pytest tests/rr/conversion/test_random_networks.py
 """
 
 from __future__ import annotations

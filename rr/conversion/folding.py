@@ -31,16 +31,16 @@ def fold(live: LiveModel, alive: np.ndarray) -> nn.Module:
     graph, tensors = live.graph, named_tensors(live.model)
     from_dead = {} if alive.all() else _constants(live, tensors, alive)
     folded_norms = {layer.norm for layer in graph.layers.values()}
-    vectors = [layer for layer in graph.layers.values() if layer.kind is LayerKind.VECTOR]
+    parameters = [layer for layer in graph.layers.values() if layer.kind in (LayerKind.VECTOR, LayerKind.COLUMNS)]
     # What is replaced or goes needs no copy: standing in for it in the memo keeps the copy small and fast.
     stand_ins: dict[int, object] = {
         id(compactor.pwc.weight): nn.Parameter(torch.empty(0)) for compactor in live.compactors.values()
     }
-    for layer in vectors:
-        stand_ins[id(tensors[layer.name])] = _narrow_vector(live, layer, tensors[layer.name], alive)
+    for layer in parameters:
+        stand_ins[id(tensors[layer.name])] = _narrow_parameter(live, layer, tensors[layer.name], alive)
     replaced = []
     for layer in sorted(graph.layers.values(), key=lambda layer: -layer.name.count(".")):  # what is in a layer first
-        if layer.kind is LayerKind.VECTOR:
+        if not layer.kind.is_module:
             continue
         module = live.modules[layer.name]
         if layer.kind.has_width:
@@ -53,7 +53,7 @@ def fold(live: LiveModel, alive: np.ndarray) -> nn.Module:
         replaced.append(layer.name)
     folded = _copy_with_hooks(live, replaced, stand_ins)
     remove_compactors(folded)
-    for layer in vectors:
+    for layer in parameters:
         count_channels(folded.get_submodule(layer.name.rpartition(".")[0]))
     return folded.cpu().double().eval()  # in that order: not all devices have float64
 
@@ -181,8 +181,8 @@ def _narrow_norm(live: LiveModel, layer: Layer, alive: np.ndarray) -> nn.Module:
     return narrow
 
 
-def _narrow_vector(live: LiveModel, layer: Layer, tensor: Tensor, alive: np.ndarray) -> Tensor:
-    kept = _kept(live, alive, layer.out_units)
+def _narrow_parameter(live: LiveModel, layer: Layer, tensor: Tensor, alive: np.ndarray) -> Tensor:
+    kept = _kept(live, alive, layer.out_units if layer.kind is LayerKind.VECTOR else layer.in_units)
     kept = kept if len(kept) else torch.tensor([0])  # for `Gone`
     narrow = tensor.detach().cpu().index_select(layer.dim, kept)
     return nn.Parameter(narrow, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else narrow

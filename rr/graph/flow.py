@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from torch import fx, nn
 
-from rr.graph import rules_elementwise, rules_layers, rules_shape
+from rr.graph import rules_columns, rules_elementwise, rules_layers, rules_shape
 from rr.graph.channel_ids import ChannelFlow
 from rr.graph.operations import ELEMENTWISE, OperationKind, is_assertion, kind_of, operation, writes_to_part
 from rr.graph.trace import Trace, is_no_tensor, is_number, running_module
@@ -42,6 +42,7 @@ RULES: dict[OperationKind, Rule] = {
     OperationKind.CONVOLUTION: rules_layers.convolution,
     OperationKind.TRANSPOSED: rules_layers.transposed_convolution,
     OperationKind.LINEAR: rules_layers.linear,
+    OperationKind.RECURRENT: rules_columns.recurrent,
     OperationKind.BATCH_NORM: rules_layers.batch_norm,
     OperationKind.INSTANCE_NORM: rules_layers.instance_norm,
     OperationKind.GROUP_NORM: rules_layers.group_norm,

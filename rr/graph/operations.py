@@ -38,6 +38,9 @@ class OperationKind(Enum):
     CONVOLUTION = "convolution"
     TRANSPOSED = "transposed convolution"
     LINEAR = "linear layer"
+    # rules_columns.py
+    RECURRENT = "recurrent layer, or a step of one"
+    # rules_layers.py
     BATCH_NORM = "batch norm"
     INSTANCE_NORM = "instance norm"
     GROUP_NORM = "group norm"
@@ -96,6 +99,7 @@ _NAMES = {
     OperationKind.CONVOLUTION: "conv1d conv2d conv3d",
     OperationKind.TRANSPOSED: "conv_transpose1d conv_transpose2d conv_transpose3d",
     OperationKind.LINEAR: "linear",
+    OperationKind.RECURRENT: "lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell",
     OperationKind.BATCH_NORM: "batch_norm",
     OperationKind.NEW: "zeros ones full new_zeros new_ones new_full arange linspace scalar_tensor eye",
     OperationKind.INSTANCE_NORM: "instance_norm",

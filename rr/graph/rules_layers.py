@@ -16,6 +16,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from rr.graph.channel_ids import channel_vector, compact, spread, uniform
 from rr.graph.layers import LayerCall, LayerKind
+from rr.graph.rules_columns import bare_matrix
 from rr.graph.rules_elementwise import record_vector
 from rr.graph.trace import argument, running_module, shape_of
 from rr.graph.walk import Ids, Walk
@@ -113,6 +114,8 @@ def linear(walk: Walk, node: fx.Node) -> Ids | None:
     weight = argument(node, 1, "weight")
     name = walk.layer_of(node, weight, "weight", nn.Linear)
     columns = channel_vector(walk.ids[node.args[0]], -1)
+    if name is None and walk.trace.parameter(weight) is not None:
+        return bare_matrix(walk, node, weight, dim=1)
     if name is None or columns is None:
         return None
     shape = shape_of(node)

@@ -65,10 +65,11 @@ def trace_model(model: nn.Module, example_inputs: Inputs | ExampleInputs) -> Tra
         stack.enter_context(_without_fused_attention())
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", message=".* assigned during export")
+        warnings.filterwarnings("ignore", message="TF32")  # of a type that is switched off with the fused layers
         stack.enter_context(compactors_bypassed(model))
         stack.enter_context(eval_mode(model))
         stack.enter_context(torch.no_grad())
-        with FlopCounterMode(display=False) as counter:
+        with _without_fused_recurrence(model), FlopCounterMode(display=False) as counter:
             _run(model, inputs)
         macs = counter.get_total_flops() // (2 * inputs.batch_size)
         exported = _export(model, inputs)
@@ -183,6 +184,16 @@ def _without_fused_attention() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(was_enabled)
+
+
+@contextmanager
+def _without_fused_recurrence(model: nn.Module) -> Iterator[None]:
+    """Let recurrent layers run as products of matrices: torch's FLOP counter counts nothing in the fused ones."""
+    with ExitStack() as stack:
+        if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+            stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
+            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        yield
 
 
 def _squeezes_all(node: fx.Node) -> bool:

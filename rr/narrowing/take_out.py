@@ -109,7 +109,9 @@ def _narrowed(live: LiveModel) -> Iterator[tuple[str, int, np.ndarray, int]]:
             yield from along(f"{layer.name}.weight", 1 - layer.output_dim, layer.in_units)
         elif layer.kind is LayerKind.VECTOR:
             yield from along(layer.name, layer.dim, layer.out_units)
-        elif layer.name not in before_compactors:
+        elif layer.kind is LayerKind.COLUMNS:
+            yield from along(layer.name, layer.dim, layer.in_units)
+        elif layer.kind.is_module and layer.name not in before_compactors:
             for name in _per_channel(layer.name, modules):
                 yield from along(name, 0, layer.out_units)
     for site in graph.sites.values():

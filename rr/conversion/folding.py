@@ -15,6 +15,7 @@ from rr.graph import Layer, LayerKind, LiveModel
 from rr.graph.dead_constants import dead_constants
 from rr.graph.tensors import in_float64, named_tensors
 from rr.weights import Constant, Gone, count_channels, left_of_norm
+from rr.weights.written_sizes import note_sizes
 
 
 @torch.no_grad()
@@ -55,6 +56,10 @@ def fold(live: LiveModel, alive: np.ndarray) -> nn.Module:
     remove_compactors(folded)
     for layer in parameters:
         count_channels(folded.get_submodule(layer.name.rpartition(".")[0]))
+    for sizes in graph.sizes:
+        if not all(alive[part].all() for part in sizes.parts):
+            module = folded.get_submodule(sizes.module)
+            note_sizes(module, sizes.attribute, [int(alive[part].sum()) for part in sizes.parts])
     return folded.cpu().double().eval()  # in that order: not all devices have float64
 
 

@@ -55,6 +55,7 @@ class ChannelGraph:
         streams: the units that an addition joined from several layers' channels.
         counted: the units that the forward cuts or groups, perhaps by hard-coded sizes.
         sums: where channels are added up.
+        sizes: the numbers on modules that cut channels.
         macs, parameters: what widths cost.
 
     Raises:
@@ -93,7 +94,7 @@ class ChannelGraph:
         self.layers = MappingProxyType(units.layers)
         self.sites = MappingProxyType(sites)
         self.reasons = MappingProxyType(reasons)
-        self.streams, self.counted, self.sums = units.streams, units.counted, units.sums
+        self.streams, self.counted, self.sums, self.sizes = units.streams, units.counted, units.sums, units.sizes
         self.groups = tuple(grouped(units.layers, units.count, reasons, units.streams))
         for array in _arrays(self.layers.values(), self.sites.values(), self.groups):
             array.setflags(write=False)

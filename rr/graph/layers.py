@@ -127,6 +127,21 @@ class Sum:
 
 
 @dataclass(frozen=True)
+class Sizes:
+    """Numbers on a module by which its forward cuts channels into parts (`x.split(self.sizes, 1)`).
+
+    Attributes:
+        module: the module's name.
+        attribute: its attribute, a list or a tuple of numbers.
+        parts: for each number, the id of each of the part's channels; once they are numbered, the units.
+    """
+
+    module: str
+    attribute: str
+    parts: tuple[np.ndarray, ...]
+
+
+@dataclass(frozen=True)
 class Site:
     """A place for a compactor: behind `layer`, and behind its BN where one directly follows.
 

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, fx
 
 from rr.graph.channel_ids import channel_vector, compact, spread, uniform, varying
+from rr.graph.layers import Sizes
 from rr.graph.operations import operation
-from rr.graph.trace import argument, shape_of
+from rr.graph.trace import argument, running_module, shape_of
 from rr.graph.walk import Ids, Walk
+from rr.weights.written_sizes import are_sizes
 
 
 def move(walk: Walk, node: fx.Node) -> Ids | None:
@@ -76,6 +78,8 @@ def _tied_parts(walk: Walk, node: fx.Node) -> Tensor | None:
         part = shape_of(node)[dim]
         if argument(node, 4, "step", 1) != 1 or (start % size) % part:
             return None
+    elif name == "split_with_sizes" and _cut_by_sizes_of_module(walk, node, ids, dim):
+        return ids
     else:
         part, *others = {value.shape[dim] for value in node.meta["val"]}
         if others:
@@ -85,6 +89,22 @@ def _tied_parts(walk: Walk, node: fx.Node) -> Tensor | None:
     parts = walk.flow.tie(compact(ids).unflatten(dim, (size // part, part)), [dim])
     walk.flow.count(parts)
     return parts.flatten(dim, dim + 1).expand(ids.shape)
+
+
+def _cut_by_sizes_of_module(walk: Walk, node: fx.Node, ids: Tensor, dim: int) -> bool:
+    """Whether the module that cuts has just these sizes in one of its attributes, where a conversion can change them.
+
+    The rehearsal finds out whether it's that attribute which the forward takes them from.
+    """
+    place, sizes, channels = running_module(node), list(node.args[1]), channel_vector(ids, dim)
+    kept = vars(walk.modules[place]) if place in walk.modules else {}
+    attributes = [name for name, value in kept.items() if are_sizes(value) and [*value] == sizes]
+    if channels is None or len(attributes) != 1:
+        return False
+    parts = np.split(channels, np.cumsum(sizes)[:-1])
+    walk.record_sizes(Sizes(place, attributes[0], tuple(parts)))
+    walk.flow.count(ids)
+    return True
 
 
 def _split_channels(walk: Walk, source: Tensor, moved: Tensor) -> Tensor | None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rr.graph.channel_ids import ChannelFlow, compact
-from rr.graph.layers import Group, Layer, LayerCall, Sum
+from rr.graph.layers import Group, Layer, LayerCall, Sizes, Sum
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Units:
         streams: the units that an addition joined from several layers' channels.
         counted: the units that the forward cuts or groups, perhaps by hard-coded sizes.
         sums: where channels are added up.
+        sizes: the numbers on modules that cut channels.
     """
 
     count: int
@@ -32,6 +33,7 @@ class Units:
     streams: frozenset[int]
     counted: frozenset[int]
     sums: tuple[Sum, ...]
+    sizes: tuple[Sizes, ...]
 
     def without(self, reasons: Collection[int]) -> np.ndarray:
         """[count] of bool: all but those that a reason keeps."""
@@ -83,6 +85,7 @@ def units_of(flow: ChannelFlow, order: Mapping[str, int], norms: Mapping[str, st
         streams=frozenset(unit_of_root[flow.find(channel)] for channel in flow.streams),
         counted=frozenset(unit_of_root[flow.find(channel)] for channel in flow.counted),
         sums=tuple(replace(place, channels=in_shape(place.channels)) for place in flow.sums),
+        sizes=tuple(replace(sizes, parts=tuple(units(part) for part in sizes.parts)) for sizes in flow.sizes),
     )
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from rr.graph.channel_ids import ChannelFlow, compact
-from rr.graph.layers import LayerCall
+from rr.graph.layers import LayerCall, Sizes
 from rr.graph.operations import OperationKind, kind_of, operation
 from rr.graph.tensors import named_tensors
 from rr.graph.trace import Trace, running_module
@@ -37,6 +37,7 @@ class Walk:
         self.written: dict[fx.Node, bool] = {}
         self.readers = _readers(trace, model)
         self._first_calls: dict[str, LayerCall] = {}
+        self._first_sizes: dict[tuple[str, str], Sizes] = {}
 
     def activations(self, node: fx.Node) -> list[fx.Node]:
         """Those of a node's inputs that have ids: no parameters."""
@@ -82,6 +83,14 @@ class Walk:
             if layer.in_ids is not None:
                 self.flow.unite(layer.in_ids, first.in_ids)
         self.flow.layers.append(layer)
+
+    def record_sizes(self, sizes: Sizes) -> None:
+        """Note numbers that cut channels; what they cut once more has the same channels as the first time."""
+        first = self._first_sizes.setdefault((sizes.module, sizes.attribute), sizes)
+        if first is sizes:
+            self.flow.sizes.append(sizes)
+        for part, of_first in zip(sizes.parts, first.parts, strict=True):
+            self.flow.unite(part, of_first)
 
     def out_ids(self, name: str, count: int) -> np.ndarray:
         """New channels at a layer's first call, the same ones at each later call."""

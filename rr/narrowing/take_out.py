@@ -19,6 +19,7 @@ from rr.graph import ChannelGraph, Layer, LayerKind, LiveModel
 from rr.graph.dead_constants import inexact_consumers
 from rr.narrowing.tensors import OptimizerState, format_of, numbers_of, put_tensor
 from rr.weights import count_channels
+from rr.weights.written_sizes import change_sizes
 
 _PER_CHANNEL = ("weight", "bias", "running_mean", "running_var")
 
@@ -38,6 +39,10 @@ def take_out(lives: Sequence[LiveModel], units: np.ndarray, states: Sequence[Opt
     live.remaining.removed[units] = True
     for name, dim, remaining, full_size in list(_narrowed(live)):
         keep_positions(lives, name, dim, remaining, full_size, states)
+    for sizes in live.graph.sizes:
+        for each in lives:
+            left = [len(each.remaining.present(part)) for part in sizes.parts]
+            change_sizes(each.model.get_submodule(sizes.module), sizes.attribute, left)
 
 
 def keep_positions(

@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from rr.compactors import CHILD
 from rr.weights.channel_counts import INPUT_WEIGHTS, count_channels
 from rr.weights.stand_ins import Constant, Gone
+from rr.weights.written_sizes import fit_sizes
 
 Shape = tuple[int, ...]
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -46,6 +47,7 @@ def fit_shapes(model: nn.Module, arrays: Mapping[str, np.ndarray | Tensor]) -> N
     folded: dict[nn.Module, nn.Module] = {}
     for name, module in model.named_modules():
         own = shapes.get(name, {})
+        fit_sizes(module, own)
         if "gone" in own and isinstance(module, _LAYERS):
             folded[module] = Gone(module)
         elif "constant" in own and isinstance(module, _LAYERS):

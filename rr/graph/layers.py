@@ -128,11 +128,11 @@ class Sum:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Numbers on a module by which its forward cuts channels into parts (`x.split(self.sizes, 1)`).
+    """Numbers on a module by which its forward cuts channels into parts (`x.split(self.sizes, 1)`), or counts them.
 
     Attributes:
         module: the module's name.
-        attribute: its attribute, a list or a tuple of numbers.
+        attribute: its attribute, a list or a tuple of numbers, or a number.
         parts: for each number, the id of each of the part's channels; once they are numbered, the units.
     """
 

@@ -19,8 +19,9 @@ def are_sizes(value: object) -> bool:
 
 
 def change_sizes(module: nn.Module, attribute: str, sizes: Sequence[int]) -> None:
-    """Give a module other sizes, in place."""
-    setattr(module, attribute, type(getattr(module, attribute))(sizes))
+    """Give a module other sizes, in place: a list or a tuple of them, or a number."""
+    is_number = type(getattr(module, attribute)) is int
+    setattr(module, attribute, sizes[0] if is_number else type(getattr(module, attribute))(sizes))
 
 
 def note_sizes(module: nn.Module, attribute: str, sizes: Sequence[int]) -> None:
@@ -34,5 +35,8 @@ def fit_sizes(module: nn.Module, own: Mapping[str, tuple[int, ...]]) -> None:
     for leaf, (_, *sizes) in ((leaf, shape) for leaf, shape in own.items() if leaf.startswith(_BUFFER)):
         attribute = leaf.removeprefix(_BUFFER)
         full = vars(module).get(attribute)
-        if are_sizes(full) and len(full) == len(sizes) and all(map(int.__le__, sizes, full)):
+        if type(full) is not int and not are_sizes(full):
+            continue
+        full = [full] if type(full) is int else full
+        if len(full) == len(sizes) and all(size <= most for size, most in zip(sizes, full, strict=True)):
             note_sizes(module, attribute, sizes)

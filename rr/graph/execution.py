@@ -27,11 +27,14 @@ def execute(node: fx.Node, value_of: Callable[[fx.Node], object]) -> object:
     kind = kind_of(node)
     if kind is OperationKind.RECURRENT:  # its state is none of the prunable channels
         return unknown(node)
+    if kind is OperationKind.PRODUCT:  # 0 where all that is added up has a factor of 0
+        is_one = fx.map_arg((node.args, node.kwargs), lambda source: (value_of(source) != 0).double())
+        return _zero_or_unknown(node.target(*is_one[0], **is_one[1]) == 0)
     if kind is OperationKind.CAST or is_dropout(node):
         return args[0] if _is_real(node) else args[0].trunc()  # stays in float64, and whole
     if kind is OperationKind.SAMPLING:  # whatever the places are, of nothing but zeros there is nothing else to take
         zeros = (args[0] == 0).flatten(2).all(2)  # [N, C]
-        return torch.where(zeros, 0.0, UNKNOWN)[(..., *[None] * (len(shape_of(node)) - 2))].expand(shape_of(node))
+        return _zero_or_unknown(zeros)[(..., *[None] * (len(shape_of(node)) - 2))].expand(shape_of(node))
     if kind is OperationKind.NEW and getattr(kwargs.get("dtype"), "is_floating_point", False):
         kwargs = {**kwargs, "dtype": torch.float64}
     if is_in_place(node):
@@ -44,7 +47,14 @@ def execute(node: fx.Node, value_of: Callable[[fx.Node], object]) -> object:
     if name == "mul":  # whatever the other factor is: a gate that varies lets nothing of a dead channel through
         zero = torch.zeros((), dtype=torch.float64)
         result = torch.where((torch.as_tensor(args[0]) == 0) | (torch.as_tensor(args[1]) == 0), zero, result)
+    if name in ("div", "divide", "true_divide"):  # and a channel of zeros stays one, whatever it is divided by
+        zero = torch.zeros((), dtype=torch.float64)
+        result = torch.where((torch.as_tensor(args[0]) == 0) & torch.as_tensor(args[1]).isnan(), zero, result)
     return result
+
+
+def _zero_or_unknown(is_zero: Tensor) -> Tensor:
+    return torch.where(is_zero, torch.zeros((), dtype=torch.float64), UNKNOWN)
 
 
 def _where_known(node: fx.Node, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Tensor:

@@ -34,23 +34,23 @@ def recurrent(walk: Walk, node: fx.Node) -> Ids | None:
         return None
     reason = f"the state of {name}, which keeps its size"
     for parameter in of_inputs:
-        _read_by_columns(walk, node, parameter, columns, 1, reason)
+        _read_by_columns(walk, node, node.args[0], parameter, columns, 1, reason)
     for state in walk.activations(node):  # at the first step
         if state is not node.args[0]:
             walk.protect(state, reason)
     return walk.protected(node, reason)
 
 
-def bare_matrix(walk: Walk, node: fx.Node, parameter: fx.Node, dim: int) -> Ids | None:
-    """The first argument's last dimension, read along the dimension `dim` of a matrix that no linear layer has."""
-    columns, place = channel_vector(walk.ids[node.args[0]], -1), running_module(node)
+def bare_matrix(walk: Walk, node: fx.Node, read: fx.Node, parameter: fx.Node, dim: int) -> Ids | None:
+    """The last dimension of `read`, along the dimension `dim` of a matrix that no linear layer has."""
+    columns, place = channel_vector(walk.ids[read], -1), running_module(node)
     # Attention checks its inputs' width against a number that it keeps.
     if columns is None or isinstance(walk.modules.get(place), nn.MultiheadAttention):
         return None
     if len(shape_of(parameter)) != 2 or not _is_read_so_alone(walk, node, parameter):
         return None
     reason = f"a row of {walk.trace.parameter(parameter)}, which no layer of torch's has"
-    _read_by_columns(walk, node, parameter, columns, dim, reason)
+    _read_by_columns(walk, node, read, parameter, columns, dim, reason)
     return walk.protected(node, reason)
 
 
@@ -63,9 +63,11 @@ def _is_read_so_alone(walk: Walk, node: fx.Node, parameter: fx.Node) -> bool:
     )
 
 
-def _read_by_columns(walk: Walk, node: fx.Node, parameter: fx.Node, columns: np.ndarray, dim: int, reason: str) -> None:
-    """Note a parameter that reads channels, the last dimension of the node's first argument, along its `dim`."""
-    name, shape, read = walk.trace.parameter(parameter), shape_of(parameter), node.args[0]
+def _read_by_columns(
+    walk: Walk, node: fx.Node, read: fx.Node, parameter: fx.Node, columns: np.ndarray, dim: int, reason: str
+) -> None:
+    """Note a parameter that reads channels, the last dimension of `read`, along its own dimension `dim`."""
+    name, shape = walk.trace.parameter(parameter), shape_of(parameter)
     rows = walk.out_ids(name, shape.numel() // shape[dim])
     walk.flow.protect(rows, reason)
     macs_each = walk.macs_of(parameter, math.prod(shape_of(read)[:-1]) // walk.trace.batch)

@@ -117,7 +117,7 @@ def linear(walk: Walk, node: fx.Node) -> Ids | None:
     name = walk.layer_of(node, weight, "weight", nn.Linear)
     columns = channel_vector(walk.ids[node.args[0]], -1)
     if name is None and walk.trace.parameter(weight) is not None:
-        return bare_matrix(walk, node, weight, dim=1)
+        return bare_matrix(walk, node, node.args[0], weight, dim=1)
     if name is None or columns is None:
         return None
     shape = shape_of(node)

@@ -5,6 +5,7 @@ A rule returns the ids of the node's output, or None where it doesn't understand
 
 from __future__ import annotations
 
+import math
 import operator
 
 import numpy as np
@@ -173,6 +174,38 @@ def channel_shuffle(walk: Walk, node: fx.Node) -> Ids | None:
         return None
     tied = walk.flow.tie(torch.from_numpy(channels).view(node.args[1], -1), [0])  # [groups, channels of each]
     return spread(tied.T.flatten().numpy(), 1, shape_of(node))
+
+
+def glu(walk: Walk, node: fx.Node) -> Ids | None:
+    """Each channel of one half goes with the one that gates it."""
+    ids = walk.ids[node.args[0]]
+    dim = argument(node, 1, "dim", -1) % ids.dim()
+    halves = ids.unflatten(dim, (2, ids.shape[dim] // 2))
+    if not uniform(compact(ids), [dim]):
+        halves = walk.flow.tie(halves, [dim])
+        walk.flow.count(halves)
+    return halves.select(dim, 0)
+
+
+def patches(walk: Walk, node: fx.Node) -> Ids | None:
+    """Each channel as often as a patch has pixels; or windows along a dimension that has no channels."""
+    ids = walk.ids[node.args[0]]
+    if operation(node) == "unfold":
+        dim = node.args[1] % ids.dim()
+        if not uniform(compact(ids), [dim]):
+            return None
+        return compact(ids).narrow(dim, 0, 1).unsqueeze(-1).expand(shape_of(node))
+    channels = channel_vector(ids, 1)
+    return None if channels is None else spread(np.repeat(channels, math.prod(node.args[1])), 1, shape_of(node))
+
+
+def fold(walk: Walk, node: fx.Node) -> Ids | None:
+    """The pixels of a patch, which are channels, become one."""
+    channels = channel_vector(walk.ids[node.args[0]], 1)
+    if channels is None:
+        return None
+    tied = walk.flow.tie(torch.from_numpy(channels).view(-1, math.prod(node.args[2])), [1])
+    return spread(tied[:, 0].numpy(), 1, shape_of(node))
 
 
 def getitem(walk: Walk, node: fx.Node) -> Ids | None:

@@ -36,6 +36,7 @@ class Walk:
         self.ids: dict[fx.Node, Ids] = {}
         self.written: dict[fx.Node, bool] = {}
         self.readers = _readers(trace, model)
+        self._of_all_channels: set[int] = set()
         self._first_calls: dict[str, LayerCall] = {}
         self._first_sizes: dict[tuple[str, str], Sizes] = {}
 
@@ -72,6 +73,17 @@ class Walk:
         if isinstance(value, (list, tuple)):
             return [torch.full((), int(channel[0])).expand(part.shape) for part in value]
         return torch.full((), int(channel[0])).expand(getattr(value, "shape", ()))
+
+    def of_all_channels(self, node: fx.Node) -> Tensor:
+        """One id all over the output of an operation that adds channels up; what it meets has channels of its own."""
+        ids = self.protected(node, f"what {operation(node)} adds up of all channels")
+        self._of_all_channels.add(int(ids.flatten()[0]))
+        return ids
+
+    def is_of_all_channels(self, ids: Tensor) -> bool:
+        """Whether these are ids of what was added up of all channels."""
+        first = compact(ids)
+        return first.numel() == 1 and int(first) in self._of_all_channels
 
     # Layers ---------------------------------------------------------------------------------------------------
 

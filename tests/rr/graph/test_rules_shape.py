@@ -53,6 +53,28 @@ EXACT: dict[str, Case] = {
         {"b": conv(4, 6)},
         "a b",
     ),
+    "gated halves": (behind_b(lambda net, x: F.glu(net.a(x), 1)), {"b": conv(4, 6)}, "a b"),
+    "gated halves of pixels": (behind_b(lambda net, x: F.glu(net.a(x), 2)), {}, "a b"),
+    "patches": (
+        behind_b(lambda net, x: F.unfold(net.a(x), 3, padding=1).unflatten(2, (6, 6))),
+        {"b": conv(72, 6)},
+        "a b",
+    ),
+    "pixels out of patches": (
+        behind_b(lambda net, x: F.fold(net.a(x).flatten(2), (7, 7), 2)),
+        {"b": conv(2, 6)},
+        "a b",
+    ),
+    "parts by their number": (
+        behind_b(lambda net, x: torch.sub(*torch.tensor_split(net.a(x), 2, 1)) * net.a(x).unsafe_chunk(2, 1)[0]),
+        {"b": conv(4, 6)},
+        "a b",
+    ),
+    "side by side": (
+        behind_b(lambda net, x: torch.hstack([net.a(x), net.c(x)])),
+        {"c": conv(3, 5), "b": conv(13, 6)},
+        "a c b",
+    ),
     "shuffled": (behind_b(shuffled), {}, "a b"),
     "shuffled by a module": (behind_b(lambda net, x: net.s(net.a(x))), {"s": nn.ChannelShuffle(4)}, "a b"),
     "pixels from channels": (behind_b(lambda net, x: F.pixel_shuffle(net.a(x), 2)), {"b": conv(2, 6)}, "a b"),
@@ -80,6 +102,11 @@ UNPRUNABLE: dict[str, Case] = {
         "a",
     ),
     "part of the channels": (behind_b(lambda net, x: net.a(x)[:, :4]), {"b": conv(4, 6)}, "a"),
+    "windows of channels": (
+        behind_b(lambda net, x: net.a(x).unfold(1, 4, 4).flatten(3).mean(3, keepdim=True)),
+        {"b": conv(2, 6)},
+        "a",
+    ),
     "the middle of the channels": (behind_b(lambda net, x: net.a(x)[:, 2:6]), {"b": conv(4, 6)}, "a"),
 }
 

@@ -16,6 +16,7 @@ from rr.graph.computed import plain_layers, without_weight_hooks
 from rr.graph.dead_constants import dead_constants
 from rr.graph.tensors import in_float64, named_tensors
 from rr.weights import Constant, Gone, count_channels, left_of_norm
+from rr.weights.written_sizes import note_sizes
 
 
 @torch.no_grad()
@@ -33,16 +34,16 @@ def fold(live: LiveModel, alive: np.ndarray) -> nn.Module:
     live, tensors = _with_plain_layers(live)
     from_dead = {} if alive.all() else _constants(live, tensors, alive)
     folded_norms = {layer.norm for layer in graph.layers.values()}
-    vectors = [layer for layer in graph.layers.values() if layer.kind is LayerKind.VECTOR]
+    parameters = [layer for layer in graph.layers.values() if layer.kind in (LayerKind.VECTOR, LayerKind.COLUMNS)]
     # What is replaced or goes needs no copy: standing in for it in the memo keeps the copy small and fast.
     stand_ins: dict[int, object] = {
         id(compactor.pwc.weight): nn.Parameter(torch.empty(0)) for compactor in live.compactors.values()
     }
-    for layer in vectors:
-        stand_ins[id(tensors[layer.name])] = _narrow_vector(live, layer, tensors[layer.name], alive)
+    for layer in parameters:
+        stand_ins[id(tensors[layer.name])] = _narrow_parameter(live, layer, tensors[layer.name], alive)
     replaced = []
     for layer in sorted(graph.layers.values(), key=lambda layer: -layer.name.count(".")):  # what is in a layer first
-        if layer.kind in (LayerKind.VECTOR, LayerKind.AFFINE):
+        if not layer.kind.is_module or layer.kind is LayerKind.AFFINE:  # the vectors of these are layers too
             continue
         module = live.modules[layer.name]
         if layer.kind.has_width:
@@ -56,8 +57,12 @@ def fold(live: LiveModel, alive: np.ndarray) -> nn.Module:
     hooks = {name: found for name in replaced if (found := layer_hooks(graph, name, own_modules[name]))}
     folded = _copy_with_hooks(live.model, hooks, stand_ins)
     remove_compactors(folded)
-    for layer in vectors:
+    for layer in parameters:
         count_channels(folded.get_submodule(layer.name.rpartition(".")[0]))
+    for sizes in graph.sizes:
+        if not all(alive[part].all() for part in sizes.parts):
+            module = folded.get_submodule(sizes.module)
+            note_sizes(module, sizes.attribute, [int(alive[part].sum()) for part in sizes.parts])
     return folded.cpu().double().eval()  # in that order: not all devices have float64
 
 
@@ -199,14 +204,15 @@ def _narrow_norm(live: LiveModel, layer: Layer, alive: np.ndarray) -> nn.Module:
     return narrow
 
 
-def _narrow_vector(live: LiveModel, layer: Layer, tensor: Tensor, alive: np.ndarray) -> Tensor:
-    kept = _kept(live, alive, layer.out_units)
+def _narrow_parameter(live: LiveModel, layer: Layer, tensor: Tensor, alive: np.ndarray) -> Tensor:
+    kept = _kept(live, alive, layer.out_units if layer.kind is LayerKind.VECTOR else layer.in_units)
     kept = kept if len(kept) else torch.tensor([0])  # for `Gone`
     narrow = in_float64(tensor)
     owner, _, leaf = layer.name.rpartition(".")
     of_owner = live.graph.layers.get(owner)
-    compactor = None if of_owner is None or leaf not in ("weight", "bias") else _compactor_of(live, of_owner)
-    if compactor is not None:  # the owner scales and shifts by it
+    scales = of_owner is not None and of_owner.kind is LayerKind.AFFINE and leaf in ("weight", "bias")
+    compactor = _compactor_of(live, of_owner) if scales else None
+    if compactor is not None:
         narrow = narrow * _exact(compactor.matrix)[:, 0].view(-1, *[1] * (narrow.dim() - layer.dim - 1))
     narrow = narrow.index_select(layer.dim, kept)
     return nn.Parameter(narrow, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else narrow

@@ -55,6 +55,8 @@ class ChannelGraph:
         reasons: unit -> why it can't be pruned; a unit that isn't in it is prunable.
         streams: the units that an addition joined from several layers' channels.
         counted: the units that the forward cuts or groups, perhaps by hard-coded sizes.
+        sums: where channels are added up.
+        sizes: the numbers on modules that cut channels.
         macs, parameters: what widths cost.
         computed: the layers that compute their weight from parameters, by name; in all else of the graph they are the
             plain layers that a conversion makes of them.
@@ -89,7 +91,7 @@ class ChannelGraph:
         units = units_of(flow, hosts.order, norms)
         find = partial(find_sites, self.trace, model, hosts=hosts, silence=silence, diagonal=diagonal)
         sites, reasons = find(units=units)
-        places = Places(self.trace, units.layers, sites)
+        places = Places(self.trace, units.layers, sites, units.sums)
         if tables is None and leaves_constants(places, model, units.without(reasons)):
             elsewhere = traced_elsewhere(model, example_inputs)
             if elsewhere is not None:
@@ -100,7 +102,7 @@ class ChannelGraph:
         self.layers = MappingProxyType(units.layers)
         self.sites = MappingProxyType(sites)
         self.reasons = MappingProxyType(reasons)
-        self.streams, self.counted = units.streams, units.counted
+        self.streams, self.counted, self.sums, self.sizes = units.streams, units.counted, units.sums, units.sizes
         self.groups = tuple(grouped(units.layers, units.count, reasons, units.streams))
         for array in _arrays(self.layers.values(), self.sites.values(), self.groups):
             array.setflags(write=False)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rr.graph.layers import LayerCall
+from rr.graph.layers import LayerCall, Sizes, Sum
 
 
 @dataclass
@@ -26,6 +26,8 @@ class ChannelFlow:
         reasons: id -> why its unit can't be pruned.
         streams: ids in which an addition joined different units (residual streams).
         counted: ids of channels that the forward cuts or groups, by sizes that may be hard-coded.
+        sums: where channels are added up.
+        sizes: the numbers on modules that cut channels.
     """
 
     layers: list[LayerCall] = field(default_factory=list)
@@ -33,6 +35,8 @@ class ChannelFlow:
     reasons: dict[int, str] = field(default_factory=dict)
     streams: set[int] = field(default_factory=set)
     counted: set[int] = field(default_factory=set)
+    sums: list[Sum] = field(default_factory=list)
+    sizes: list[Sizes] = field(default_factory=list)
 
     def fresh(self, count: int) -> np.ndarray:
         """`count` new ids, each a unit of its own."""

@@ -59,11 +59,11 @@ class MacsOfWidths(CostOfWidths):
 
     def __init__(self, layers: Iterable[Layer], groups: Sequence[Group], num_units: int, total: int) -> None:
         super().__init__(groups, num_units)
-        counted = [layer for layer in layers if layer.kind.has_width]
+        counted = [layer for layer in layers if layer.kind.has_macs]
         self._each = np.array([layer.macs_each for layer in counted], dtype=np.float64)
-        self._dense = np.array([layer.kind.makes_channels for layer in counted])
+        self._dense = np.array([layer.kind.reads_all for layer in counted])
         self._out = np.stack([self._per_group(layer.out_units) for layer in counted])  # [layers, groups]
-        self._in = np.stack([self._per_group(layer.in_units) for layer in counted])
+        self._in = np.stack([self._per_group(_inputs_of(layer)) for layer in counted])
         self._fixed = total - round(self._of_layers(self.group_sizes))  # what no width changes
         self.full = round(self.of_group_widths(self.group_sizes))
 
@@ -76,14 +76,18 @@ class MacsOfWidths(CostOfWidths):
         return float(np.sum(self._each * inputs * (self._out @ widths)))
 
 
+def _inputs_of(layer: Layer) -> np.ndarray:
+    return np.zeros(0, dtype=np.int64) if layer.in_units is None else layer.in_units
+
+
 def macs_of_layer(layer: Layer, alive: np.ndarray) -> int:
-    """MACs per example of one convolution or linear layer.
+    """MACs per example of one layer.
 
     Args:
         layer: the layer.
         alive: [num_units] of bool.
     """
-    inputs = int(alive[layer.in_units].sum()) if layer.kind.makes_channels else 1
+    inputs = int(alive[layer.in_units].sum()) if layer.kind.reads_all else 1
     return layer.macs_each * inputs * int(alive[layer.out_units].sum())
 
 
@@ -144,10 +148,9 @@ class ParametersOfWidths(CostOfWidths):
         modules, parameters = dict(model.named_modules()), dict(model.named_parameters(remove_duplicate=False))
         compactors = {id(compactor.pwc.weight) for compactor in find_compactors(model).values()}
         self.full = full
-        self._dense = np.array([layer.kind.makes_channels for layer in layers])
+        self._dense = np.array([layer.kind.reads_all for layer in layers])
         self._out = np.stack([self._per_group(layer.out_units) for layer in layers])  # [layers, groups]
-        none = np.zeros(0, dtype=np.int64)
-        self._in = np.stack([self._per_group(none if layer.in_units is None else layer.in_units) for layer in layers])
+        self._in = np.stack([self._per_group(_inputs_of(layer)) for layer in layers])
         self._full_in = self._in @ self.group_sizes
         folded_norms = {layer.norm for layer in layers}
         counts = [_parameters_of(layer, modules, parameters, folded_norms, sites) for layer in layers]
@@ -179,6 +182,8 @@ def _parameters_of(
         return 0.0, int(layer.name in parameters), False  # else it is a buffer
     if layer.kind is LayerKind.AFFINE:
         return 0.0, 0, False  # its vectors are layers of their own
+    if not layer.kind.is_module:  # one for each row and column
+        return float(layer.kind is LayerKind.COLUMNS), 0, False
     module = modules[layer.name]
     if layer.kind is LayerKind.NORM:
         if layer.name in folded_norms:
@@ -195,7 +200,7 @@ def _parameters_beside(layers: Sequence[Layer], model: nn.Module, compactors: Co
     """How many parameters stand outside the graph's layers: no width changes them."""
     own: set[str] = set()
     for layer in layers:
-        own |= {layer.name} if layer.kind is LayerKind.VECTOR else {f"{layer.name}.weight", f"{layer.name}.bias"}
+        own |= {f"{layer.name}.weight", f"{layer.name}.bias"} if layer.kind.is_module else {layer.name}
     beside = {
         id(parameter): parameter.numel()
         for name, parameter in model.named_parameters(remove_duplicate=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -17,23 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from rr.graph.layers import Layer, LayerKind, Site
-from rr.graph.operations import (
-    ELEMENTWISE,
-    OperationKind,
-    has_rule,
-    is_assertion,
-    is_dropout,
-    is_in_place,
-    kind_of,
-    operation,
-)
+from rr.graph.execution import execute, is_unknown, unknown
+from rr.graph.layers import Layer, LayerKind, Site, Sum
+from rr.graph.operations import has_rule, is_assertion, is_in_place, operation
 from rr.graph.tensors import named_tensors
-from rr.graph.trace import Trace, argument, is_number, shape_of
-
-UNKNOWN = float("nan")
-# These turn a constant into another one for each size of images.
-_OF_SIZE = frozenset(["sum", "softmax", "log_softmax"])
+from rr.graph.trace import Trace, argument, is_number, running_module
 
 ParameterValue = Callable[[str], Tensor]  # a parameter's or buffer's name -> its values in float64, at full width
 
@@ -44,6 +32,7 @@ class Traced(Protocol):
     trace: Trace
     layers: Mapping[str, Layer]
     sites: Mapping[str, Site]
+    sums: Sequence[Sum]
 
 
 @dataclass(frozen=True)
@@ -167,6 +156,7 @@ class _ConstantRun:
         self._sites = {node: site for site in graph.sites.values() for node in site.nodes}
         self._channel_dims = {node: graph.layers[site.layer].channel_dim for node, site in self._sites.items()}
         self._with_site = set(graph.sites)
+        self._sums = graph.sums
         self._alive, self._parameter = alive, parameter
         self._values: dict[fx.Node, object] = {}
         self._found = Findings()
@@ -177,7 +167,7 @@ class _ConstantRun:
         for node in self._trace.nodes:
             if node.op == "placeholder":
                 if node.name not in self._trace.parameters:  # an input, or a constant whose readers are unprunable
-                    self._values[node] = _unknown(node)
+                    self._values[node] = unknown(node)
                 continue
             if node.op == "output" or is_assertion(node) or "val" not in node.meta:
                 continue
@@ -195,12 +185,17 @@ class _ConstantRun:
             self._check_border(layer, node)
         if layer is not None and layer.kind.makes_channels:
             self._read(layer, node)
-            return _unknown(node)
-        if is_number(node) and not any(_is_unknown(self._value(source)) for source in node.all_input_nodes):
-            return _execute(node, self._value)
+            return unknown(node)
+        for place in self._sums:
+            if place.node == node.name:
+                self._add_up(place, node)
+        if layer is not None and layer.kind is LayerKind.COLUMNS:
+            return unknown(node)
+        if is_number(node) and not any(is_unknown(self._value(source)) for source in node.all_input_nodes):
+            return execute(node, self._value)
         if node.name in self._sites or not has_rule(node):  # without a rule: nothing prunable passes
-            return _unknown(node)
-        result = _execute(node, self._value)
+            return unknown(node)
+        result = execute(node, self._value)
         if is_in_place(node):  # later readers of the source see it too
             self._values[node.args[0]] = result
         return result
@@ -238,6 +233,15 @@ class _ConstantRun:
         if layer.kind is not LayerKind.LINEAR:
             weight = weight.flatten(2).sum(2)  # a constant without padding meets every tap of the kernel
         self._found.bias[layer.name] = weight[:, dead] @ constant
+
+    def _add_up(self, place: Sum, node: fx.Node) -> None:
+        """Check that the dead channels among those that an operation adds up are 0."""
+        value = next(self._value(source) for source in node.all_input_nodes if source.name == place.source)
+        dead = torch.from_numpy(~self._alive)[place.channels]
+        name = running_module(node) or "the model"
+        reason = f"when dead, a constant reaches {operation(node)} in {name}, where no bias can hold it"
+        for unit in place.channels[dead & (value != 0)].unique().tolist():
+            self._found.inexact.setdefault(unit, Inexact(node, reason))
 
     def _unfoldable(self, layer: Layer, node: fx.Node, received: Tensor) -> list[tuple[int, str]]:
         """Which of the dead columns ([dead, positions]) get something that no bias can hold, and why."""
@@ -279,67 +283,3 @@ def _padding(node: fx.Node) -> tuple[int, ...]:
     if isinstance(padding, str):
         return (0,) if padding == "valid" else (1,)
     return (padding,) if isinstance(padding, int) else tuple(padding)
-
-
-def _execute(node: fx.Node, value_of: Callable[[fx.Node], object]) -> object:
-    args, kwargs = fx.map_arg((node.args, node.kwargs), value_of)
-    name = operation(node)
-    if name.startswith("avg_pool") and any(np.atleast_1d(argument(node, 3, "padding", 0))):
-        args = (torch.where(args[0] == 0, args[0], UNKNOWN), *args[1:])  # padding is averaged in: as for a layer
-    if name in ("view", "_unsafe_view"):
-        return args[0].reshape(args[1])
-    kind = kind_of(node)
-    if kind is OperationKind.CAST or is_dropout(node):
-        return args[0] if _is_real(node) else args[0].trunc()  # stays in float64, and whole
-    if kind is OperationKind.SAMPLING:  # whatever the places are, of nothing but zeros there is nothing else to take
-        zeros = (args[0] == 0).flatten(2).all(2)  # [N, C]
-        return torch.where(zeros, 0.0, UNKNOWN)[(..., *[None] * (len(shape_of(node)) - 2))].expand(shape_of(node))
-    if kind is OperationKind.NEW and getattr(kwargs.get("dtype"), "is_floating_point", False):
-        kwargs = {**kwargs, "dtype": torch.float64}
-    if is_in_place(node):
-        args = (args[0].clone(), *args[1:])
-    result = _where_known(node, args, kwargs) if kind in ELEMENTWISE else node.target(*args, **kwargs)
-    if kind is OperationKind.NEW:
-        result = result.double()
-    if name in _OF_SIZE:
-        result = torch.where(result == 0, result, UNKNOWN)
-    if name == "mul":  # whatever the other factor is: a gate that varies lets nothing of a dead channel through
-        zero = torch.zeros((), dtype=torch.float64)
-        result = torch.where((torch.as_tensor(args[0]) == 0) | (torch.as_tensor(args[1]) == 0), zero, result)
-    return result
-
-
-def _where_known(node: fx.Node, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Tensor:
-    """An elementwise operation's result, unknown wherever one of its inputs is, though `x > 0` hides that."""
-    places = [value for value in args if isinstance(value, (Tensor, float))]
-    unknown = torch.zeros((), dtype=torch.bool)
-    for value in places:
-        unknown = unknown | torch.as_tensor(value).isnan()
-    as_exported = [
-        value.nan_to_num(0.0).bool() if isinstance(value, Tensor) and _is_bool(source) else value
-        for value, source in zip(args, node.args, strict=True)
-    ]
-    result = node.target(*as_exported, **kwargs).double()
-    return torch.where(unknown, UNKNOWN, result)
-
-
-def _is_real(node: fx.Node) -> bool:
-    return node.meta["val"].dtype.is_floating_point
-
-
-def _is_bool(source: object) -> bool:
-    """Whether an argument is a tensor of truth values, which are numbers here, as some are unknown."""
-    return isinstance(source, fx.Node) and getattr(source.meta.get("val"), "dtype", None) is torch.bool
-
-
-def _unknown(node: fx.Node) -> object:
-    value = node.meta["val"]
-    if not isinstance(value, (Tensor, list, tuple)):
-        return UNKNOWN
-    if isinstance(value, (list, tuple)):
-        return [torch.full(part.shape, UNKNOWN, dtype=torch.float64) for part in value]
-    return torch.full((), UNKNOWN, dtype=torch.float64).expand(shape_of(node))
-
-
-def _is_unknown(value: object) -> bool:
-    return bool(torch.as_tensor(value).isnan().any())

@@ -11,7 +11,7 @@ from torch import nn
 from rr.graph.channel_ids import ChannelFlow
 from rr.graph.flow import channel_flow
 from rr.graph.hosts import Hosts
-from rr.graph.layers import Layer
+from rr.graph.layers import Layer, LayerKind
 from rr.graph.sizes import larger_at_once
 from rr.graph.tensors import ExampleInputs, Inputs
 from rr.graph.trace import Trace, trace_model
@@ -44,6 +44,8 @@ class Elsewhere:
         slots: dict[int, int] = {}  # an id here -> the first id there at the same place of the same layer
         only_here = set()
         for call in self.flow.layers:
+            if call.kind is LayerKind.PRODUCT:  # named for its operation, which may be another one here
+                continue
             there = known.get(call.name)
             for ids, theirs in ((call.out_ids, there and there.out_ids), (call.in_ids, there and there.in_ids)):
                 if ids is None:

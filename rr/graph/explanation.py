@@ -6,7 +6,7 @@ import numpy as np
 
 from rr.graph.channel_graph import ChannelGraph
 from rr.graph.costs import macs_of_layer
-from rr.graph.layers import Layer
+from rr.graph.layers import Layer, LayerKind
 
 
 def explain(graph: ChannelGraph) -> str:
@@ -15,7 +15,7 @@ def explain(graph: ChannelGraph) -> str:
     total = graph.macs(full)
     rows = [("layer", "kind", "in", "out", "MACs", "share", "prunable")]
     for layer in graph.layers.values():
-        if layer.kind.has_width:
+        if layer.kind.has_width or layer.kind is LayerKind.COLUMNS:
             macs = macs_of_layer(layer, full)
             sizes = (str(len(layer.in_units)), str(len(layer.out_units)))
             rows.append((layer.name, layer.kind.value, *sizes, f"{macs:,}", f"{macs / total:.1%}", _why(graph, layer)))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from torch import fx, nn
 
-from rr.graph import rules_elementwise, rules_layers, rules_shape
+from rr.graph import rules_columns, rules_elementwise, rules_layers, rules_products, rules_shape
 from rr.graph.affine import module_ends, record_affine
 from rr.graph.channel_ids import ChannelFlow
 from rr.graph.operations import ELEMENTWISE, OperationKind, is_assertion, kind_of, operation, writes_to_part
@@ -30,6 +30,7 @@ RULES: dict[OperationKind, Rule] = {
     OperationKind.REDUCTION: rules_elementwise.reduction,
     OperationKind.SOFTMAX: rules_elementwise.softmax,
     OperationKind.ALONG: rules_elementwise.along,
+    OperationKind.RESIZING: rules_elementwise.resizing,
     OperationKind.SAMPLING: rules_elementwise.sampling,
     OperationKind.MOVE: rules_shape.move,
     OperationKind.VIEW: rules_shape.view,
@@ -39,10 +40,15 @@ RULES: dict[OperationKind, Rule] = {
     OperationKind.PIXEL_SHUFFLE: rules_shape.pixel_shuffle,
     OperationKind.PIXEL_UNSHUFFLE: rules_shape.pixel_unshuffle,
     OperationKind.CHANNEL_SHUFFLE: rules_shape.channel_shuffle,
+    OperationKind.GLU: rules_shape.glu,
+    OperationKind.PATCHES: rules_shape.patches,
+    OperationKind.FOLD: rules_shape.fold,
     OperationKind.GETITEM: rules_shape.getitem,
     OperationKind.CONVOLUTION: rules_layers.convolution,
     OperationKind.TRANSPOSED: rules_layers.transposed_convolution,
     OperationKind.LINEAR: rules_layers.linear,
+    OperationKind.PRODUCT: rules_products.product,
+    OperationKind.RECURRENT: rules_columns.recurrent,
     OperationKind.BATCH_NORM: rules_layers.batch_norm,
     OperationKind.INSTANCE_NORM: rules_layers.instance_norm,
     OperationKind.GROUP_NORM: rules_layers.group_norm,
@@ -104,6 +110,8 @@ def _call(walk: Walk, node: fx.Node) -> Ids:
             walk.ids[source] = walk.protected(source, "meets a constant in the model's forward")
     rule = RULES.get(kind) if kind is not None else None
     first = node.args[0] if node.args else None
+    if kind is OperationKind.PRODUCT:  # the other factor may have channels; an equation comes first
+        first = None
     if isinstance(first, fx.Node) and first not in walk.ids and kind not in ELEMENTWISE:
         rule = None  # computes with parameters alone
     ids = rule(walk, node) if rule is not None and walk.activations(node) and not writes_to_part(node) else None
@@ -113,7 +121,7 @@ def _call(walk: Walk, node: fx.Node) -> Ids:
 def _without_rule(walk: Walk, node: fx.Node) -> Ids:
     """Nothing that passes through an operation without a rule is pruned."""
     name, kind, place = operation(node), kind_of(node), running_module(node) or "the model"
-    if kind in (OperationKind.OVER_CHANNELS, OperationKind.SOFTMAX, OperationKind.GROUP_NORM):
+    if kind in (OperationKind.OVER_CHANNELS, OperationKind.SOFTMAX, OperationKind.GROUP_NORM, OperationKind.REDUCTION):
         reason = f"passes through {name} in {place}, which computes over the channels"
     elif kind is OperationKind.CUT:
         reason = f"is cut by {name} in {place} into parts that aren't alike"

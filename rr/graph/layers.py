@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
+from torch import Tensor
 
 
 class LayerKind(Enum):
@@ -19,11 +20,28 @@ class LayerKind(Enum):
     NORM = "norm"  # a batch norm
     AFFINE = "affine"  # a module that ends in a scale and a shift of its own (`rr.graph.affine`): its vectors
     VECTOR = "vector"  # a parameter or buffer with a number per channel (PReLU's, layer scale)
+    COLUMNS = "columns"  # a parameter that reads channels with its columns, and whose rows stay (a recurrent layer's)
+    PRODUCT = "product"  # of activations, of a channel with itself (`torch.bmm`): no parameters, but MACs
 
     @property
     def makes_channels(self) -> bool:
         """Whether its outputs are new channels, each made of all inputs."""
         return self in (LayerKind.CONV, LayerKind.TRANSPOSED, LayerKind.LINEAR)
+
+    @property
+    def reads_all(self) -> bool:
+        """Whether each of its outputs is made of all inputs."""
+        return self.makes_channels or self is LayerKind.COLUMNS
+
+    @property
+    def is_module(self) -> bool:
+        """Whether it is a module of the model; others are a parameter of one, or an operation."""
+        return self not in (LayerKind.VECTOR, LayerKind.COLUMNS, LayerKind.PRODUCT)
+
+    @property
+    def has_macs(self) -> bool:
+        """Whether widths change what it costs."""
+        return self.has_width or self in (LayerKind.COLUMNS, LayerKind.PRODUCT)
 
     @property
     def is_by_group(self) -> bool:
@@ -41,14 +59,15 @@ class LayerCall:
     """One call of a layer, with the ids of its channels (`rr.graph.flow`).
 
     Attributes:
-        name: the module's name in the model; for a vector the parameter's.
+        name: the module's name in the model; for a vector and for columns the parameter's; for a product that of the
+            module that runs it and the operation's.
         kind: what it does with channels.
         node: the name of its operation in the trace.
         out_ids: [out_channels], the id of each output channel.
-        in_ids: [in_channels or in_features], the id of each input column; None for a norm or a vector.
-        macs_each: multiply-accumulates per example and live (input, output) pair; for layers by group, per live output
-            channel; 0 for a layer that only training runs.
-        dim: for a vector, the dimension of the parameter along which its channels lie.
+        in_ids: [in_channels or in_features], the id of each input column; None for a norm, a vector or a product.
+        macs_each: multiply-accumulates per example and live (input, output) pair; for layers by group and products, per
+            live output channel; 0 for a layer that only training runs.
+        dim: for a vector, the dimension of the parameter along which its channels lie; for columns, that of the inputs.
     """
 
     name: str
@@ -69,7 +88,7 @@ class Layer:
         macs_each: as in `LayerCall`, of all calls together.
         nodes: its operations in the trace, one for each call.
         out_units: [out_channels].
-        in_units: [in_channels], for a linear layer [in_features]; None for a norm or a vector.
+        in_units: [in_channels], for a linear layer [in_features]; None for a norm, a vector or a product.
         norm: the BN that directly follows (and nothing else does), None where there is none.
     """
 
@@ -91,6 +110,36 @@ class Layer:
     def channel_dim(self) -> int:
         """The dimension of the channels in the layer's output: 1 ([N, C, ...]), or -1 for a linear layer."""
         return -1 if self.kind is LayerKind.LINEAR else 1
+
+
+@dataclass(frozen=True)
+class Sum:
+    """An operation that adds channels up: where nothing of a dead one arrives, it is the same without that one.
+
+    Attributes:
+        node: the operation.
+        source: which of its inputs.
+        channels: in that input's shape, the id of each element's channel; once they are numbered, the unit.
+    """
+
+    node: str
+    source: str
+    channels: Tensor
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Numbers on a module by which its forward cuts channels into parts (`x.split(self.sizes, 1)`), or counts them.
+
+    Attributes:
+        module: the module's name.
+        attribute: its attribute, a list or a tuple of numbers, or a number.
+        parts: for each number, the id of each of the part's channels; once they are numbered, the units.
+    """
+
+    module: str
+    attribute: str
+    parts: tuple[np.ndarray, ...]
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ class OperationKind(Enum):
     REDUCTION = "over dimensions that are named"
     SOFTMAX = "over a dimension that is named"
     ALONG = "along a dimension that is named, which stays"
+    RESIZING = "along a dimension that is named, which may get another size"
     SAMPLING = "takes pixels from places that another tensor says"
     # rules_shape.py
     MOVE = "moves elements without changing them"
@@ -33,11 +34,19 @@ class OperationKind(Enum):
     PIXEL_SHUFFLE = "channels into pixels"
     PIXEL_UNSHUFFLE = "pixels into channels"
     CHANNEL_SHUFFLE = "channels into another order"
+    GLU = "one half of the channels, gated by the other"
+    PATCHES = "pixels into channels, patch by patch that may overlap, or along a dimension"
+    FOLD = "patches back into pixels"
     GETITEM = "one of several outputs"
     # rules_layers.py
     CONVOLUTION = "convolution"
     TRANSPOSED = "transposed convolution"
     LINEAR = "linear layer"
+    # rules_products.py
+    PRODUCT = "product of matrices"
+    # rules_columns.py
+    RECURRENT = "recurrent layer, or a step of one"
+    # rules_layers.py
     BATCH_NORM = "batch norm"
     INSTANCE_NORM = "instance norm"
     GROUP_NORM = "group norm"
@@ -49,20 +58,21 @@ class OperationKind(Enum):
 
 _NAMES = {
     OperationKind.UNARY: """
-        relu relu6 hardtanh silu gelu sigmoid tanh hardswish hardsigmoid leaky_relu elu selu celu mish softplus clamp
-        clamp_min clamp_max exp sqrt rsqrt abs neg pow square dropout feature_dropout alpha_dropout clone contiguous
-        detach alias identity lift_fresh_copy erf log1p expm1 hardshrink softshrink threshold clip log_sigmoid rrelu
-        log log2 log10 exp2 erfc reciprocal sin cos tan sinh cosh asin acos atan asinh acosh atanh logit sinc
-        floor ceil round trunc frac sign sgn nan_to_num isnan isinf isfinite logical_not bitwise_not
-        zeros_like ones_like full_like
+        relu relu6 hardtanh silu gelu sigmoid tanh hardswish hardsigmoid leaky_relu elu selu celu mish softplus
+        exp sqrt rsqrt abs neg pow square dropout feature_dropout alpha_dropout clone contiguous detach alias
+        identity lift_fresh_copy erf log1p expm1 hardshrink softshrink threshold log_sigmoid rrelu log log2
+        log10 exp2 erfc reciprocal sin cos tan sinh cosh asin acos atan asinh acosh atanh logit sinc floor ceil
+        round trunc frac sign sgn nan_to_num isnan isinf isfinite logical_not bitwise_not zeros_like ones_like
+        full_like zero fill positive deg2rad rad2deg lgamma digamma erfinv i0 special_expit
     """,
     OperationKind.CAST: "to _to_copy type_as",
     OperationKind.BINARY: """
         add sub mul div maximum minimum multiply divide true_divide subtract rsub fmax fmin atan2 remainder fmod
         floor_divide copysign hypot gt ge lt le eq ne greater greater_equal less less_equal not_equal
+        logaddexp logaddexp2 xlogy heaviside float_power isclose
         logical_and logical_or logical_xor bitwise_and bitwise_or bitwise_xor __and __or __xor
     """,
-    OperationKind.SEVERAL: "where masked_fill lerp addcmul addcdiv",
+    OperationKind.SEVERAL: "where masked_fill lerp addcmul addcdiv clamp clamp_min clamp_max clip",
     OperationKind.PRELU: "prelu",
     OperationKind.POOLING: """
         max_pool1d max_pool2d max_pool3d max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices
@@ -71,20 +81,24 @@ _NAMES = {
         adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d
         upsample_nearest1d upsample_nearest2d upsample_nearest3d
         upsample_linear1d upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d
+        _upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d
+        _upsample_bilinear2d_aa _upsample_bicubic2d_aa
     """,
     OperationKind.REDUCTION: """
         mean sum amax amin var std prod logsumexp linalg_vector_norm norm all any argmax argmin
+        var_mean std_mean aminmax median kthvalue quantile
     """,
-    OperationKind.ALONG: "cumsum cumprod",
+    OperationKind.ALONG: "cumsum cumprod logcumsumexp",
+    OperationKind.RESIZING: "sort topk cummax cummin repeat_interleave",
     OperationKind.SAMPLING: "grid_sampler max_unpool2d max_unpool3d",
     OperationKind.SOFTMAX: "softmax log_softmax",
     OperationKind.MOVE: """
         permute transpose t numpy_T movedim cat concat stack unsqueeze squeeze expand repeat tile flip
-        swapaxes swapdims moveaxis mT adjoint roll rot90
+        swapaxes swapdims moveaxis mT adjoint roll rot90 broadcast_to hstack vstack dstack
     """,
     OperationKind.LIKE: "expand_as view_as reshape_as",
-    OperationKind.VIEW: "view reshape _unsafe_view flatten unflatten",
-    OperationKind.CUT: "slice select chunk split split_with_sizes unbind narrow",
+    OperationKind.VIEW: "view reshape _unsafe_view flatten unflatten ravel",
+    OperationKind.CUT: "slice select chunk split split_with_sizes unbind narrow unsafe_chunk unsafe_split tensor_split",
     OperationKind.PADDING: """
         pad constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d
         replication_pad1d replication_pad2d replication_pad3d
@@ -92,10 +106,15 @@ _NAMES = {
     OperationKind.PIXEL_SHUFFLE: "pixel_shuffle",
     OperationKind.PIXEL_UNSHUFFLE: "pixel_unshuffle",
     OperationKind.CHANNEL_SHUFFLE: "channel_shuffle",
+    OperationKind.GLU: "glu",
+    OperationKind.PATCHES: "im2col unfold",
+    OperationKind.FOLD: "col2im",
     OperationKind.GETITEM: "getitem",
     OperationKind.CONVOLUTION: "conv1d conv2d conv3d",
     OperationKind.TRANSPOSED: "conv_transpose1d conv_transpose2d conv_transpose3d",
     OperationKind.LINEAR: "linear",
+    OperationKind.PRODUCT: "matmul mm bmm einsum",
+    OperationKind.RECURRENT: "lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell",
     OperationKind.BATCH_NORM: "batch_norm",
     OperationKind.NEW: "zeros ones full new_zeros new_ones new_full arange linspace scalar_tensor eye",
     OperationKind.INSTANCE_NORM: "instance_norm",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from rr.graph.channel_ids import channel_vector, compact, spread, uniform, varying
-from rr.graph.layers import LayerCall, LayerKind
+from rr.graph.layers import LayerCall, LayerKind, Sum
 from rr.graph.operations import OperationKind, kind_of, operation
 from rr.graph.trace import argument, named_arguments, shape_of
 from rr.graph.walk import Ids, Walk
@@ -65,6 +65,9 @@ def _by_channel(written: fx.Node, ids: Tensor) -> bool:
 
 def _met(walk: Walk, first: Tensor, second: Tensor, *, in_stream: bool) -> Tensor | None:
     """The ids of two tensors that are broadcast against each other."""
+    for one, many in ((first, second), (second, first)):
+        if walk.is_of_all_channels(one):
+            return many.expand(torch.broadcast_shapes(first.shape, second.shape))
     dims = max(first.dim(), second.dim())
     first, second = (ids[(None,) * (dims - ids.dim())] for ids in (first, second))
     shape = torch.broadcast_shapes(first.shape, second.shape)
@@ -154,12 +157,22 @@ def reduction(walk: Walk, node: fx.Node) -> Ids | None:
     differing = varying(ids)
     if operation(node) == "sum" and not set(differing) <= set(dims):  # of branches, which add up channel by channel
         ids = walk.flow.tie(ids, [dim for dim in dims if dim in differing])
+    if differing and set(differing) <= set(dims) and _adds_up(node):
+        walk.flow.sums.append(Sum(node.name, node.args[0].name, walk.ids[node.args[0]]))
+        return walk.of_all_channels(node)
     if not dims or not uniform(ids, dims):
         return None
     for dim in sorted(dims, reverse=True):
         ids = ids.narrow(dim, 0, 1) if given.get("keepdim", False) else ids.select(dim, 0)
     value = node.meta["val"]  # with the places of the largest, for a maximum
     return [ids.expand(part.shape) for part in value] if isinstance(value, (tuple, list)) else ids.expand(value.shape)
+
+
+def _adds_up(node: fx.Node) -> bool:
+    """Whether a reduction's result is the same with more zeros."""
+    given = named_arguments(node)
+    power = given.get("ord", given.get("p", 2))
+    return operation(node) in ("sum", "linalg_vector_norm", "norm") and isinstance(power, (int, float)) and power > 0
 
 
 def along(walk: Walk, node: fx.Node) -> Ids | None:
@@ -170,9 +183,11 @@ def along(walk: Walk, node: fx.Node) -> Ids | None:
 
 def sampling(walk: Walk, node: fx.Node) -> Ids | None:
     """The same channels at pixels that another tensor says: one for all channels, or one for each."""
-    ids, places = (walk.ids[source] for source in walk.activations(node)[:2])
+    ids = walk.ids[node.args[0]]
     if operation(node) != "grid_sampler":
-        ids = _met(walk, ids, places, in_stream=False)
+        places = walk.ids.get(node.args[1])
+        if places is None or (ids := _met(walk, ids, places, in_stream=False)) is None:
+            return None
     ids = compact(ids)
     pixels = list(range(2, ids.dim()))
     if not uniform(ids, pixels):
@@ -180,6 +195,17 @@ def sampling(walk: Walk, node: fx.Node) -> Ids | None:
     for dim in pixels:
         ids = ids.narrow(dim, 0, 1)
     return ids.expand(shape_of(node))
+
+
+def resizing(walk: Walk, node: fx.Node) -> Ids | None:
+    """The same channels, where another dimension gets longer, shorter or into another order."""
+    ids, dim = compact(walk.ids[node.args[0]]), named_arguments(node).get("dim", -1)
+    if operation(node) == "repeat_interleave":
+        dim = argument(node, 2, "dim")  # without one, all elements in a row
+    if dim is None or len(walk.activations(node)) != 1 or not uniform(ids, [dim % ids.dim()]):
+        return None
+    ids, value = ids.narrow(dim, 0, 1), node.meta["val"]  # with the places, for what sorts
+    return [ids.expand(part.shape) for part in value] if isinstance(value, (tuple, list)) else ids.expand(value.shape)
 
 
 def softmax(walk: Walk, node: fx.Node) -> Ids | None:

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from rr.graph.channel_ids import channel_vector, compact, spread, uniform
-from rr.graph.layers import LayerCall, LayerKind
+from rr.graph.layers import LayerCall, LayerKind, Sizes
+from rr.graph.rules_columns import bare_matrix
 from rr.graph.rules_elementwise import record_vector
 from rr.graph.trace import argument, running_module, shape_of
 from rr.graph.walk import Ids, Walk
@@ -43,12 +44,12 @@ def group_norm(walk: Walk, node: fx.Node) -> Ids | None:
     """The same channels, those of a group as one unit: the groups that stay are whole."""
     channels, groups = channel_vector(walk.ids[node.args[0]], 1), argument(node, 1, "num_groups")
     weight, bias = argument(node, 2, "weight"), argument(node, 3, "bias")
-    # Without a weight nothing would tell the module how many groups are left.
-    if channels is None or groups == 1 or weight is None:
+    if channels is None or groups == 1 or not isinstance(walk.modules.get(running_module(node)), nn.GroupNorm):
         return None
-    if not isinstance(walk.modules.get(running_module(node)), nn.GroupNorm):
-        return None
-    walk.flow.tie(torch.from_numpy(channels).view(groups, -1), [1])
+    by_group = walk.flow.tie(torch.from_numpy(channels).view(groups, -1), [1])
+    if weight is None:
+        walk.record_sizes(Sizes(running_module(node), "num_groups", (by_group[:, 0].numpy(),)))
+        walk.record_sizes(Sizes(running_module(node), "num_channels", (channels,)))
     return _with_statistics_of_its_own(walk, node, [weight, bias])
 
 
@@ -59,6 +60,8 @@ def _with_statistics_of_its_own(walk: Walk, node: fx.Node, parameters: Sequence[
     given = [parameter for parameter in parameters if parameter is not None]
     if channels is None or not all(record_vector(walk, node, parameter, channels) for parameter in given):
         return None
+    if not given and isinstance(walk.modules.get(running_module(node)), _NormBase):
+        walk.record_sizes(Sizes(running_module(node), "num_features", (channels,)))
     return ids
 
 
@@ -113,6 +116,8 @@ def linear(walk: Walk, node: fx.Node) -> Ids | None:
     weight = argument(node, 1, "weight")
     name = walk.layer_of(node, weight, "weight", nn.Linear)
     columns = channel_vector(walk.ids[node.args[0]], -1)
+    if name is None and walk.trace.parameter(weight) is not None:
+        return bare_matrix(walk, node, node.args[0], weight, dim=1)
     if name is None or columns is None:
         return None
     shape = shape_of(node)

@@ -5,6 +5,7 @@ A rule returns the ids of the node's output, or None where it doesn't understand
 
 from __future__ import annotations
 
+import math
 import operator
 
 import numpy as np
@@ -12,9 +13,11 @@ import torch
 from torch import Tensor, fx
 
 from rr.graph.channel_ids import channel_vector, compact, spread, uniform, varying
+from rr.graph.layers import Sizes
 from rr.graph.operations import operation
-from rr.graph.trace import argument, shape_of
+from rr.graph.trace import argument, running_module, shape_of
 from rr.graph.walk import Ids, Walk
+from rr.weights.written_sizes import are_sizes
 
 
 def move(walk: Walk, node: fx.Node) -> Ids | None:
@@ -76,6 +79,8 @@ def _tied_parts(walk: Walk, node: fx.Node) -> Tensor | None:
         part = shape_of(node)[dim]
         if argument(node, 4, "step", 1) != 1 or (start % size) % part:
             return None
+    elif name == "split_with_sizes" and _cut_by_sizes_of_module(walk, node, ids, dim):
+        return ids
     else:
         part, *others = {value.shape[dim] for value in node.meta["val"]}
         if others:
@@ -85,6 +90,22 @@ def _tied_parts(walk: Walk, node: fx.Node) -> Tensor | None:
     parts = walk.flow.tie(compact(ids).unflatten(dim, (size // part, part)), [dim])
     walk.flow.count(parts)
     return parts.flatten(dim, dim + 1).expand(ids.shape)
+
+
+def _cut_by_sizes_of_module(walk: Walk, node: fx.Node, ids: Tensor, dim: int) -> bool:
+    """Whether the module that cuts has just these sizes in one of its attributes, where a conversion can change them.
+
+    The rehearsal finds out whether it's that attribute which the forward takes them from.
+    """
+    place, sizes, channels = running_module(node), list(node.args[1]), channel_vector(ids, dim)
+    kept = vars(walk.modules[place]) if place in walk.modules else {}
+    attributes = [name for name, value in kept.items() if are_sizes(value) and [*value] == sizes]
+    if channels is None or len(attributes) != 1:
+        return False
+    parts = np.split(channels, np.cumsum(sizes)[:-1])
+    walk.record_sizes(Sizes(place, attributes[0], tuple(parts)))
+    walk.flow.count(ids)
+    return True
 
 
 def _split_channels(walk: Walk, source: Tensor, moved: Tensor) -> Tensor | None:
@@ -153,6 +174,38 @@ def channel_shuffle(walk: Walk, node: fx.Node) -> Ids | None:
         return None
     tied = walk.flow.tie(torch.from_numpy(channels).view(node.args[1], -1), [0])  # [groups, channels of each]
     return spread(tied.T.flatten().numpy(), 1, shape_of(node))
+
+
+def glu(walk: Walk, node: fx.Node) -> Ids | None:
+    """Each channel of one half goes with the one that gates it."""
+    ids = walk.ids[node.args[0]]
+    dim = argument(node, 1, "dim", -1) % ids.dim()
+    halves = ids.unflatten(dim, (2, ids.shape[dim] // 2))
+    if not uniform(compact(ids), [dim]):
+        halves = walk.flow.tie(halves, [dim])
+        walk.flow.count(halves)
+    return halves.select(dim, 0)
+
+
+def patches(walk: Walk, node: fx.Node) -> Ids | None:
+    """Each channel as often as a patch has pixels; or windows along a dimension that has no channels."""
+    ids = walk.ids[node.args[0]]
+    if operation(node) == "unfold":
+        dim = node.args[1] % ids.dim()
+        if not uniform(compact(ids), [dim]):
+            return None
+        return compact(ids).narrow(dim, 0, 1).unsqueeze(-1).expand(shape_of(node))
+    channels = channel_vector(ids, 1)
+    return None if channels is None else spread(np.repeat(channels, math.prod(node.args[1])), 1, shape_of(node))
+
+
+def fold(walk: Walk, node: fx.Node) -> Ids | None:
+    """The pixels of a patch, which are channels, become one."""
+    channels = channel_vector(walk.ids[node.args[0]], 1)
+    if channels is None:
+        return None
+    tied = walk.flow.tie(torch.from_numpy(channels).view(-1, math.prod(node.args[2])), [1])
+    return spread(tied[:, 0].numpy(), 1, shape_of(node))
 
 
 def getitem(walk: Walk, node: fx.Node) -> Ids | None:

@@ -11,7 +11,7 @@ from torch import fx, nn
 from rr.graph.dead_constants import Inexact, inexact_consumers, probed, size_dependent
 from rr.graph.elsewhere import Elsewhere
 from rr.graph.hosts import Hosts
-from rr.graph.layers import Layer, LayerKind, Site
+from rr.graph.layers import Layer, LayerKind, Site, Sum
 from rr.graph.trace import Trace
 from rr.graph.units import Units
 
@@ -23,6 +23,7 @@ class Places:
     trace: Trace
     layers: Mapping[str, Layer]
     sites: dict[str, Site]
+    sums: Sequence[Sum] = ()
 
 
 def find_sites(
@@ -54,7 +55,7 @@ def find_sites(
     behind_makers = {layer.name: finder.behind(layer) for layer in units.layers.values() if layer.kind.makes_channels}
     sites = {name: site for name, site in behind_makers.items() if site is not None}
     reasons = _without_compactors(units, sites)
-    places = Places(trace, units.layers, sites)
+    places = Places(trace, units.layers, sites, units.sums)
 
     def prunable() -> np.ndarray:
         return units.without(reasons)
@@ -153,7 +154,7 @@ def _nearest_before(
     Such a place may be a candidate's own layer: what its padding cuts, a compactor behind it silences.
     """
     at_node = {node: site for site in candidates.values() for node in (*site.nodes, *layers[site.layer].nodes)}
-    ends = {node for layer in layers.values() if layer.kind.makes_channels for node in layer.nodes}
+    ends = {node for layer in layers.values() if layer.kind.reads_all for node in layer.nodes}
     units_at: dict[fx.Node, set[int]] = {}
     for unit, inexact in found.items():
         units_at.setdefault(inexact.node, set()).add(unit)

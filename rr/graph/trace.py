@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from rr.compactors import CHILD, compactors_bypassed
 from rr.copies import OwnTensors, copy_of
 from rr.errors import InputError, first_line
+from rr.graph.exporting import switches_as_numbers, without_dumps, without_fused_attention, without_fused_recurrence
 from rr.graph.sizes import with_sizes
 from rr.graph.tensors import ExampleInputs, Inputs, eval_mode, named_tensors
 
@@ -62,13 +63,14 @@ def trace_model(model: nn.Module, example_inputs: Inputs | ExampleInputs) -> Tra
     inputs = ExampleInputs.of(example_inputs).like(model)
     own, model = OwnTensors(model), copy_of(model)  # a forward may count its calls, or keep what it computes
     with ExitStack() as stack:
-        stack.enter_context(_without_fused_attention())
+        stack.enter_context(without_fused_attention())
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", message=".* assigned during export")
+        warnings.filterwarnings("ignore", message="TF32")  # of a type that is switched off with the fused layers
         stack.enter_context(compactors_bypassed(model))
         stack.enter_context(eval_mode(model))
         stack.enter_context(torch.no_grad())
-        with FlopCounterMode(display=False) as counter, own:
+        with without_fused_recurrence(model), FlopCounterMode(display=False) as counter, own:
             _run(model, inputs)
         own.check()
         macs = counter.get_total_flops() // (2 * inputs.batch_size)
@@ -162,9 +164,20 @@ def _run(model: nn.Module, inputs: ExampleInputs) -> None:
 
 
 def _export(model: nn.Module, inputs: ExampleInputs) -> torch.export.ExportedProgram:
-    try:  # strict, torch 2.6's default, can't trace every forward that non-strict, the default since, can
-        return torch.export.export(model, inputs.args, dict(inputs.kwargs), strict=False)
+    def export() -> torch.export.ExportedProgram:
+        # Strict, torch 2.6's default, can't trace every forward that non-strict, the default since, can.
+        with without_dumps():
+            return torch.export.export(model, inputs.args, dict(inputs.kwargs), strict=False)
+
+    try:
+        return export()
     except Exception as error:  # torch.export raises many kinds, which all mean the same to the user
+        try:
+            with switches_as_numbers(model) as switches:
+                if switches:
+                    return export()
+        except Exception:  # a forward that wants tensors there: the first error says more
+            logger.debug("switches as numbers didn't help")
         raise InputError(
             f"the model can't be traced by torch.export ({first_line(error)}): take Python branches on the values of "
             "tensors out of its forward (`if x.sum() > 0`), and what else torch.export can't follow"
@@ -183,17 +196,6 @@ def _register_dataclasses(output: object) -> None:
             torch.export.register_dataclass(type(output))
         for field in dataclasses.fields(output):
             _register_dataclasses(getattr(output, field.name))
-
-
-@contextmanager
-def _without_fused_attention() -> Iterator[None]:
-    """Let attention run operation by operation: torch's FLOP counter counts nothing in the fused ones of eval mode."""
-    was_enabled = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(was_enabled)
 
 
 def _squeezes_all(node: fx.Node) -> bool:

@@ -6,9 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from rr.graph.channel_ids import ChannelFlow
-from rr.graph.layers import Group, Layer, LayerCall, LayerKind
+from rr.graph.channel_ids import ChannelFlow, compact
+from rr.graph.layers import Group, Layer, LayerCall, Sizes, Sum
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,8 @@ class Units:
         reasons: unit -> why it can't be pruned, as far as the flow of ids tells.
         streams: the units that an addition joined from several layers' channels.
         counted: the units that the forward cuts or groups, perhaps by hard-coded sizes.
+        sums: where channels are added up.
+        sizes: the numbers on modules that cut channels.
     """
 
     count: int
@@ -28,6 +32,8 @@ class Units:
     reasons: dict[int, str]
     streams: frozenset[int]
     counted: frozenset[int]
+    sums: tuple[Sum, ...]
+    sizes: tuple[Sizes, ...]
 
     def without(self, reasons: Collection[int]) -> np.ndarray:
         """[count] of bool: all but those that a reason keeps."""
@@ -49,6 +55,10 @@ def units_of(flow: ChannelFlow, order: Mapping[str, int], norms: Mapping[str, st
 
     def units(ids: np.ndarray) -> np.ndarray:
         return np.array([unit_of_root[flow.find(int(channel))] for channel in ids], dtype=np.int64)
+
+    def in_shape(ids: Tensor) -> Tensor:
+        first = compact(ids)
+        return torch.from_numpy(units(first.flatten().numpy())).view(first.shape).expand(ids.shape)
 
     layers: dict[str, Layer] = {}
     for call in calls:
@@ -74,6 +84,8 @@ def units_of(flow: ChannelFlow, order: Mapping[str, int], norms: Mapping[str, st
         reasons={unit_of_root[root]: reason for root, reason in reasons_of_roots.items()},
         streams=frozenset(unit_of_root[flow.find(channel)] for channel in flow.streams),
         counted=frozenset(unit_of_root[flow.find(channel)] for channel in flow.counted),
+        sums=tuple(replace(place, channels=in_shape(place.channels)) for place in flow.sums),
+        sizes=tuple(replace(sizes, parts=tuple(units(part) for part in sizes.parts)) for sizes in flow.sizes),
     )
 
 
@@ -112,5 +124,5 @@ def _numbered(flow: ChannelFlow, calls: Sequence[LayerCall]) -> tuple[dict[int, 
 
 
 def _owner(call: LayerCall) -> str:
-    """The module that a layer is, or that has it as a parameter."""
-    return call.name.rpartition(".")[0] if call.kind is LayerKind.VECTOR else call.name
+    """The module that a layer is, that has it as a parameter, or that runs it."""
+    return call.name if call.kind.is_module else call.name.rpartition(".")[0]

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from rr.graph.layers import Group, Layer, LayerKind
+from rr.graph.layers import Group, Layer, LayerKind, Sum
 
 
 class LayersOfUnits(Protocol):
@@ -18,6 +18,7 @@ class LayersOfUnits(Protocol):
     groups: Sequence[Group]
     streams: frozenset[int]
     computed: Collection[str]
+    sums: Sequence[Sum]
 
 
 def without_unread(graph: LayersOfUnits, alive: np.ndarray, droppable: np.ndarray) -> np.ndarray:
@@ -35,8 +36,11 @@ def without_unread(graph: LayersOfUnits, alive: np.ndarray, droppable: np.ndarra
     has_reader = np.zeros(graph.num_units, dtype=bool)
     for layer in readers:
         has_reader[layer.in_units] = True
+    added_up = np.zeros(graph.num_units, dtype=bool)
+    for place in graph.sums:
+        added_up[place.channels.unique().numpy()] = True
     while True:
-        read = np.zeros(graph.num_units, dtype=bool)
+        read = added_up.copy()
         for layer in readers:
             if alive[layer.out_units].any():
                 read[layer.in_units] = True
@@ -70,7 +74,7 @@ def may_vanish(graph: LayersOfUnits, selected: np.ndarray) -> np.ndarray:
 
 
 def _makers(graph: LayersOfUnits) -> list[Layer]:
-    return [layer for layer in graph.layers.values() if layer.kind.makes_channels]
+    return [layer for layer in graph.layers.values() if layer.kind.reads_all]
 
 
 def _only_blocks_are_gone(graph: LayersOfUnits, alive: np.ndarray) -> bool:

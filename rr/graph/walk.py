@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from rr.graph.channel_ids import ChannelFlow, compact
-from rr.graph.layers import LayerCall
+from rr.graph.layers import LayerCall, Sizes
 from rr.graph.operations import OperationKind, kind_of, operation
 from rr.graph.trace import Trace, readers_of, running_module
 
@@ -37,7 +37,9 @@ class Walk:
         self.written: dict[fx.Node, bool] = {}
         self.of_vectors: set[fx.Node] = set()
         self.readers = readers_of(trace, model)
+        self._of_all_channels: set[int] = set()
         self._first_calls: dict[str, LayerCall] = {}
+        self._first_sizes: dict[tuple[str, str], Sizes] = {}
 
     def activations(self, node: fx.Node) -> list[fx.Node]:
         """Those of a node's inputs that have ids: no parameters."""
@@ -73,6 +75,17 @@ class Walk:
             return [torch.full((), int(channel[0])).expand(part.shape) for part in value]
         return torch.full((), int(channel[0])).expand(getattr(value, "shape", ()))
 
+    def of_all_channels(self, node: fx.Node) -> Tensor:
+        """One id all over the output of an operation that adds channels up; what it meets has channels of its own."""
+        ids = self.protected(node, f"what {operation(node)} adds up of all channels")
+        self._of_all_channels.add(int(ids.flatten()[0]))
+        return ids
+
+    def is_of_all_channels(self, ids: Tensor) -> bool:
+        """Whether these are ids of what was added up of all channels."""
+        first = compact(ids)
+        return first.numel() == 1 and int(first) in self._of_all_channels
+
     # Layers ---------------------------------------------------------------------------------------------------
 
     def record(self, layer: LayerCall) -> None:
@@ -83,6 +96,14 @@ class Walk:
             if layer.in_ids is not None:
                 self.flow.unite(layer.in_ids, first.in_ids)
         self.flow.layers.append(layer)
+
+    def record_sizes(self, sizes: Sizes) -> None:
+        """Note numbers that cut channels; what they cut once more has the same channels as the first time."""
+        first = self._first_sizes.setdefault((sizes.module, sizes.attribute), sizes)
+        if first is sizes:
+            self.flow.sizes.append(sizes)
+        for part, of_first in zip(sizes.parts, first.parts, strict=True):
+            self.flow.unite(part, of_first)
 
     def out_ids(self, name: str, count: int) -> np.ndarray:
         """New channels at a layer's first call, the same ones at each later call."""

@@ -20,6 +20,7 @@ from rr.graph.computed import with_plain_layers
 from rr.graph.dead_constants import inexact_consumers
 from rr.narrowing.tensors import OptimizerState, format_of, numbers_of, put_tensor
 from rr.weights import count_channels
+from rr.weights.written_sizes import change_sizes
 
 _PER_CHANNEL = ("weight", "bias", "running_mean", "running_var")
 
@@ -39,6 +40,10 @@ def take_out(lives: Sequence[LiveModel], units: np.ndarray, states: Sequence[Opt
     live.remaining.removed[units] = True
     for name, dim, remaining, full_size in list(_narrowed(live)):
         keep_positions(lives, name, dim, remaining, full_size, states)
+    for sizes in live.graph.sizes:
+        for each in lives:
+            left = [len(each.remaining.present(part)) for part in sizes.parts]
+            change_sizes(each.model.get_submodule(sizes.module), sizes.attribute, left)
 
 
 def keep_positions(
@@ -116,7 +121,9 @@ def _narrowed(live: LiveModel) -> Iterator[tuple[str, int, np.ndarray, int]]:
             yield from along(f"{layer.name}.weight", 1 - layer.output_dim, layer.in_units)
         elif layer.kind is LayerKind.VECTOR:
             yield from along(layer.name, layer.dim, layer.out_units)
-        elif layer.name not in before_compactors:
+        elif layer.kind is LayerKind.COLUMNS:
+            yield from along(layer.name, layer.dim, layer.in_units)
+        elif layer.kind.is_module and layer.name not in before_compactors:
             for name in _per_channel(layer.name, modules):
                 yield from along(name, 0, layer.out_units)
     for site in graph.sites.values():

@@ -6,6 +6,9 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from rr.weights.plain_layers import note_groups
 
+# A recurrent layer's parameters (and those of a single step of one) with a column for each input.
+INPUT_WEIGHTS = ("weight_ih_l0", "weight_ih_l0_reverse", "weight_ih")
+
 
 def count_channels(module: nn.Module) -> None:
     """Set `out_channels`, `groups`, `num_features` and the like by the shapes that the module's tensors have now.
@@ -22,6 +25,9 @@ def count_channels(module: nn.Module) -> None:
         note_groups(module)
     elif isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
+        first = module.weight_ih_l0 if isinstance(module, nn.RNNBase) else module.weight_ih  # [gates x hidden, in]
+        module.input_size = first.shape[1]
     elif isinstance(module, _NormBase):
         tensors = [module.running_mean, module.weight]
         module.num_features = next((len(own) for own in tensors if own is not None), module.num_features)

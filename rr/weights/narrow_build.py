@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from rr.compactors import CHILD
-from rr.weights.channel_counts import count_channels
+from rr.weights.channel_counts import INPUT_WEIGHTS, count_channels
 from rr.weights.plain_layers import MARK, PlainLayer
 from rr.weights.stand_ins import Constant, Gone
+from rr.weights.written_sizes import fit_sizes
 
 Shape = tuple[int, ...]
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -47,6 +48,7 @@ def fit_shapes(model: nn.Module, arrays: Mapping[str, np.ndarray | Tensor]) -> N
     folded: dict[nn.Module, nn.Module] = {}
     for name, module in model.named_modules():
         own = shapes.get(name, {})
+        fit_sizes(module, own)
         if MARK in own and "weight" in own:
             folded[module] = _plain(module, arrays[f"{name}.{MARK}"], own)
         elif "gone" in own and isinstance(module, _LAYERS):
@@ -64,6 +66,8 @@ def fit_shapes(model: nn.Module, arrays: Mapping[str, np.ndarray | Tensor]) -> N
             _fit_transposed(module, own)
         elif isinstance(module, nn.Linear):
             _fit_linear(module, own)
+        elif isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
+            _fit_recurrent(module, own)
         elif isinstance(module, nn.PReLU) or (isinstance(module, nn.GroupNorm) and _has_whole_groups(module, own)):
             _fit_entries(module, own)
             count_channels(module)
@@ -113,6 +117,16 @@ def _fit_linear(linear: nn.Linear, own: Mapping[str, Shape]) -> None:
     if weight is None or not _is_narrower(weight, tuple(linear.weight.shape)):
         return
     _give_weight_and_bias(linear, own, weight[0])
+
+
+def _fit_recurrent(module: nn.Module, own: Mapping[str, Shape]) -> None:
+    """Fewer columns in the weights of each direction's inputs; what it keeps of one step for the next stays."""
+    for name, weight in list(module.named_parameters(recurse=False)):
+        shape, full = own.get(name), tuple(weight.shape)
+        if name in INPUT_WEIGHTS and shape is not None and _is_narrower(shape, full) and shape[0] == full[0]:
+            # Set as an attribute: the module has a list of its parameters.
+            setattr(module, name, nn.Parameter(weight.new_empty(shape), weight.requires_grad))
+    count_channels(module)
 
 
 def _give_weight_and_bias(layer: nn.Module, own: Mapping[str, Shape], outputs: int) -> None:

@@ -18,6 +18,8 @@ OPERATIONS = (
     *("add", "concat", "gate", "squeeze", "max pool", "average pool", "slice of pixels", "permuted linear"),
     *("transposed", "halves", "shuffle", "pixel shuffle", "pixel unshuffle", "PReLU", "scale", "padded channels"),
     *("padded pixels", "bn with activation", "again", "map", "branches", "add", "residual block"),
+    *("recurrent", "gated halves", "sizes", "product", "normalized", "patches", "instance norm", "matrix", "within"),
+    *("sorted", "sum of all"),
 )
 
 
@@ -116,6 +118,32 @@ class RandomNet(nn.Module):
         elif operation == "branches" and self.shapes[other] == self.shapes[-1]:
             module = nn.Conv2d(channels, 2 * channels, 1)
             step = module, lambda m, xs: branches(m, xs[-1], xs[other]), self.shapes[-1]
+        elif operation == "recurrent":
+            kind = draw(st.sampled_from([nn.LSTM, nn.GRU, nn.RNN]))
+            module = kind(channels, out, batch_first=True, bias=bias, bidirectional=draw(st.booleans()))
+            step = module, lambda m, xs: along_the_width(m, xs[-1]), (out * (1 + module.bidirectional), 1, width)
+        elif operation == "gated halves" and channels % 2 == 0:
+            step = nn.Identity(), lambda m, xs: F.glu(xs[-1], 1), (channels // 2, height, width)
+        elif operation == "sizes" and channels > 1:
+            first = draw(st.integers(1, channels - 1))
+            step = Swapped([first, channels - first]), lambda m, xs: activation(m(xs[-1])), self.shapes[-1]
+        elif operation == "product" and self.shapes[other] == self.shapes[-1]:
+            step = nn.Identity(), lambda m, xs: xs[-1] @ xs[other].mT / width, (channels, height, height)
+        elif operation == "normalized":
+            step = nn.Identity(), lambda m, xs: F.normalize(xs[-1], dim=1, eps=0.1), self.shapes[-1]
+        elif operation == "patches" and min(height, width) >= 2:
+            sizes = (height - 1, width - 1)
+            step = nn.Identity(), lambda m, xs: F.unfold(xs[-1], 2).unflatten(2, sizes), (4 * channels, *sizes)
+        elif operation == "instance norm" and height * width > 1:
+            step = nn.InstanceNorm2d(channels, eps=0.1), lambda m, xs: m(xs[-1]), self.shapes[-1]
+        elif operation == "matrix":
+            step = Matrix(channels, out), lambda m, xs: activation(m(xs[-1])), (out, height, width)
+        elif operation == "within" and self.shapes[other] == self.shapes[-1]:
+            step = nn.Identity(), lambda m, xs: torch.clamp(xs[-1], max=xs[other]), self.shapes[-1]
+        elif operation == "sorted":
+            step = nn.Identity(), lambda m, xs: xs[-1].sort(2)[0], self.shapes[-1]
+        elif operation == "sum of all":
+            step = nn.Identity(), lambda m, xs: xs[-1] * xs[-1].sum(1, keepdim=True).sigmoid(), self.shapes[-1]
         else:
             step = nn.Identity(), lambda m, xs: activation(xs[-1]), (channels, height, width)
         module, function, shape = step
@@ -152,6 +180,29 @@ class Scale(nn.Module):
         return x * self.scale if self.shift is None else self.shift + x * self.scale
 
 
+class Swapped(nn.Module):
+    """Two parts of the channels, by sizes that the module keeps, in the other order."""
+
+    def __init__(self, sizes: list[int]) -> None:
+        super().__init__()
+        self.sizes = sizes
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = x.split(self.sizes, 1)
+        return torch.cat([second, first], 1)
+
+
+class Matrix(nn.Module):
+    """A matrix of its own, of each pixel's channels."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(torch.randn(inputs, outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.permute(0, 2, 3, 1) @ self.matrix).permute(0, 3, 1, 2)
+
+
 class NormWithActivation(nn.BatchNorm2d):
     """BN that runs its activation itself."""
 
@@ -168,6 +219,11 @@ def fits(module: nn.Module, channels: int) -> bool:
     if isinstance(module, nn.Sequential):
         module = module[0]
     return getattr(module, "in_channels", getattr(module, "num_features", None)) == channels
+
+
+def along_the_width(recurrent: nn.Module, x: Tensor) -> Tensor:
+    """A recurrent layer over the columns of an image, each the mean of its pixels."""
+    return recurrent(x.mean(2).mT)[0].mT.unsqueeze(2)
 
 
 def halves(x: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:

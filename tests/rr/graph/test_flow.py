@@ -52,7 +52,7 @@ def test_reasons_say_where() -> None:
 def test_part_of_a_layer_may_be_unprunable() -> None:
     """Concatenated, then one half of the layers through an unknown operation: the others stay prunable."""
     model = Net(
-        lambda net, x: head(net, net.b(torch.cat([F.relu(net.a(x)), net.c(x).sort(2)[0]], 1))),
+        lambda net, x: head(net, net.b(torch.cat([F.relu(net.a(x)), net.c(x).renorm(2, 1, 1.0)], 1))),
         **{"a": conv(3, 8), "c": conv(3, 5), "b": conv(13, 6), "fc": nn.Linear(6, 2)},
     )
     graph = ChannelGraph(model, torch.randn(2, 3, 6, 6))

@@ -140,6 +140,30 @@ OF_ONE: dict[str, Callable[[Tensor], Tensor]] = {
     "deviation": lambda x: x - x.std((2, 3), keepdim=True) + x.var(3, unbiased=False, keepdim=True),
     "logsumexp": lambda x: x * x.logsumexp((2, 3), keepdim=True),
     "cumsum": lambda x: x.relu().cumsum(2),
+    "logcumsumexp": lambda x: x * x.logcumsumexp(2),
+    "in order": lambda x: x.sort(2)[0] + x.flatten(2).sort()[0].view_as(x),
+    "the largest": lambda x: x * x.flatten(2).topk(4)[0].mean(2)[:, :, None, None],
+    "so far": lambda x: x.cummax(2)[0] + x.cummin(3)[0],
+    "each twice": lambda x: x + x[:, :, ::2].repeat_interleave(2, 2),
+    "variance and mean": lambda x: (
+        x * torch.var_mean(x, (2, 3), keepdim=True)[0] + torch.std_mean(x, 3, keepdim=True)[1]
+    ),
+    "middle": lambda x: x * x.median(2, keepdim=True)[0] + x.kthvalue(2, 3, keepdim=True)[0] + x.quantile(0.3, 2, True),
+    "least and largest": lambda x: torch.add(*torch.aminmax(x, dim=2, keepdim=True)) * x,
+    "within": lambda x: torch.clamp(x, x.neg(), x.square()).clamp(min=-1),
+    "other logarithms": lambda x: torch.logaddexp(x, -x) + torch.xlogy(x, x.abs() + 1) + (x.abs() + 1).lgamma(),
+    "steps": lambda x: torch.heaviside(x, x) * x.float_power(2).to(x.dtype) + torch.special.expit(x) + x.deg2rad(),
+    "filled": lambda x: (x + 0).fill_(0.5) * x,
+    "broadcast_to": lambda x: x * x.amax((2, 3), keepdim=True).broadcast_to(x.shape),
+    "resized in other ways": lambda x: F.interpolate(
+        F.interpolate(F.interpolate(x, size=4, mode="bilinear", antialias=True), size=5, mode="nearest-exact"),
+        size=6,
+        mode="bicubic",
+        antialias=True,
+    ),
+    "windows": lambda x: x.unfold(2, 3, 1).mean(-1).repeat_interleave(2, 2)[:, :, : x.shape[2]],
+    "patches and back": lambda x: F.fold(F.unfold(x, 2, stride=2).relu(), x.shape[2:], 2, stride=2),
+    "a pixel's share": lambda x: x / (1 + x.abs().sum((2, 3), keepdim=True)),
     "axes": lambda x: x.swapaxes(2, 3).moveaxis(1, -1).moveaxis(-1, 1).mT,
     "roll": lambda x: x.roll(1, 2) + x.roll((1, 2), (2, 3)),
     "pool and back": lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2),
@@ -150,6 +174,10 @@ OF_ONE: dict[str, Callable[[Tensor], Tensor]] = {
         align_corners=True,
     ),
 }
+
+
+# These make other numbers of zeros, which vary with the place or the image's size.
+UNEVEN = ("deviation", "logsumexp", "logcumsumexp", "smallest in a row", "positions")
 
 
 @pytest.mark.slow
@@ -166,7 +194,13 @@ def test_what_is_done_to_each_channel_alone(name: str, before: Callable[[Tensor]
     graph = rehearse(model, graph, images, graph.prunable)
     assert (graph.prunable == by_the_rules).all(), explain(graph)
     units = graph.layers["a"].out_units
-    if before(torch.zeros(1)) == 0 and name not in ("deviation", "logsumexp", "smallest in a row", "positions"):
+    if before(torch.zeros(1)) == 0 and name not in (
+        "deviation",
+        "logsumexp",
+        "smallest in a row",
+        "positions",
+        *UNEVEN,
+    ):
         assert graph.prunable[units].all(), explain(graph)
     reasons = {graph.reasons[unit] for unit in units.tolist() if unit in graph.reasons}
     assert all("when dead" in reason for reason in reasons)  # none for want of a rule
@@ -181,12 +215,38 @@ def test_what_is_done_to_each_channel_alone(name: str, before: Callable[[Tensor]
         lambda x: x * x.max(dim=1, keepdim=True)[0],
         lambda x: x * x.var(1, keepdim=True),
         lambda x: x.cumsum(1),
+        lambda x: x - x.norm(p=0, dim=1, keepdim=True),
+        lambda x: x.sort(1)[0],
+        lambda x: torch.clamp(x, max=x.mean(1, keepdim=True)),
         lambda x: x * x.max(),
         lambda x: torch.cat([x, x.new_zeros(len(x), 2, *x.shape[2:])], 1).roll(1, 1)[:, :8],
     ],
 )
 def test_what_depends_on_the_other_channels_or_their_number_stays(function: Callable[[Tensor], Tensor]) -> None:
     check_unprunable(behind_b(lambda net, x: function(net.a(x))), {"b": nn.Conv2d(8, 6, 1)}, "a")
+
+
+# Over the channels, and the same without those that are 0.
+SUMS: dict[str, Callable[[Tensor], Tensor]] = {
+    "normalized": lambda x: F.normalize(x, dim=1),
+    "normalized by the largest": lambda x: F.normalize(x, dim=1, p=float("inf")),
+    "over their sum": lambda x: x / (1 + x.abs().sum(1, keepdim=True)),
+    "norm": lambda x: x * x.norm(dim=1, keepdim=True).sigmoid(),
+    "of all pixels": lambda x: x / (1 + x.square().sum((1, 2, 3))[:, None, None, None]),
+    "as one more channel": lambda x: torch.cat([x.relu(), x.sum(1, keepdim=True)], 1),
+}
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_sums_over_channels_don_t_miss_those_that_are_zero(name: str) -> None:
+    b = nn.Conv2d(9 if name == "as one more channel" else 8, 6, 1)
+    check_exact(behind_b(lambda net, x: SUMS[name](net.a(x))), {"b": b}, "a b")
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_sums_over_channels_of_which_dead_ones_are_something_keep_them(name: str) -> None:
+    b = nn.Conv2d(9 if name == "as one more channel" else 8, 6, 1)
+    check_unprunable(behind_b(lambda net, x: SUMS[name](net.a(x).sigmoid())), {"b": b}, "a")
 
 
 def test_zeros_beside_channels_stay() -> None:

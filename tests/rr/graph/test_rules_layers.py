@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,8 @@ EXACT: dict[str, Case] = {
         "BN of the batch": nn.BatchNorm2d(8, track_running_stats=False),
         "BN of the batch without numbers": nn.BatchNorm2d(8, track_running_stats=False, affine=False),
         "frozen BN": FrozenBatchNorm2d(8),
+        "instance norm without numbers": nn.InstanceNorm2d(8),
+        "group norm without numbers": nn.GroupNorm(4, 8, affine=False),
     }.items()
 }
 
@@ -84,11 +87,6 @@ UNPRUNABLE: dict[str, Case] = {
         "a t",
     ),
     "one group for all channels": (behind_b(lambda net, x: net.n(net.a(x))), {"n": nn.GroupNorm(1, 8)}, "a"),
-    "groups that nothing tells of": (
-        behind_b(lambda net, x: net.n(net.a(x))),
-        {"n": nn.GroupNorm(4, 8, affine=False)},
-        "a",
-    ),
     "groups of a function": (
         behind_b(lambda net, x: F.group_norm(net.a(x), 4, net.n.weight, net.n.bias)),
         {"n": nn.GroupNorm(4, 8)},
@@ -129,11 +127,12 @@ def test_norms_of_other_kinds_come_back_from_a_file(tmp_path: Path) -> None:
     """Half of the channels gone, by whole groups; the numbers of a norm are generic."""
 
     def through(net: nn.Module, x: Tensor) -> Tensor:
-        x = F.relu(net.g(net.a(x)))
+        x = F.relu(net.g(net.h(net.j(net.a(x)))))
         return F.relu(net.f(net.d(F.relu(net.i(net.c(x))))))
 
     def build() -> nn.Module:
         norms = {"g": nn.GroupNorm(4, 8), "i": nn.InstanceNorm2d(8, affine=True), "f": FrozenBatchNorm2d(8)}
+        norms |= {"h": nn.GroupNorm(4, 8, affine=False), "j": nn.InstanceNorm2d(8)}
         parts = {"c": conv(8, 8, 1), "d": conv(8, 8, 1), "b": nn.Conv2d(8, 6, 1)}
         return three(behind_b(through), **norms, **parts)
 
@@ -150,8 +149,12 @@ def test_norms_of_other_kinds_come_back_from_a_file(tmp_path: Path) -> None:
     slim, report = convert(LiveModel(model, graph), images)
     assert report.float64_difference <= 1e-12
     assert (slim.g.num_groups, slim.g.num_channels) == (slim.a.out_channels // 2, slim.a.out_channels)
+    assert (slim.h.num_groups, slim.h.num_channels) == (slim.g.num_groups, slim.g.num_channels)
+    assert slim.j.num_features == slim.a.out_channels
     assert slim.a.out_channels < 8
     save_converted(tmp_path / "a.hdf5", slim)
     again = load_converted(tmp_path / "a.hdf5", build())
-    with torch.no_grad():
+    assert (again.j.num_features, again.h.num_groups) == (slim.j.num_features, slim.h.num_groups)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("error")
         assert torch.equal(again(images), slim(images))

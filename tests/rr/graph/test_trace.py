@@ -16,7 +16,7 @@ from rr import InputError
 from rr.conversion import convert
 from rr.graph import ChannelGraph, LiveModel
 from rr.graph.trace import trace_model
-from tests.rr.flows import behind_b, three
+from tests.rr.flows import behind_b, check_conversion, three
 from tests.rr.networks import Net, conv, generic, head, insert_generic_compactors, random_alive
 
 
@@ -32,6 +32,46 @@ from tests.rr.networks import Net, conv, generic, head, insert_generic_compactor
 def test_a_model_that_cannot_be_exported_is_a_users_mistake(model: nn.Module) -> None:
     with pytest.raises(ValueError, match=r"can't be traced|fails when it is called"):
         ChannelGraph(model, torch.randn(2, 4))
+
+
+class Switched(nn.Module):
+    """Goes one way or another, as a buffer says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.fc = conv(3, 8), conv(8, 6), nn.Linear(6, 2)
+        self.register_buffer("on", torch.tensor(True))
+        self.register_buffer("steps", torch.tensor(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x)
+        if self.on:
+            x = F.relu(x)
+        for _ in range(2 if self.steps > 1 else 0):
+            x = x + 1.0 if self.on and self.steps < 2 else 2 * x
+        return head(self, self.b(x))
+
+
+def test_a_forward_may_branch_on_what_its_buffers_say() -> None:
+    torch.manual_seed(0)
+    model, images = Switched().eval(), torch.randn(2, 3, 6, 6)
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    graph = ChannelGraph(model, images)
+    assert graph.prunable[graph.layers["a"].out_units].all()
+    assert list(state) == list(model.state_dict())
+    check_conversion(model, graph, images)
+
+
+def test_no_graph_is_printed_where_a_model_can_not_be_traced(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    model = Switched()
+    model.register_buffer("more", torch.tensor(1.0))
+    model.register_forward_pre_hook(lambda net, args: (args[0] if args[0].sum() + net.more > 0 else -args[0],))
+    with pytest.raises(ValueError, match="can't be traced"):
+        ChannelGraph(model, torch.randn(2, 3, 6, 6))
+    assert not "".join(capfd.readouterr())
+    assert "Unable to find user code" not in caplog.text
 
 
 def test_tracing_leaves_the_model_as_it_was() -> None:

@@ -1,0 +1,76 @@
+"""What has to be otherwise while a model is exported, or its MACs are counted."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+
+@contextmanager
+def without_fused_attention() -> Iterator[None]:
+    """Let attention run operation by operation: torch's FLOP counter counts nothing in the fused ones of eval mode."""
+    was_enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(was_enabled)
+
+
+@contextmanager
+def without_fused_recurrence(model: nn.Module) -> Iterator[None]:
+    """Let recurrent layers run as products of matrices: torch's FLOP counter counts nothing in the fused ones."""
+    with ExitStack() as stack:
+        if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+            stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
+            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        yield
+
+
+@contextmanager
+def without_dumps() -> Iterator[None]:
+    """Keep quiet what torch prints of a graph that it can't export; its error goes on."""
+    logs = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    level = logs.level
+    logs.setLevel(logging.ERROR)
+    try:
+        with redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logs.setLevel(level)
+
+
+@contextmanager
+def switches_as_numbers(model: nn.Module) -> Iterator[list[str]]:
+    """Buffers of a single number as the numbers that they are, so that a forward can branch on them (`if self.flag`).
+
+    Which way the forward goes is then what their values say now.
+
+    Args:
+        model: the model; its buffers are back afterwards.
+
+    Yields:
+        Their names.
+    """
+    switches = [
+        (module, name, buffer)
+        for module in model.modules()
+        if not isinstance(module, _NormBase)
+        for name, buffer in module._buffers.items()
+        if buffer is not None and buffer.dim() == 0
+    ]
+    for module, name, buffer in switches:
+        del module._buffers[name]
+        vars(module)[name] = buffer.item()
+    try:
+        yield [name for _, name, _ in switches]
+    finally:
+        for module, name, buffer in switches:
+            del vars(module)[name]
+            module._buffers[name] = buffer

@@ -81,6 +81,9 @@ def silent_units(graph: ChannelGraph, model: nn.Module) -> np.ndarray:
     """
     silent = graph.prunable
     silent[list(inexact_consumers(graph, model, graph.prunable, silent=True))] = False
+    for layer in graph.layers.values():
+        if layer.kind is LayerKind.ALIKE:  # its block-diagonal compactor goes by whole blocks
+            silent[layer.out_units] = False
     return silent
 
 

@@ -19,7 +19,7 @@ OPERATIONS = (
     *("transposed", "halves", "shuffle", "pixel shuffle", "pixel unshuffle", "PReLU", "scale", "padded channels"),
     *("padded pixels", "bn with activation", "again", "map", "branches", "add", "residual block"),
     *("recurrent", "gated halves", "sizes", "product", "normalized", "patches", "instance norm", "matrix", "within"),
-    *("sorted", "sum of all"),
+    *("sorted", "sum of all", "split attention"),
 )
 
 
@@ -140,6 +140,9 @@ class RandomNet(nn.Module):
             step = Matrix(channels, out), lambda m, xs: activation(m(xs[-1])), (out, height, width)
         elif operation == "within" and self.shapes[other] == self.shapes[-1]:
             step = nn.Identity(), lambda m, xs: torch.clamp(xs[-1], max=xs[other]), self.shapes[-1]
+        elif operation == "split attention" and channels % 2 == 0:
+            module = nn.Sequential(conv(channels, 2 * out, groups=2), nn.BatchNorm2d(2 * out))
+            step = module, lambda m, xs: activation(m(xs[-1])).unflatten(1, (2, -1)).sum(1), (out, *shrunk)
         elif operation == "sorted":
             step = nn.Identity(), lambda m, xs: xs[-1].sort(2)[0], self.shapes[-1]
         elif operation == "sum of all":

@@ -16,7 +16,7 @@ from rr.graph.computed import plain_layers, without_weight_hooks
 from rr.graph.dead_constants import dead_constants
 from rr.graph.tensors import in_float64, named_tensors
 from rr.weights import Constant, Gone, count_channels, left_of_norm
-from rr.weights.written_sizes import note_sizes
+from rr.weights.written_sizes import has_noted_groups, note_groups, note_sizes
 
 
 @torch.no_grad()
@@ -140,7 +140,10 @@ def _fold_layer(
         bias = None if bias is None else bias[out_kept]
     if layer.output_dim == 1:
         weight = weight.transpose(0, 1).contiguous()
-    return _stand_in(layer, module, bias, alive) or _plain_layer(module, weight, bias, stand_ins)
+    narrow = _stand_in(layer, module, bias, alive) or _plain_layer(module, weight, bias, stand_ins)
+    if layer.kind is LayerKind.ALIKE or has_noted_groups(narrow):
+        note_groups(narrow, module.groups if layer.kind is LayerKind.ALIKE else narrow.groups)
+    return narrow
 
 
 def _through(compactor: Compactor, columns: Tensor, kept: Tensor) -> Tensor:
@@ -149,7 +152,7 @@ def _through(compactor: Compactor, columns: Tensor, kept: Tensor) -> Tensor:
     if compactor.pwc.groups == 1:
         return matrix[kept] @ columns
     groups, size = compactor.pwc.groups, matrix.shape[1]
-    blocks = matrix.view(groups, size, size) @ columns.reshape(groups, size, columns.shape[1])  # [G, D / G, n]
+    blocks = matrix.view(groups, -1, size) @ columns.reshape(groups, size, columns.shape[1])  # [G, D / G, n]
     return blocks.flatten(0, 1)[kept]
 
 

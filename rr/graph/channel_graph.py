@@ -82,7 +82,7 @@ class ChannelGraph:
             self.trace = trace_model(model, example_inputs)
         self.silence, self.diagonal = silence, diagonal
         hosts = Hosts(self.trace, model)
-        flow = channel_flow(self.trace, model)
+        flow = channel_flow(self.trace, model, whole_groups=tables is not None)
         if self.trace.in_eval is not None:
             Elsewhere.of("in eval mode", self.trace.in_eval, model).unite_in(flow)
         norms = hosts.direct_norms(flow.layers)

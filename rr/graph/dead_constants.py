@@ -183,13 +183,12 @@ class _ConstantRun:
         cuts = layer is not None and layer.kind.is_by_group and any(_padding(node))
         if cuts and layer.name not in self._with_site:  # a compactor of its own silences what it makes of a constant
             self._check_border(layer, node)
-        if layer is not None and layer.kind.makes_channels:
-            self._read(layer, node)
-            return unknown(node)
         for place in self._sums:
             if place.node == node.name:
                 self._add_up(place, node)
-        if layer is not None and layer.kind is LayerKind.COLUMNS:
+        if layer is not None and layer.kind.reads_all:
+            if layer.kind not in (LayerKind.COLUMNS, LayerKind.ALIKE):  # what these read is added up
+                self._read(layer, node)
             return unknown(node)
         if is_number(node) and not any(is_unknown(self._value(source)) for source in node.all_input_nodes):
             return execute(node, self._value)
@@ -239,7 +238,7 @@ class _ConstantRun:
         value = next(self._value(source) for source in node.all_input_nodes if source.name == place.source)
         dead = torch.from_numpy(~self._alive)[place.channels]
         name = running_module(node) or "the model"
-        reason = f"when dead, a constant reaches {operation(node)} in {name}, where no bias can hold it"
+        reason = f"when dead, a constant reaches {operation(node)} in {name}, where none goes into a bias"
         for unit in place.channels[dead & (value != 0)].unique().tolist():
             self._found.inexact.setdefault(unit, Inexact(node, reason))
 

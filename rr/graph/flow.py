@@ -7,13 +7,14 @@ layers, elementwise operations and reductions need a rule. What an elementwise o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from torch import fx, nn
 
 from rr.graph import rules_columns, rules_elementwise, rules_layers, rules_products, rules_shape
 from rr.graph.affine import module_ends, record_affine
-from rr.graph.channel_ids import ChannelFlow
+from rr.graph.channel_ids import ChannelFlow, compact
+from rr.graph.layers import LayerKind
 from rr.graph.operations import ELEMENTWISE, OperationKind, is_assertion, kind_of, operation, writes_to_part
 from rr.graph.trace import Trace, is_no_tensor, is_number, running_module
 from rr.graph.walk import Ids, Walk
@@ -55,9 +56,37 @@ RULES: dict[OperationKind, Rule] = {
 }
 
 
-def channel_flow(trace: Trace, model: nn.Module) -> ChannelFlow:
-    """Let channel ids flow through the traced network."""
-    walk = Walk(trace, model)
+def channel_flow(trace: Trace, model: nn.Module, *, whole_groups: bool = False) -> ChannelFlow:
+    """Let channel ids flow through the traced network.
+
+    A grouped convolution goes by whole groups. Where those can't go one by one, as they are added up (split attention)
+    or nothing of what they read may go, its groups keep the same channels in place of that.
+
+    Args:
+        trace: the operations.
+        model: the model.
+        whole_groups: whether they are to go by whole groups in any case.
+    """
+    flow = _flow(trace, model)
+    alike = set() if whole_groups else _never_by_group(flow)
+    return _flow(trace, model, alike) if alike else flow
+
+
+def _never_by_group(flow: ChannelFlow) -> set[str]:
+    """Grouped convolutions of whose groups none can go by itself."""
+    stay = {flow.find(channel) for channel in flow.reasons}
+    for place in flow.sums:
+        stay |= {flow.find(int(channel)) for channel in compact(place.channels).unique()}
+    units = {
+        call.name: {flow.find(int(channel)) for channel in call.in_ids}
+        for call in flow.layers
+        if call.kind is LayerKind.GROUPED
+    }
+    return {name for name, own in units.items() if len(own) == 1 or own <= stay}
+
+
+def _flow(trace: Trace, model: nn.Module, alike: Collection[str] = ()) -> ChannelFlow:
+    walk = Walk(trace, model, alike)
     ends, affine = module_ends(trace), {}
     last_use = {source: node for node in trace.nodes for source in node.all_input_nodes}
     for node in trace.nodes:

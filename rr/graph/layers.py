@@ -17,6 +17,7 @@ class LayerKind(Enum):
     LINEAR = "linear"
     DEPTHWISE = "depthwise"  # a convolution with a group for each input channel
     GROUPED = "grouped"  # a convolution of several groups, of several channels each
+    ALIKE = "alike"  # the same, where all groups keep the same of their inputs and outputs
     NORM = "norm"  # a batch norm
     AFFINE = "affine"  # a module that ends in a scale and a shift of its own (`rr.graph.affine`): its vectors
     VECTOR = "vector"  # a parameter or buffer with a number per channel (PReLU's, layer scale)
@@ -26,7 +27,7 @@ class LayerKind(Enum):
     @property
     def makes_channels(self) -> bool:
         """Whether its outputs are new channels, each made of all inputs."""
-        return self in (LayerKind.CONV, LayerKind.TRANSPOSED, LayerKind.LINEAR)
+        return self in (LayerKind.CONV, LayerKind.TRANSPOSED, LayerKind.LINEAR, LayerKind.ALIKE)
 
     @property
     def reads_all(self) -> bool:
@@ -64,7 +65,8 @@ class LayerCall:
         kind: what it does with channels.
         node: the name of its operation in the trace.
         out_ids: [out_channels], the id of each output channel.
-        in_ids: [in_channels or in_features], the id of each input column; None for a norm, a vector or a product.
+        in_ids: [in_channels or in_features], the id of each input column, of the first group alone where groups are
+            alike; None for a norm, a vector or a product.
         macs_each: multiply-accumulates per example and live (input, output) pair; for layers by group and products, per
             live output channel; 0 for a layer that only training runs.
         dim: for a vector, the dimension of the parameter along which its channels lie; for columns, that of the inputs.

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from rr.graph.channel_ids import channel_vector, compact, spread, uniform
-from rr.graph.layers import LayerCall, LayerKind, Sizes
+from rr.graph.layers import LayerCall, LayerKind, Sizes, Sum
 from rr.graph.rules_columns import bare_matrix
 from rr.graph.rules_elementwise import record_vector
 from rr.graph.trace import argument, running_module, shape_of
@@ -79,6 +79,8 @@ def convolution(walk: Walk, node: fx.Node) -> Ids | None:
         kind, out_ids = LayerKind.CONV, walk.out_ids(name, out_channels)
     elif module.groups == module.in_channels:
         kind, out_ids = LayerKind.DEPTHWISE, np.repeat(columns, out_channels // module.in_channels)
+    elif name in walk.alike:
+        return _groups_alike(walk, node, name, columns)
     else:
         # All channels of a group, in and out, are one unit: the groups that stay are whole.
         by_group = columns.reshape(module.groups, -1)  # [groups, inputs of each]
@@ -86,6 +88,21 @@ def convolution(walk: Walk, node: fx.Node) -> Ids | None:
         kind, out_ids = LayerKind.GROUPED, np.repeat(by_group[:, 0], out_channels // module.groups)
         per_pixel *= by_group.shape[1]
     walk.record(LayerCall(name, kind, node.name, out_ids, columns, walk.macs_of(weight, per_pixel)))
+    return spread(out_ids, 1, shape_of(node))
+
+
+def _groups_alike(walk: Walk, node: fx.Node, name: str, columns: np.ndarray) -> Ids:
+    """New channels, those at the same place of each group as one unit; so are its inputs."""
+    module = walk.modules[name]
+    by_group = columns.reshape(module.groups, -1)
+    walk.flow.unite(by_group[:-1].flatten(), by_group[1:].flatten())
+    _, out_channels, *pixels = shape_of(node)
+    out_ids = walk.out_ids(name, out_channels // module.groups)
+    if len(out_ids) < out_channels:  # at the first call
+        out_ids = np.tile(out_ids, module.groups)
+    macs_each = walk.macs_of(argument(node, 1, "weight"), math.prod(module.kernel_size) * math.prod(pixels))
+    walk.record(LayerCall(name, LayerKind.ALIKE, node.name, out_ids, by_group[0], macs_each))
+    walk.flow.sums.append(Sum(node.name, node.args[0].name, walk.ids[node.args[0]]))  # a constant would meet all groups
     return spread(out_ids, 1, shape_of(node))
 
 

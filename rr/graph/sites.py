@@ -108,7 +108,7 @@ class _SiteFinder:
         return Site(host, layer.name, last.nodes, layer.out_units, self._groups(layer))
 
     def _groups(self, layer: Layer) -> int:
-        if layer.kind is LayerKind.GROUPED:
+        if layer.kind is LayerKind.GROUPED or (layer.kind is LayerKind.ALIKE and not self._diagonal):
             return self._hosts[layer.name].groups
         is_diagonal = layer.kind in (LayerKind.DEPTHWISE, LayerKind.NORM, LayerKind.AFFINE) or (
             self._diagonal and layer.kind.makes_channels

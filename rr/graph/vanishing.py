@@ -96,7 +96,7 @@ def _only_blocks_are_gone(graph: LayersOfUnits, alive: np.ndarray) -> bool:
                 return False  # reads gone channels next to live ones, joined by place; or reads constants alone
             continue
         adds = all(int(unit) in graph.streams for unit in layer.out_units)
-        if layer.kind is LayerKind.TRANSPOSED or len(layer.nodes) > 1 or not adds:
+        if layer.kind in (LayerKind.TRANSPOSED, LayerKind.ALIKE) or len(layer.nodes) > 1 or not adds:
             return False
     return True
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
@@ -20,6 +22,7 @@ class Walk:
 
     Attributes:
         trace: what is walked through.
+        alike: grouped convolutions whose groups keep the same channels, in place of going as a whole.
         modules: the model's modules by name.
         flow: what was found.
         ids: of each operation's output, as long as something reads it.
@@ -29,8 +32,9 @@ class Walk:
         readers: parameter's or buffer's name -> the operations that read it, under whichever of its names.
     """
 
-    def __init__(self, trace: Trace, model: nn.Module) -> None:
+    def __init__(self, trace: Trace, model: nn.Module, alike: Collection[str] = ()) -> None:
         self.trace = trace
+        self.alike = alike
         self.modules = dict(model.named_modules())
         self.flow = ChannelFlow()
         self.ids: dict[fx.Node, Ids] = {}

@@ -86,6 +86,9 @@ def silent_units(graph: ChannelGraph, model: nn.Module) -> np.ndarray:
     for name in graph.computed.keys() & graph.layers.keys():  # only their own modules know what they make of parameters
         for units in (graph.layers[name].out_units, graph.layers[name].in_units):
             silent[units] = False
+    for layer in graph.layers.values():
+        if layer.kind is LayerKind.ALIKE:  # its block-diagonal compactor goes by whole blocks
+            silent[layer.out_units] = False
     return silent
 
 

@@ -18,7 +18,7 @@ from rr.compactors import CHILD
 from rr.weights.channel_counts import INPUT_WEIGHTS, count_channels
 from rr.weights.plain_layers import MARK, PlainLayer
 from rr.weights.stand_ins import Constant, Gone
-from rr.weights.written_sizes import fit_sizes
+from rr.weights.written_sizes import fit_sizes, has_noted_groups, note_groups
 
 Shape = tuple[int, ...]
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -98,6 +98,10 @@ def left_of_norm(norm: nn.Module) -> nn.Module:
 def _fit_convolution(conv: nn.Module, own: Mapping[str, Shape]) -> None:
     weight, full = own.get("weight"), tuple(conv.weight.shape)  # [out, in / groups, *kernel]
     if weight is None or not _is_narrower(weight, full) or weight[2:] != full[2:]:
+        return
+    if has_noted_groups(conv) and weight[0] % (noted := conv.groups) == 0:
+        _give_weight_and_bias(conv, own, weight[0])
+        note_groups(conv, noted)
         return
     groups, rest = divmod(conv.groups * weight[0], full[0])
     if conv.groups > 1 and (rest or groups == 0 or weight[1] != full[1]):

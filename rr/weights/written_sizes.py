@@ -40,3 +40,15 @@ def fit_sizes(module: nn.Module, own: Mapping[str, tuple[int, ...]]) -> None:
         full = [full] if type(full) is int else full
         if len(full) == len(sizes) and all(size <= most for size, most in zip(sizes, full, strict=True)):
             note_sizes(module, attribute, sizes)
+
+
+def note_groups(conv: nn.Module, groups: int) -> None:
+    """Let a convolution have so many groups, whatever their sizes are now, of which its state dict says how many."""
+    if hasattr(conv, "groups"):  # nothing else is left of one that is gone
+        note_sizes(conv, "groups", [groups])
+        conv.in_channels = conv.weight.shape[1] * groups
+
+
+def has_noted_groups(conv: nn.Module) -> bool:
+    """Whether the shapes of its arrays alone wouldn't tell a convolution's groups."""
+    return f"{_BUFFER}groups" in conv._buffers

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from hypothesis import event
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+from torchvision.ops import FrozenBatchNorm2d
 
 EXAMPLES = int(os.environ.get("RESREP_EXAMPLES", "20"))
 ACTIVATIONS = (F.relu, F.relu6, F.silu, F.hardswish, F.hardsigmoid, F.gelu, torch.sigmoid, torch.tanh, F.leaky_relu)
@@ -19,7 +21,7 @@ OPERATIONS = (
     *("transposed", "halves", "shuffle", "pixel shuffle", "pixel unshuffle", "PReLU", "scale", "padded channels"),
     *("padded pixels", "bn with activation", "again", "map", "branches", "add", "residual block"),
     *("recurrent", "gated halves", "sizes", "product", "normalized", "patches", "instance norm", "matrix", "within"),
-    *("sorted", "sum of all"),
+    *("sorted", "sum of all", "split attention", "computed weight", "norm of its own"),
 )
 
 
@@ -61,6 +63,19 @@ class RandomNet(nn.Module):
         elif operation == "grouped bn" and channels % 2 == 0:
             module = nn.Sequential(conv(channels, 2 * out, groups=2), nn.BatchNorm2d(2 * out))
             step = module, lambda m, xs: activation(m(xs[-1])), (2 * out, *shrunk)
+        elif operation == "computed weight":
+            computed = draw(
+                st.sampled_from([parametrizations.weight_norm, parametrizations.spectral_norm, Standard.of])
+            )
+            module = nn.Sequential(computed(conv(channels, out)), nn.BatchNorm2d(out))
+            step = module, lambda m, xs: activation(m(xs[-1])), (out, *shrunk)
+        elif operation == "norm of its own":
+            norms = [nn.InstanceNorm2d(channels, affine=True), nn.GroupNorm(channels, channels)]
+            norms += [FrozenBatchNorm2d(channels)] + [nn.GroupNorm(2, channels)] * (channels > 2 and channels % 2 == 0)
+            module = draw(st.sampled_from(norms))
+            for own in (*module.parameters(), *module.buffers()):
+                own.data.uniform_(0.5, 1.5)
+            step = module, lambda m, xs: activation(m(xs[-1])), (channels, height, width)
         elif operation == "bn":
             step = nn.BatchNorm2d(channels), lambda m, xs: m(xs[-1]), (channels, height, width)
         elif operation == "add" and self.shapes[other] == self.shapes[-1]:
@@ -140,6 +155,9 @@ class RandomNet(nn.Module):
             step = Matrix(channels, out), lambda m, xs: activation(m(xs[-1])), (out, height, width)
         elif operation == "within" and self.shapes[other] == self.shapes[-1]:
             step = nn.Identity(), lambda m, xs: torch.clamp(xs[-1], max=xs[other]), self.shapes[-1]
+        elif operation == "split attention" and channels % 2 == 0:
+            module = nn.Sequential(conv(channels, 2 * out, groups=2), nn.BatchNorm2d(2 * out))
+            step = module, lambda m, xs: activation(m(xs[-1])).unflatten(1, (2, -1)).sum(1), (out, *shrunk)
         elif operation == "sorted":
             step = nn.Identity(), lambda m, xs: xs[-1].sort(2)[0], self.shapes[-1]
         elif operation == "sum of all":
@@ -212,6 +230,20 @@ class NormWithActivation(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.act(super().forward(x))
+
+
+class Standard(nn.Conv2d):
+    """A standardised convolution."""
+
+    @classmethod
+    def of(cls, plain: nn.Conv2d) -> Standard:
+        """With the options of a plain one."""
+        bias = plain.bias is not None
+        return cls(plain.in_channels, plain.out_channels, plain.kernel_size, padding=plain.padding, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        return self._conv_forward(x, weight / (weight.square().mean((1, 2, 3), keepdim=True) + 1e-3).sqrt(), self.bias)
 
 
 def fits(module: nn.Module, channels: int) -> bool:

@@ -15,7 +15,9 @@ from rr import explain, load_converted, save_converted
 from rr.conversion import convert
 from rr.graph import ChannelGraph, LiveModel
 from tests.rr.flows import Case, behind_b, check_conversion, check_exact, check_unprunable, three
+from tests.rr.narrowed import kill, pruner_of
 from tests.rr.networks import conv, generic, insert_generic_compactors, random_alive
+from tests.rr.pruners import set_masks
 
 
 class ConvOfItsOwn(nn.Conv2d):
@@ -40,6 +42,21 @@ EXACT: dict[str, Case] = {
     "grouped": (
         behind_b(lambda net, x: F.relu(net.n(net.g(net.a(x))))),
         {"g": conv(8, 12, groups=4), "n": nn.BatchNorm2d(12), "b": conv(12, 6, 1)},
+        "a g b",
+    ),
+    "groups that are added up": (
+        behind_b(lambda net, x: F.relu(net.n(net.g(F.relu(net.a(x))))).unflatten(1, (2, -1)).sum(1)),
+        {"g": conv(8, 12, groups=2), "n": nn.BatchNorm2d(12), "b": conv(6, 6)},
+        "a g b",
+    ),
+    "groups of what has to stay": (
+        behind_b(lambda net, x: F.relu(net.g(x.repeat(1, 2, 1, 1)))),
+        {"g": conv(6, 8, groups=2)},
+        "g b",
+    ),
+    "groups that are added up, called twice": (
+        behind_b(lambda net, x: (lambda f: f(f(net.a(x))))(lambda y: net.g(y).unflatten(1, (2, -1)).sum(1))),
+        {"g": conv(8, 16, groups=2), "b": conv(8, 6)},
         "a g b",
     ),
     "transposed": (
@@ -86,6 +103,11 @@ UNPRUNABLE: dict[str, Case] = {
         {"t": nn.ConvTranspose2d(8, 8, 2, groups=2)},
         "a t",
     ),
+    "a constant for groups that are added up": (
+        behind_b(lambda net, x: net.g(net.a(x).sigmoid()).unflatten(1, (2, -1)).sum(1)),
+        {"g": conv(8, 12, 1, groups=2), "b": conv(6, 6)},
+        "a",
+    ),
     "one group for all channels": (behind_b(lambda net, x: net.n(net.a(x))), {"n": nn.GroupNorm(1, 8)}, "a"),
     "groups of a function": (
         behind_b(lambda net, x: F.group_norm(net.a(x), 4, net.n.weight, net.n.bias)),
@@ -121,6 +143,58 @@ def test_convolutions_of_other_dimensions(dims: int) -> None:
     graph = ChannelGraph(generic(model).eval(), images)
     assert graph.prunable.sum() == 12
     check_conversion(model, graph, images)
+
+
+def split_attention() -> nn.Module:
+    """Two groups choose how much of each of their channels comes through, as in ResNeSt."""
+
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        x = F.relu(net.n(net.g(F.relu(net.a(x))))).unflatten(1, (2, -1))
+        shares = net.t(F.relu(net.s(x.sum(1).mean((2, 3), keepdim=True)))).unflatten(1, (2, -1)).softmax(1)
+        return net.fc(F.relu(net.b((x * shares).sum(1))).mean((2, 3)))
+
+    parts = {"g": conv(8, 12, groups=2), "n": nn.BatchNorm2d(12), "s": conv(6, 4, 1), "t": conv(4, 12, 1)}
+    return generic(three(forward, b=conv(6, 6), **parts))
+
+
+def test_groups_that_are_added_up_keep_the_same_channels_also_in_a_file(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, images = split_attention().eval(), torch.randn(2, 3, 6, 6)
+    graph = ChannelGraph(model, images)
+    assert all(graph.prunable[graph.layers[name].out_units].all() for name in "agstb"), explain(graph)
+    alive = random_alive(graph, graph.prunable, 0.3, seed=1)
+    insert_generic_compactors(model, graph, graph.prunable, alive)
+    slim, report = convert(LiveModel(model, graph), images)
+    assert report.float64_difference <= 1e-12
+    assert slim.g.groups == 2 < slim.g.out_channels < 12
+    assert slim.g.in_channels == slim.a.out_channels < 8
+    assert report.macs_after == ChannelGraph(slim, images).trace.macs == graph.macs(alive)
+    assert report.parameters_after == graph.parameters(alive)
+    for name in ("a.hdf5", "b.pth"):
+        save_converted(tmp_path / name, slim)
+        again = load_converted(tmp_path / name, split_attention())
+        assert (again.g.groups, again.g.in_channels) == (2, slim.g.in_channels)
+        with torch.no_grad():
+            assert torch.equal(again(images), slim(images))
+
+
+@pytest.mark.parametrize("compactors", ["dense", "diagonal"])
+def test_groups_that_are_added_up_get_narrower_while_they_train(compactors: str) -> None:
+    """What reads channels goes on the way, what the groups make at the end."""
+    pruner = pruner_of(split_attention, "all", 6, compactors)
+    alive = kill(pruner, 0.5)
+    model, images = pruner.model.eval(), torch.randn(2, 3, 6, 6, dtype=torch.float64)
+    with torch.no_grad():
+        before = model(images)
+        assert pruner.narrow() > 0
+        torch.testing.assert_close(model(images), before)
+        assert model.g.in_channels < 8
+        made = pruner.graph.layers["g"].out_units
+        alive[made[:2]] = False
+        set_masks(pruner, alive)
+        pruner.live.zero_dead_rows(alive)
+        before = model(images)
+    torch.testing.assert_close(pruner.convert()(images), before)
 
 
 def test_norms_of_other_kinds_come_back_from_a_file(tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ def trace_model(model: nn.Module, example_inputs: Inputs | ExampleInputs) -> Tra
     """
     inputs = ExampleInputs.of(example_inputs).like(model)
     model = copy_of(model)  # a forward may count its calls, or keep what it computes
+    model.requires_grad_(False)  # or torch's FLOP counter fails where a layer is given a view of a parameter
     with ExitStack() as stack:
         stack.enter_context(_without_fused_attention())
         stack.enter_context(warnings.catch_warnings())

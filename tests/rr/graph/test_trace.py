@@ -40,6 +40,19 @@ def test_tracing_leaves_the_model_as_it_was() -> None:
     assert np.isfinite([tensor.double().sum() for tensor in model.state_dict().values()]).all()
 
 
+def test_a_layer_may_be_given_a_view_of_a_parameter() -> None:
+    """Learned queries and start images, one for each example of the batch; the model's parameters still train."""
+
+    def forward(net: Net, x: Tensor) -> Tensor:
+        return net.fc((F.relu(net.a(x)) + F.relu(net.b(net.start.expand(len(x), -1, -1, -1)))).mean((2, 3)))
+
+    model = Net(forward, a=conv(3, 8), b=conv(4, 8), fc=nn.Linear(8, 2))
+    model.start = nn.Parameter(torch.randn(1, 4, 6, 6))
+    graph = ChannelGraph(model, torch.randn(2, 3, 6, 6))
+    assert graph.prunable.sum() == 8
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
 def test_heads_that_only_training_runs_are_narrowed_too() -> None:
     """GoogLeNet's way: they read the same channels, cost nothing in use, and still fit after the conversion."""
 

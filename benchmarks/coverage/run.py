@@ -49,6 +49,7 @@ from rr.whole_files import write_text_whole
 from training import init_world, surroundings
 
 SHARE_OF_MEMORY = 0.7  # of the machine's, for all networks that are examined at a time
+SLOW_TO_IMPORT = ("torch._dynamo", "torch.export", "torchvision")  # several seconds, of networks that take one or two
 Results = dict[str, Any]
 
 
@@ -145,12 +146,14 @@ def examined(
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     most_bytes = SHARE_OF_MEMORY * memory / jobs if jobs > 1 else math.inf
     large = []
-    for name, figures in in_processes(on_threads, names, (threads, most_parameters, most_bytes), jobs, limit_s):
+    each = (threads, most_parameters, most_bytes)
+    for name, figures in in_processes(on_threads, names, each, jobs, limit_s, SLOW_TO_IMPORT):
         if "postponed" in figures:
             large.append(name)
         else:
             yield name, figures
-    yield from in_processes(on_threads, large, (threads, most_parameters, math.inf), 1, limit_s)
+    each = (threads, most_parameters, math.inf)
+    yield from in_processes(on_threads, large, each, 1, limit_s, SLOW_TO_IMPORT)
 
 
 def on_threads(name: str, threads: int, most_parameters: int, most_bytes: float) -> Results:

@@ -31,7 +31,7 @@ def test_lines_on_a_network() -> None:
 
 
 def test_the_postponed_come_at_the_end_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    def in_turn(_: object, names: list[str], arguments: tuple, jobs: int, limit_s: float) -> Any:
+    def in_turn(_: object, names: list[str], arguments: tuple, jobs: int, *_others: object) -> Any:
         calls.append((list(names), jobs))
         for name in names:
             yield name, {"postponed": 1} if name == "large" and arguments[-1] < math.inf else {"name": name}

@@ -18,7 +18,7 @@ from benchmarks.coverage.network import Network, images, listed, one
 PYTORCHCV_NAMES = Path(__file__).with_name("pytorchcv_networks.txt")
 IMAGES = images((32, 48))
 CLIPS = one((3, 8, 48, 48), (3, 12, 64, 48))
-LONGER_CLIPS = one((3, 16, 64, 64), (3, 16, 64, 96))
+LONGER_CLIPS = one((3, 16, 32, 32), (3, 16, 32, 48))
 FIXED_CLIPS = one((3, 8, 32, 32), (3, 8, 32, 32))
 SOUNDS = one((1, 8000), (1, 12000))
 # The first that fit: those for ImageNet often end in a pool of 7 x 7, those for CIFAR in one of 8 x 8.
@@ -40,7 +40,7 @@ def s3d() -> nn.Module:
 def mvit() -> nn.Module:
     """A multiscale vision transformer of three blocks, for small and short clips."""
     kernels = {"kernel_q": [3, 3, 3], "kernel_kv": [3, 3, 3]}
-    strides = [([], [1, 4, 4]), ([1, 2, 2], [1, 2, 2]), ([], [1, 2, 2])]
+    strides = [([1, 1, 1], [1, 4, 4]), ([1, 2, 2], [1, 2, 2]), ([1, 1, 1], [1, 2, 2])]
     widths = [(1, 48, 96), (2, 96, 96), (2, 96, 96)]
     blocks = [
         MSBlockConfig(heads, inputs, outputs, **kernels, stride_q=of_queries, stride_kv=of_keys)

@@ -12,7 +12,12 @@ Results = dict[str, Any]
 
 
 def in_processes(
-    work: Callable[..., Results], names: Sequence[str], arguments: tuple, jobs: int, limit_s: float
+    work: Callable[..., Results],
+    names: Sequence[str],
+    arguments: tuple,
+    jobs: int,
+    limit_s: float,
+    preload: Sequence[str] = (),
 ) -> Iterator[tuple[str, Results]]:
     """Call a function for each name in a process of its own.
 
@@ -22,12 +27,16 @@ def in_processes(
         arguments: the further arguments, the same for all.
         jobs: how many processes at a time.
         limit_s: seconds after which a process is killed.
+        preload: modules that take long to import; every process is then forked from one that has done nothing else.
 
     Yields:
         Each name and its result, in the order they finish; {"failed": why} for a process that ends without a result or
         is killed.
     """
-    context = multiprocessing.get_context("spawn")  # a forked child may hang in a thread pool of its parent's
+    # A child that is forked from this process may hang in a thread pool of its parent's.
+    context = multiprocessing.get_context("forkserver" if preload else "spawn")
+    if preload:
+        context.set_forkserver_preload(list(preload))
     waiting = list(reversed(names))
     running: dict[Connection, tuple[str, multiprocessing.process.BaseProcess, float]] = {}
     while waiting or running:

@@ -219,6 +219,14 @@ def test_the_pruned_network_runs_without_the_project(tmp_path: Path) -> None:
     assert not re.search(r"(from|import) (rr|examples|base_model|data|training)\b", source)
 
 
+def test_a_detector_is_pruned_saved_loaded_and_exported(tmp_path: Path) -> None:
+    output = run("detect", str(tmp_path / "slim.hdf5"), "--network", "small")
+    output.check_pruned()
+    exported, loaded = output.numbers(r"exported: ([\d.]+)% of 50 pictures; loaded: ([\d.]+)%")
+    assert exported == loaded > 90
+    assert {"slim.hdf5", "slim.pt2"} <= {path.name for path in tmp_path.iterdir()}
+
+
 def test_frozen_layers_stay_as_they_are() -> None:
     output = run("frozen")
     output.check_pruned()

@@ -1,4 +1,5 @@
 """How far the channel graph reaches: which networks it traces, prunes and converts without a wrong output.
 
-run.py examines every network of the list; it writes results/coverage.json and results/coverage_seconds.png.
+run.py examines every network of the lists (networks.py); it writes results/coverage.json and
+results/coverage_seconds.png.
 """

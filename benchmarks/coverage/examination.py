@@ -7,6 +7,7 @@ import math
 import re
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,18 +16,17 @@ from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from base_model import build_any
 from benchmarks.coverage.figures import bars
+from benchmarks.coverage.network import Shapes, inputs_of
+from benchmarks.coverage.networks import family_of, network
 from benchmarks.coverage.proof import prove, put_compactors, said
 from rr.conversion import rehearse
 from rr.errors import InputError
-from rr.graph import ChannelGraph
+from rr.graph import ChannelGraph, Inputs
 from rr.graph.operations import operation
 
 logger = logging.getLogger(__name__)
 
-SIZES = ((64, 96), (299, 331), (224, 256), (224, 224))  # pairs of input sizes; the first that a network takes
-WINDOWED = ("swin", "maxvit")  # take 64 x 64 as well, but then compute mostly padding
 ATTENTION = frozenset(
     ["scaled_dot_product_attention", "_native_multi_head_attention", "_transformer_encoder_layer_fwd"]
 )
@@ -38,28 +38,29 @@ def examine(name: str, most_parameters: int, most_bytes: float = math.inf) -> di
     """All figures of one model, and the bars it passes; what goes wrong is a figure as well.
 
     Args:
-        name: a name that `base_model.build_any` takes.
+        name: of a network in the lists (`benchmarks.coverage.networks`), or one that `base_model.build_any` takes.
         most_parameters: models with more are only traced.
         most_bytes: a model whose proof takes more memory gives {"postponed": bytes} and nothing else.
     """
     began = time.perf_counter()
-    figures: dict[str, Any] = {}
+    figures: dict[str, Any] = {"family": family_of(name)}
     torch.manual_seed(0)
     try:
-        model = build_any(name)
+        chosen = network(name)
+        model = chosen.build()
         figures["parameters"] = sum(parameter.numel() for parameter in model.parameters())
-        sizes = fitting_sizes(randomised(model).eval(), name)
-        images = torch.randn(1, 3, sizes[0], sizes[0])
-        graph = trace(model, images, figures)
+        first, second = fitting_sizes(randomised(model).eval(), chosen.sizes)
+        examples = inputs_of(first, batch=1)
+        graph = trace(model, examples, figures)
         if figures["parameters"] > most_parameters:
             figures["not_run"] = "only traced: too large for this machine's memory in float64"
         else:
-            graph = rehearsed(model, graph, images, figures)
+            graph = rehearsed(model, graph, examples, figures)
             put_compactors(model, graph)
             needed = BYTES_EACH * sum(parameter.numel() for parameter in model.parameters())
             if needed > most_bytes:
                 return {"postponed": needed}
-            prove(model, graph, images, sizes[1], figures)
+            prove(model, graph, examples, second, chosen.loss, figures)
     except Exception as error:  # the benchmark goes on: it is there to find this
         figures["failed"] = said(error)
     return {**figures, "bars": bars(figures), "seconds": time.perf_counter() - began}
@@ -68,10 +69,11 @@ def examine(name: str, most_parameters: int, most_bytes: float = math.inf) -> di
 def trace_cost(name: str) -> dict[str, Any]:
     """What tracing one model takes, and nothing else of `examine`."""
     torch.manual_seed(0)
-    model = build_any(name)
-    size, _ = fitting_sizes(randomised(model).eval(), name)
+    chosen = network(name)
+    model = chosen.build()
+    first, _ = fitting_sizes(randomised(model).eval(), chosen.sizes)
     figures: dict[str, Any] = {}
-    trace(model, torch.randn(1, 3, size, size), figures)
+    trace(model, inputs_of(first, batch=1), figures)
     return {key: figures[key] for key in ("trace_seconds", "trace_cpu_seconds")}
 
 
@@ -99,27 +101,32 @@ def randomised(model: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def fitting_sizes(model: nn.Module, name: str) -> tuple[int, int]:
-    """The first pair of input sizes in `SIZES` that the network takes; the same size twice where it takes only one.
+def fitting_sizes(model: nn.Module, sizes: Sequence[tuple[Shapes, Shapes]]) -> tuple[Shapes, Shapes]:
+    """The first pair of shapes that the network takes; the first that it takes twice where it takes only one.
 
     Raises:
         InputError: if it takes none.
     """
-    for pair in SIZES[2 if name.rpartition("/")[2].startswith(WINDOWED) else 0 :]:
+    for pair in sizes:
         try:
-            for size in pair:
-                model(torch.zeros(1, 3, size, size))
+            for shapes in pair:
+                model(*(torch.zeros(1, *shape) for shape in shapes))
             return pair
-        except Exception as error:  # whatever a network raises for images that it doesn't take
-            logger.info("%s takes no images of %d x %d: %s", name, size, size, said(error))
-    raise InputError(f"takes images of none of the sizes {SIZES}")
+        except Exception as error:  # whatever a network raises for inputs that it doesn't take
+            logger.info("takes no inputs of %s: %s", pair, said(error))
+            why = said(error)
+    raise InputError(
+        f"takes inputs of none of the {len(sizes)} pairs of sizes that are tried; the last failed with {why}"
+    )
 
 
-def trace(model: nn.Module, images: torch.Tensor, figures: dict[str, Any]) -> ChannelGraph:
+def trace(model: nn.Module, examples: Inputs, figures: dict[str, Any]) -> ChannelGraph:
     """The channel graph of the model; adds to `figures` what it says about the model."""
-    ChannelGraph(nn.Sequential(nn.Conv2d(3, 1, 1)), images)  # what the first export of a process loads isn't counted
+    ChannelGraph(
+        nn.Sequential(nn.Conv2d(3, 1, 1)), torch.zeros(1, 3, 8, 8)
+    )  # what the first export of a process loads isn't counted
     began, began_cpu = time.perf_counter(), time.process_time()
-    graph = ChannelGraph(model, images)
+    graph = ChannelGraph(model, examples)
     figures |= {
         "trace_seconds": time.perf_counter() - began,
         "trace_cpu_seconds": time.process_time() - began_cpu,  # of all threads: less than the above on a busy machine
@@ -134,11 +141,11 @@ def trace(model: nn.Module, images: torch.Tensor, figures: dict[str, Any]) -> Ch
     return graph
 
 
-def rehearsed(model: nn.Module, graph: ChannelGraph, images: torch.Tensor, figures: dict[str, Any]) -> ChannelGraph:
+def rehearsed(model: nn.Module, graph: ChannelGraph, examples: Inputs, figures: dict[str, Any]) -> ChannelGraph:
     """Rehearse, as every run does before it trains: what fails with fewer channels can't go either; adds figures."""
     began = time.perf_counter()
     if graph.prunable.any():
-        graph = rehearse(model, graph, images, graph.prunable)
+        graph = rehearse(model, graph, examples, graph.prunable)
     figures |= {"rehearsal_seconds": time.perf_counter() - began, **what_can_go(graph, model)}
     return graph
 

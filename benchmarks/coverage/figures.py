@@ -1,4 +1,4 @@
-"""What the figures that run.py measures mean: the bars that a model has to pass, and the family it belongs to.
+"""What the figures that run.py measures mean: the bars that a model has to pass, and the series it belongs to.
 
 Pure functions of what is in results/coverage.json; figures that a model lacks give None, never a guess.
 """
@@ -11,17 +11,48 @@ from typing import Any
 
 Figures = Mapping[str, Any]
 
+CLASSIFIERS = "classifiers"  # the family of a model whose figures don't say another
 HALF = 0.5
 FLOAT64_BAR = 1e-10
 FLOAT32_BAR, FLOAT32_TIMES_OWN = 1e-6, 4  # the larger of the two limits
 STEPS = ("converts_again", "trains", "exports")  # what has to work with the converted network
 BARS = ("reaches_half", "float64", "float32", *STEPS)
 
-# Family -> how its models' names begin, without torchvision/ or timm/; the first that fits counts.
-FAMILIES = {
+# Series -> how its models' names begin, without what stands before the slash; the first that fits counts.
+SERIES = {
+    # Detectors
+    "YOLO": "yolo|tiny_yolo",
+    "RetinaNet": "retinanet",
+    "FCOS": "fcos",
+    "SSD": "ssd",
+    "Faster R-CNN": "fasterrcnn",
+    "RT-DETR": "rt_detr",
+    "CenterNet": "centernet",
+    # An output for each pixel
+    "FCN": "fcn",
+    "DeepLab": "deeplab",
+    "LR-ASPP": "lraspp",
+    "RAFT": "raft",
+    "U-Net": "(basic|dyn|flexible|attention_)?unet|pix2pix|vnet_|manet|linknet|mednext|quicknat|segresnet",
+    "FPN": "fpn",
+    "PSPNet": "pspnet",
+    "PAN": "pan-",
+    "UPerNet": "upernet",
+    "SegFormer": "segformer",
+    "Super-resolution": "edsr|espcn|rcan|fsrcnn",
+    "DnCNN": "dncnn",
+    # Video, sounds, generators
+    "Video ResNet": r"r3d|mc3|r2plus1d",
+    "S3D": "s3d",
+    "MViT": "mvit",
+    "CRNN": "crnn|speech_recogniser",
+    "1-D": "m5|tcn|wav|convtasnet",
+    "Generators": "dcgan|cyclegan|style_generator|autoencoder|discriminator",
+    "Several inputs or outputs": "siamese|change_detector|two_streams|multi_task",
+    # Classifiers
     "AlexNet": "alexnet",
     "LeNet": "lenet",
-    "VGG": "vgg|vc$",
+    "VGG": "(bn_)?vgg|vc$",
     "ResNet": r"(wide_)?resnet(\d|blur|aa|rs)|sr(c|es)\d",
     "ResNet v2": "resnetv2",
     "ResNeXt": "resnext",
@@ -59,7 +90,7 @@ FAMILIES = {
     "HardCoRe-NAS": "hardcorenas",
     "ReXNet": "rexnet",
     "GhostNet": "(rep)?ghostnet",
-    "ShuffleNet": "shufflenet",
+    "ShuffleNet": "shufflenet|menet",
     "SqueezeNet": "squeezenet",
     "ConvNeXt": "convnext",
     "ConvMixer": "convmixer",
@@ -74,10 +105,10 @@ FAMILIES = {
 }
 
 
-def family(name: str) -> str:
-    """The family of a model by its name; for a name that none of `FAMILIES` fits, the letters that it begins with."""
+def series(name: str) -> str:
+    """The series of a model by its name; for a name that none of `SERIES` fits, the letters that it begins with."""
     bare = name.rpartition("/")[2]
-    for label, pattern in FAMILIES.items():
+    for label, pattern in SERIES.items():
         if re.match(pattern, bare):
             return label
     return re.match(r"[a-zA-Z]*", bare).group() or bare

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.coverage.figures import HALF
+from benchmarks.coverage.losses import Loss
+from benchmarks.coverage.network import Shapes, inputs_of
 from rr.compactors import find_compactors
 from rr.conversion import ConversionReport, convert, fold
-from rr.conversion.proof import exact_copy
+from rr.conversion.differences import difference_of
+from rr.conversion.proof import exact_copy, outputs_of
 from rr.graph import ChannelGraph, LiveModel
 from rr.graph.costs import Target
-from rr.graph.tensors import named_tensors
+from rr.graph.tensors import ExampleInputs, named_tensors
 from rr.selection.forgetting import select_forgotten
-from training import count_macs
+
+SAME_IN_FLOAT32 = 1e-5
+Arguments = tuple[torch.Tensor, ...]
 
 
 def put_compactors(model: nn.Module, graph: ChannelGraph) -> None:
@@ -34,37 +40,38 @@ def put_compactors(model: nn.Module, graph: ChannelGraph) -> None:
 
 
 def prove(
-    model: nn.Module, graph: ChannelGraph, images: torch.Tensor, other_size: int, figures: dict[str, Any]
+    model: nn.Module, graph: ChannelGraph, examples: Arguments, other: Shapes, loss: Loss, figures: dict[str, Any]
 ) -> None:
     """Convert with a random half of the prunable units dead, compare, use; then convert with half of the MACs gone.
 
     Args:
         model: with compactors; it is changed.
         graph: its graph.
-        images: one image, [1, C, H, W].
-        other_size: side of two more images, in pixels.
+        examples: what it is called with, a batch of one.
+        other: shapes of other arguments, for a batch of two.
+        loss: on what the network returns in training mode.
         figures: what is known of the model, to which the findings are added.
     """
     trained = on_disk(model, copies=2)
     alive = random_half(graph)
     give(model, trained.pop())
-    slim, report = converted(model, graph, alive, images)
+    slim, report = converted(model, graph, alive, examples)
     figures |= {
         "macs_ratio": report.macs_ratio,
         "dropped": report.dropped,
         "float64_difference": report.float64_difference,
-        "differences": differences(model, slim, graph, alive, images, other_size),
+        "differences": differences(model, slim, graph, alive, examples, other),
     }
-    for check in (converts_again, trains, exports):
+    checks = {"converts_again": converts_again, "trains": partial(trains, loss=loss), "exports": exports}
+    for name, check in checks.items():
         try:
-            figures[check.__name__] = check(copy.deepcopy(slim), images)
+            figures[name] = check(copy.deepcopy(slim), examples)
         except Exception as error:  # a figure, like the others
-            figures[check.__name__] = said(error)
+            figures[name] = said(error)
     del slim
     give(model, trained.pop())
-    slim, report = converted(model, graph, half_of_the_macs(graph), images)
-    with torch.no_grad():
-        counted = count_macs(slim, images)
+    slim, report = converted(model, graph, half_of_the_macs(graph), examples)
+    counted = counted_macs(slim, examples)
     figures["half"] = {
         "macs_ratio": report.macs_ratio,
         "macs_ratio_counted": counted / figures["macs"],
@@ -72,8 +79,26 @@ def prove(
     }
 
 
+def counted_macs(model: nn.Module, examples: Arguments) -> float:
+    """MACs by torch's own counter: half of what it counts, which takes a multiplication and an addition as two.
+
+    Args:
+        model: in whatever mode; afterwards it is in eval mode, without gradients.
+        examples: a batch of one.
+    """
+    model.eval().requires_grad_(False)  # the counter fails on views of parameters that need gradients
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # of which it counts nothing
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model(*examples)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+    return counter.get_total_flops() / 2
+
+
 def converted(
-    model: nn.Module, graph: ChannelGraph, alive: np.ndarray, images: torch.Tensor
+    model: nn.Module, graph: ChannelGraph, alive: np.ndarray, examples: Arguments
 ) -> tuple[nn.Module, ConversionReport]:
     """The model converted after some units have died, and the report.
 
@@ -83,11 +108,11 @@ def converted(
         model: with compactors; the rows of dead units become zero.
         graph: its graph.
         alive: [num_units] of bool, the units that live.
-        images: what it is called with.
+        examples: what it is called with.
     """
     LiveModel(model, graph).zero_dead_rows(alive)
     give(model, *on_disk(model))
-    slim, report = convert(LiveModel(model, graph), images)
+    slim, report = convert(LiveModel(model, graph), examples)
     give(slim, *on_disk(slim))
     return slim, report
 
@@ -145,65 +170,63 @@ def differences(
     slim: nn.Module,
     graph: ChannelGraph,
     alive: np.ndarray,
-    images: torch.Tensor,
-    other_size: int,
+    examples: Arguments,
+    other: Shapes,
 ) -> dict[str, dict[str, float]]:
-    """Largest difference of the outputs over the largest output, all against the unconverted model in float64.
+    """Largest difference of an output over that output's largest number, all against the unconverted model in float64.
 
     Args:
         model: the unconverted network in float32, with compactors.
         slim: the converted network in float32.
         graph: the model's graph.
         alive: [num_units] of bool, the units that `slim` has left.
-        images: one image, which gives the first size.
-        other_size: side of two more images, in pixels.
+        examples: a batch of one, which gives the first shape.
+        other: shapes of the arguments of a batch of two.
 
     Returns:
-        By shape of the inputs: `float64` (converted in float64), `float32` (`slim`), `float32_own` (the model itself).
+        By shape of the first argument: `float64` (converted in float64), `float32` (`slim`), `float32_own` (the model
+        itself).
     """
-    inputs = [torch.randn_like(images), torch.randn(2, 3, other_size, other_size)]
+    batches = [ExampleInputs.of(inputs) for inputs in (tuple(map(torch.randn_like, examples)), inputs_of(other, 2))]
     exact_model = exact_copy(model)
-    exact = [logits(exact_model(batch.double())) for batch in inputs]
+    exact = [outputs_of(exact_model, batch, torch.float64) for batch in batches]
     del exact_model  # memory holds only one such copy of a large network
     exact_slim = fold(LiveModel(model, graph), alive)
     outputs = {
-        "float64": [logits(exact_slim(batch.double())) for batch in inputs],
-        "float32": [logits(slim(batch)) for batch in inputs],
-        "float32_own": [logits(model(batch)) for batch in inputs],
+        "float64": [outputs_of(exact_slim, batch, torch.float64) for batch in batches],
+        "float32": [outputs_of(slim, batch, torch.float32) for batch in batches],
+        "float32_own": [outputs_of(model, batch, torch.float32) for batch in batches],
     }
     return {
-        " x ".join(map(str, batch.shape)): {
-            name: float((found[position] - exact[position]).abs().max() / exact[position].abs().max())
+        " x ".join(map(str, batch.tensors[0].shape)): {
+            name: difference_of(exact[place], found[place], rounded=name != "float64")
             for name, found in outputs.items()
         }
-        for position, batch in enumerate(inputs)
+        for place, batch in enumerate(batches)
     }
 
 
-def logits(output: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
-    """The network's output, the main one where there are auxiliary ones."""
-    return output if isinstance(output, torch.Tensor) else output[0]
-
-
-def converts_again(slim: nn.Module, images: torch.Tensor) -> bool:
+def converts_again(slim: nn.Module, examples: Arguments) -> bool:
     """Whether the converted network is traced again and comes out of a conversion as it went in."""
-    again, report = convert(LiveModel(slim, ChannelGraph(slim, images)), images, prove=False)
-    with torch.no_grad():
-        return report.dropped == 0 and torch.allclose(logits(again(images)), logits(slim(images)), rtol=1e-5, atol=1e-6)
+    again, report = convert(LiveModel(slim, ChannelGraph(slim, examples)), examples, prove=False)
+    inputs = ExampleInputs.of(examples)
+    before, after = (outputs_of(network, inputs, torch.float32) for network in (slim, again))
+    return report.dropped == 0 and difference_of(before, after, rounded=True) <= SAME_IN_FLOAT32
 
 
-def trains(slim: nn.Module, images: torch.Tensor) -> bool:
+def trains(slim: nn.Module, examples: Arguments, loss: Loss) -> bool:
     """Whether one step of SGD leaves every parameter finite."""
     slim.train()
     optimizer = torch.optim.SGD(slim.parameters(), lr=1e-4)
-    F.cross_entropy(logits(slim(torch.cat([images, images.flip(3)]))), torch.tensor([0, 1])).backward()
+    two = [torch.cat([argument, argument.flip(-1)]) for argument in examples]
+    loss(slim(*two)).backward()
     optimizer.step()
     return all(bool(parameter.isfinite().all()) for parameter in slim.parameters())
 
 
-def exports(slim: nn.Module, images: torch.Tensor) -> bool:
+def exports(slim: nn.Module, examples: Arguments) -> bool:
     """Whether torch.export takes the converted network."""
-    torch.export.export(slim.eval(), (images,))
+    torch.export.export(slim.eval(), examples)
     return True
 
 

@@ -1,21 +1,27 @@
 """How far the channel graph reaches: networks traced, half of their channels killed, converted, compared, used.
 
-    python benchmarks/coverage/run.py --jobs 2              # torchvision's classifiers and those of timm_networks.txt
-    python benchmarks/coverage/run.py --again timm/resnet18 # once more, although it is in the file
-    python benchmarks/coverage/run.py --plot-only           # nothing but the plot, from the file
-    python benchmarks/coverage/run.py --trace-again NAME    # after a measurement on a busy machine
+    python benchmarks/coverage/run.py --jobs 2                          # all networks whose packages are there
+    python benchmarks/coverage/run.py --family detection dense other    # only these families; classifiers is the fourth
+    python benchmarks/coverage/run.py --again timm/resnet18             # once more, although it is in the file
+    python benchmarks/coverage/run.py --plot-only                       # nothing but the plot, from the file
+    python benchmarks/coverage/run.py --trace-again NAME                # after a measurement on a busy machine
 
-Writes results/coverage.json and results/coverage_seconds.png; then run tools/results_table.py. Needs the package timm.
+Writes results/coverage.json and results/coverage_seconds.png; then run tools/results_table.py. networks.py has the
+lists. Beside timm, some need packages that aren't in the requirements files (ultralytics is under the AGPL): what is
+left out for want of one is said, with the command. `pip install --no-deps` keeps them from changing torch:
+
+    pip install --no-deps ultralytics segmentation-models-pytorch monai pytorchcv torchaudio opencv-python-headless
+
 For each network: units, layers, share of the MACs that can go, seconds to trace and plan, and the proof: compactors
 are random matrices (0.5 I + noise), BN statistics and affine parameters random (negative gammas and betas among them),
-a random half of the prunable units is dead. The converted network is compared in float64 and float32 at two input sizes
-and two batch sizes, converted again, trained for a step and exported; then masks chosen at random take half of the
-MACs, over all prunable units. figures.py has the bars.
+a random half of the prunable units is dead. The converted network is compared in float64 and float32, each output on
+its own scale, at two input sizes and two batch sizes, converted again, trained for a step with a loss of its kind and
+exported; then masks chosen at random take half of the MACs, over all prunable units. figures.py has the bars.
 
 Each network has a process of its own, so one that the machine kills for its memory is a failure of that network alone;
 with several jobs, the largest networks come at the end, one by one.
 Networks that the file has are not examined again, so a stopped run can go on. With --jobs 2 on 2 free cores: estimated
-at 45 minutes.
+at 45 minutes for the classifiers.
 """
 
 import argparse
@@ -30,19 +36,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run from the checkout without PYTHONPATH
 
 from benchmarks.coverage.examination import examine, trace_cost
 from benchmarks.coverage.figures import bars, was_run
+from benchmarks.coverage.networks import FAMILY_NAMES, PACKAGES, missing_packages
+from benchmarks.coverage.networks import names as family_names
 from benchmarks.coverage.plot import plot_seconds
 from benchmarks.processes import in_processes
 from rr.whole_files import write_text_whole
 from training import init_world, surroundings
 
 SHARE_OF_MEMORY = 0.7  # of the machine's, for all networks that are examined at a time
-TIMM_NAMES = Path(__file__).with_name("timm_networks.txt")
+SLOW_TO_IMPORT = ("torch._dynamo", "torch.export", "torchvision")  # several seconds, of networks that take one or two
 Results = dict[str, Any]
 
 
@@ -53,7 +60,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--output", type=Path, default=Path("results/coverage.json"), help="the plot goes beside it")
     chosen = parser.add_mutually_exclusive_group()
-    chosen.add_argument("--models", nargs="+", metavar="NAME", help="only these: torchvision/NAME, timm/NAME, ours")
+    chosen.add_argument(
+        "--family",
+        nargs="+",
+        choices=FAMILY_NAMES,
+        default=FAMILY_NAMES,
+        help="only the networks of these families (default: all)",
+    )
+    chosen.add_argument("--models", nargs="+", metavar="NAME", help="only these: of the lists, or a classifier")
     chosen.add_argument("--again", nargs="+", metavar="NAME", help="only these, even where the file has them")
     chosen.add_argument(
         "--trace-again", nargs="+", metavar="NAME", help="measure again what tracing takes, for these alone"
@@ -81,9 +95,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             write_text_whole(options.output, json.dumps(results, indent=1) + "\n")
             print(f"{name}: {figures}", flush=True)
     elif not options.plot_only:
-        names = options.again or options.models or default_names()
-        if any(name.startswith("timm/") for name in names) and importlib.util.find_spec("timm") is None:
-            parser.error("needs the package timm: `pip install timm`, or choose others with --models")
+        asked = options.again or options.models
+        names = asked or [name for family in options.family for name in family_names(family)]
+        for package, without in missing_packages(names).items():
+            how = f"need the package {package}: `pip install {package}`"
+            if asked:
+                parser.error(f"{', '.join(without)} {how}, or choose others")
+            print(f"left out: {len(without)} networks that {how}", flush=True)
+            names = [name for name in names if name not in without]
         todo = names if options.again else missing(names, results)
         threads = max(1, torch.get_num_threads() // options.jobs)
         results |= made_by(options.jobs, threads)
@@ -96,13 +115,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     plot_seconds(results["models"], options.output.with_name(f"{options.output.stem}_seconds.png"))
 
 
-def default_names() -> list[str]:
-    """All of torchvision's classifiers, and timm's networks as listed beside this file."""
-    lines = [line.strip() for line in TIMM_NAMES.read_text().splitlines()]
-    theirs = [f"torchvision/{name}" for name in torchvision.models.list_models(module=torchvision.models)]
-    return theirs + [f"timm/{line}" for line in lines if line and not line.startswith("#")]
-
-
 def missing(names: Sequence[str], results: Results) -> list[str]:
     """The networks that the file doesn't have yet."""
     return [name for name in names if name not in results["models"]]
@@ -113,8 +125,8 @@ def made_by(jobs: int, threads: int) -> Results:
     around = surroundings(init_world("cpu"))
     around["versions"] |= {
         package: importlib.metadata.version(package)
-        for package in ("torchvision", "timm")
-        if importlib.util.find_spec(package)
+        for module, package in (("torchvision", "torchvision"), *PACKAGES.values())
+        if importlib.util.find_spec(module)
     }
     return {**around, "jobs": jobs, "threads": threads}
 
@@ -134,12 +146,14 @@ def examined(
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     most_bytes = SHARE_OF_MEMORY * memory / jobs if jobs > 1 else math.inf
     large = []
-    for name, figures in in_processes(on_threads, names, (threads, most_parameters, most_bytes), jobs, limit_s):
+    each = (threads, most_parameters, most_bytes)
+    for name, figures in in_processes(on_threads, names, each, jobs, limit_s, SLOW_TO_IMPORT):
         if "postponed" in figures:
             large.append(name)
         else:
             yield name, figures
-    yield from in_processes(on_threads, large, (threads, most_parameters, math.inf), 1, limit_s)
+    each = (threads, most_parameters, math.inf)
+    yield from in_processes(on_threads, large, each, 1, limit_s, SLOW_TO_IMPORT)
 
 
 def on_threads(name: str, threads: int, most_parameters: int, most_bytes: float) -> Results:

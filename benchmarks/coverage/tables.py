@@ -1,11 +1,21 @@
-"""What results/coverage.json says, as Markdown: a line, a table by family, and a page with every network."""
+"""What results/coverage.json says, as Markdown: a line on each family, and a page with every network."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from benchmarks.coverage.figures import BARS, HALF, bars, family, largest_difference, proven, was_run, worst
+from benchmarks.coverage.figures import (
+    BARS,
+    CLASSIFIERS,
+    HALF,
+    bars,
+    largest_difference,
+    proven,
+    series,
+    was_run,
+    worst,
+)
 
 Figures = Mapping[str, Any]
 Models = Mapping[str, Figures]
@@ -18,9 +28,16 @@ IN_WORDS = {
     "trains": "trained for a step",
     "exports": "exported",
 }
+# The families of results/coverage.json, and what their networks are called.
+WORDS = {
+    CLASSIFIERS: "classifiers",
+    "detection": "detectors",
+    "dense": "networks with an output for each pixel",
+    "other": "networks of other kinds",
+}
 PAGE = "docs/results/coverage.md"
-FAMILY_HEAD = (
-    "family",
+SERIES_HEAD = (
+    "series",
     "kind",
     "networks",
     "units",
@@ -31,7 +48,7 @@ FAMILY_HEAD = (
 )
 MODEL_HEAD = (
     "network",
-    "family",
+    "series",
     "kind",
     "parameters",
     "layers",
@@ -50,22 +67,30 @@ CAUSE_HEAD = ("units", "networks", "why they stay", "for example")
 
 
 def summary(results: Mapping[str, Any]) -> str:
-    """One line about all networks."""
+    """A few sentences: on the classifiers, and on each other family that was examined."""
     models = results["models"]
-    tried = _run(models)
-    good = [figures for figures in tried.values() if proven(figures)]
-    halved = sum(figures["share_of_macs_that_can_go"] >= HALF for figures in good)
+    families = by_family(models)
     seconds = {name: figures["trace_cpu_seconds"] for name, figures in models.items() if "trace_cpu_seconds" in figures}
     slowest = max(seconds, key=seconds.__getitem__, default=None)
     traced = f" Slowest trace: {slowest}, {seconds[slowest]:.0f} CPU seconds." if slowest else ""
+    others = [f" {_tried(members, WORDS[family])}." for family, members in families.items() if family != CLASSIFIERS]
+    first = _tried(families.get(CLASSIFIERS, {}), WORDS[CLASSIFIERS], ", a random half of their prunable channels dead")
+    meaning = "Proven: outputs equal in float64, converted again, trained for a step, exported."
+    return f"{first}.{''.join(others)} {meaning}{traced}"
+
+
+def _tried(models: Models, word: str, how: str = "") -> str:
+    """How many of a family were tried and proven, and how many can lose half of their MACs."""
+    tried = _run(models)
+    good = [figures for figures in tried.values() if proven(figures)]
+    halved = sum(figures["share_of_macs_that_can_go"] >= HALF for figures in good)
     rest = len(models) - len(tried)
     only_traced = f" ({rest} more only traced: too large for that machine)" if rest else ""
     whole = sum(figures.get("dropped") == 0 for figures in tried.values())
     nothing = f"; {whole} have no channel that can go" if whole else ""
     return (
-        f"{len(tried)} classifiers were tried{only_traced}, a random half "
-        f"of their prunable channels dead; {len(good)} are proven: outputs at most {_largest(good)} apart in float64, "
-        f"converted again, trained for a step, exported; {halved} of them can lose half of their MACs{nothing}.{traced}"
+        f"{len(tried)} {word} were tried{only_traced}{how}; {len(good)} are proven, at most {_largest(good)} apart; "
+        f"{halved} of them can lose half of their MACs{nothing}"
     )
 
 
@@ -82,24 +107,15 @@ def page(results: Mapping[str, Any]) -> str:
             f"measured on {_machine(results)}.",
             "",
             "Each network got random compactors (0.5 I + noise) and random BN layers, lost a random half of its "
-            "prunable units and was converted. Differences are the largest of all outputs and inputs, over the largest "
-            "output, against the unconverted network in float64: the converted one in float64 and in float32, and the "
-            "unconverted one's own in float32. Bars: the masks, choosing at random, take the converted network to half "
-            "of its MACs (`reaches_half`); float64 at most 1e-10; float32 at most 1e-6, or 4 times the network's own; "
-            "the converted network is traced and converted once more without a change, trains for a step, and exports.",
-            "",
-            *_totals(models),
-            *_troubles(models),
+            "prunable units and was converted. Differences are the largest of all outputs and inputs, each output's "
+            "over its own largest number, against the unconverted network in float64: the converted one in float64 and "
+            "in float32, and the unconverted one's own in float32. Bars: the masks, choosing at random, take the "
+            "converted network to half of its MACs (`reaches_half`); float64 at most 1e-10; float32 at most 1e-6, or 4 "
+            "times the network's own; the converted network is traced and converted once more without a change, trains "
+            "for a step, and exports.",
             "",
             "![CPU seconds to trace and plan against the number of layers](../../results/coverage_seconds.png)",
-            "",
-            "## By family",
-            "",
-            *_table(FAMILY_HEAD, family_rows(models)),
-            "",
-            "## Networks",
-            "",
-            *_table(MODEL_HEAD, model_rows(models)),
+            *[line for family, members in by_family(models).items() for line in _section(family, members)],
             "",
             "## Which units stay, and why",
             "",
@@ -109,11 +125,39 @@ def page(results: Mapping[str, Any]) -> str:
     )
 
 
-def family_rows(models: Models) -> list[list[str]]:
-    """A row per family and kind, in the order of their names, as in `FAMILY_HEAD`."""
+def by_family(models: Models) -> dict[str, Models]:
+    """The models of each family that has any, in the order of `WORDS`; what doesn't say so is a classifier."""
+    families = {
+        family: {name: figures for name, figures in models.items() if figures.get("family", CLASSIFIERS) == family}
+        for family in WORDS
+    }
+    return {family: members for family, members in families.items() if members}
+
+
+def _section(family: str, models: Models) -> list[str]:
+    """A family's part of the page."""
+    return [
+        "",
+        f"## {family.capitalize()}",
+        "",
+        *_totals(models),
+        *_troubles(models),
+        "",
+        f"### {family.capitalize()} by series",
+        "",
+        *_table(SERIES_HEAD, series_rows(models)),
+        "",
+        f"### {family.capitalize()}: every network",
+        "",
+        *_table(MODEL_HEAD, model_rows(models)),
+    ]
+
+
+def series_rows(models: Models) -> list[list[str]]:
+    """A row per series and kind, in the order of their names, as in `SERIES_HEAD`."""
     groups: dict[tuple[str, str], dict[str, Figures]] = {}
     for name, figures in models.items():
-        groups.setdefault((family(name), _kind(figures)), {})[name] = figures
+        groups.setdefault((series(name), _kind(figures)), {})[name] = figures
     rows = []
     for (label, kind), members in sorted(groups.items(), key=lambda item: (item[0][0].lower(), item[0][1])):
         traced = [figures for figures in members.values() if "units" in figures]
@@ -134,16 +178,16 @@ def family_rows(models: Models) -> list[list[str]]:
 
 
 def model_rows(models: Models) -> list[list[str]]:
-    """A row per network, by family, as in `MODEL_HEAD`; what was not measured is a dash."""
+    """A row per network, by series, as in `MODEL_HEAD`; what was not measured is a dash."""
     rows = []
-    for name, figures in sorted(models.items(), key=lambda item: (family(item[0]).lower(), item[0])):
+    for name, figures in sorted(models.items(), key=lambda item: (series(item[0]).lower(), item[0])):
         differences = figures.get("differences", {}).values()
         missed = [bar for bar in BARS if bars(figures)[bar] is False]
         trouble = "failed" if "failed" in figures else ", ".join(missed) or ("none" if was_run(figures) else "not run")
         rows.append(
             [
                 f"`{name}`",
-                family(name),
+                series(name),
                 _kind(figures),
                 _cell(figures, "parameters", "{:,}"),
                 _cell(figures, "layers", "{:,}"),

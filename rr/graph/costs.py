@@ -46,6 +46,10 @@ class CostOfWidths(ABC):
         """A layer's channels in each group, per unit of it."""
         return np.bincount(self.group_of_unit[units], minlength=len(self.group_sizes)) / self.group_sizes
 
+    def _of_each(self, units: Iterable[np.ndarray]) -> np.ndarray:
+        """`_per_group` of each layer, [layers, groups]; there may be no layer that is understood."""
+        return np.array([self._per_group(channels) for channels in units]).reshape(-1, len(self.group_sizes))
+
 
 class MacsOfWidths(CostOfWidths):
     """MACs per example: half of what `torch.utils.flop_counter` counts for the real narrow network.
@@ -62,8 +66,8 @@ class MacsOfWidths(CostOfWidths):
         counted = [layer for layer in layers if layer.kind.has_macs]
         self._each = np.array([layer.macs_each for layer in counted], dtype=np.float64)
         self._dense = np.array([layer.kind.reads_all for layer in counted])
-        self._out = np.stack([self._per_group(layer.out_units) for layer in counted])  # [layers, groups]
-        self._in = np.stack([self._per_group(_inputs_of(layer)) for layer in counted])
+        self._out = self._of_each(layer.out_units for layer in counted)
+        self._in = self._of_each(_inputs_of(layer) for layer in counted)
         self._fixed = total - round(self._of_layers(self.group_sizes))  # what no width changes
         self.full = round(self.of_group_widths(self.group_sizes))
 
@@ -149,12 +153,13 @@ class ParametersOfWidths(CostOfWidths):
         compactors = {id(compactor.pwc.weight) for compactor in find_compactors(model).values()}
         self.full = full
         self._dense = np.array([layer.kind.reads_all for layer in layers])
-        self._out = np.stack([self._per_group(layer.out_units) for layer in layers])  # [layers, groups]
-        self._in = np.stack([self._per_group(_inputs_of(layer)) for layer in layers])
+        self._out = self._of_each(layer.out_units for layer in layers)
+        self._in = self._of_each(_inputs_of(layer) for layer in layers)
         self._full_in = self._in @ self.group_sizes
         folded_norms = {layer.norm for layer in layers}
         counts = [_parameters_of(layer, modules, parameters, folded_norms, sites) for layer in layers]
-        self._weights, self._vectors, self._gains_bias = (np.array(column) for column in zip(*counts, strict=True))
+        self._weights, self._vectors, gains = np.array(counts, dtype=np.float64).reshape(-1, 3).T
+        self._gains_bias = gains.astype(bool)
         self._fixed = _parameters_beside(layers, model, compactors)
 
     def of_group_widths(self, widths: np.ndarray) -> float:

@@ -73,8 +73,8 @@ def convolution(walk: Walk, node: fx.Node) -> Ids | None:
     if name is None or columns is None:
         return None
     module = walk.modules[name]
-    _, out_channels, *pixels = shape_of(node)
-    per_pixel = math.prod(module.kernel_size) * math.prod(pixels)
+    images, out_channels, *pixels = shape_of(node)  # the images of an example may be stacked into the batch
+    per_pixel = math.prod((*module.kernel_size, images, *pixels)) // walk.trace.batch
     if module.groups == 1:
         kind, out_ids = LayerKind.CONV, walk.out_ids(name, out_channels)
     elif module.groups == module.in_channels:
@@ -121,8 +121,8 @@ def transposed_convolution(walk: Walk, node: fx.Node) -> Ids | None:
     columns = _columns(walk, walk.ids[node.args[0]])
     if name is None or columns is None or walk.modules[name].groups != 1:
         return None
-    _, _, *pixels = shape_of(node.args[0])
-    per_pixel = math.prod(walk.modules[name].kernel_size) * math.prod(pixels)
+    images, _, *pixels = shape_of(node.args[0])
+    per_pixel = math.prod((*walk.modules[name].kernel_size, images, *pixels)) // walk.trace.batch
     out_ids = walk.out_ids(name, shape_of(node)[1])
     walk.record(LayerCall(name, LayerKind.TRANSPOSED, node.name, out_ids, columns, walk.macs_of(weight, per_pixel)))
     return spread(out_ids, 1, shape_of(node))

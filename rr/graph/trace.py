@@ -62,6 +62,7 @@ def trace_model(model: nn.Module, example_inputs: Inputs | ExampleInputs) -> Tra
     """
     inputs = ExampleInputs.of(example_inputs).like(model)
     own, model = OwnTensors(model), copy_of(model)  # a forward may count its calls, or keep what it computes
+    model.requires_grad_(False)  # or torch's FLOP counter fails where a layer is given a view of a parameter
     with ExitStack() as stack:
         stack.enter_context(without_fused_attention())
         stack.enter_context(warnings.catch_warnings())
@@ -75,9 +76,10 @@ def trace_model(model: nn.Module, example_inputs: Inputs | ExampleInputs) -> Tra
         own.check()
         macs = counter.get_total_flops() // (2 * inputs.batch_size)
         exported = _export(model, inputs)
+        names = _first_names(model)
         if inputs.batch_size == 1 and any(_squeezes_all(node) for node in exported.graph.nodes):
             inputs, exported = _of_two(model, inputs, exported)
-        in_eval, evaluated = None, _read_parameters(exported)
+        in_eval, evaluated = None, _read_parameters(exported, names)
         unread = {name for name, _ in model.named_parameters() if f".{CHILD}." not in f".{name}"} - evaluated
         if unread:
             for module in model.modules():
@@ -91,17 +93,25 @@ def trace_model(model: nn.Module, example_inputs: Inputs | ExampleInputs) -> Tra
                     min(unread),
                     error,
                 )
-    trace = _trace_of(exported, inputs, evaluated, macs)
-    return trace if in_eval is None else replace(trace, in_eval=_trace_of(in_eval, inputs, evaluated, macs))
+    trace = _trace_of(exported, inputs, names, evaluated, macs)
+    return trace if in_eval is None else replace(trace, in_eval=_trace_of(in_eval, inputs, names, evaluated, macs))
 
 
 def _trace_of(
-    exported: torch.export.ExportedProgram, inputs: ExampleInputs, evaluated: frozenset[str], macs: int
+    exported: torch.export.ExportedProgram,
+    inputs: ExampleInputs,
+    names: Mapping[str, str],
+    evaluated: frozenset[str],
+    macs: int,
 ) -> Trace:
     signature = exported.graph_signature
+    for node in exported.graph.nodes:
+        if stack := node.meta.get("nn_module_stack"):
+            node.meta["nn_module_stack"] = {call: (names.get(path, path), kind) for call, (path, kind) in stack.items()}
+    tensors = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     return Trace(
         nodes=tuple(exported.graph.nodes),
-        parameters={**signature.inputs_to_parameters, **signature.inputs_to_buffers},
+        parameters={placeholder: _by_first_name(name, names) for placeholder, name in tensors.items()},
         user_inputs=frozenset(name for name in signature.user_inputs if isinstance(name, str)),
         batch=inputs.batch_size,
         evaluated=evaluated,
@@ -218,6 +228,20 @@ def _of_two(
         return inputs, exported
 
 
-def _read_parameters(exported: torch.export.ExportedProgram) -> frozenset[str]:
-    names = exported.graph_signature.inputs_to_parameters
-    return frozenset(names[node.name] for node in exported.graph.nodes if node.name in names and node.users)
+def _read_parameters(exported: torch.export.ExportedProgram, names: Mapping[str, str]) -> frozenset[str]:
+    parameters = exported.graph_signature.inputs_to_parameters
+    read = (parameters[node.name] for node in exported.graph.nodes if node.name in parameters and node.users)
+    return frozenset(_by_first_name(name, names) for name in read)
+
+
+def _first_names(model: nn.Module) -> dict[str, str]:
+    """Every name of every module -> its first, which `named_modules` has: one may stand at several places."""
+    first = {id(module): name for name, module in model.named_modules()}
+    return {name: first[id(module)] for name, module in model.named_modules(remove_duplicate=False)}
+
+
+def _by_first_name(tensor: str, names: Mapping[str, str]) -> str:
+    """A parameter's or buffer's name, by the first name of its module."""
+    owner, _, leaf = tensor.rpartition(".")
+    first = names.get(owner, owner)
+    return f"{first}.{leaf}" if first else leaf

@@ -11,8 +11,9 @@ from tests.benchmarks.process_work import work
 
 
 @pytest.mark.slow
-def test_each_in_a_process_of_its_own_and_a_dead_one_is_a_failure() -> None:
-    found = dict(in_processes(work, ["a", "killed", "b", "slow", "c"], ("!",), jobs=2, limit_s=8))
+@pytest.mark.parametrize("preload", [(), ("json", "fractions")])
+def test_each_in_a_process_of_its_own_and_a_dead_one_is_a_failure(preload: tuple[str, ...]) -> None:
+    found = dict(in_processes(work, ["a", "killed", "b", "slow", "c"], ("!",), 2, 8, preload))
     assert {name: result["name"] for name, result in found.items() if "name" in result} == {
         name: f"{name}!" for name in "abc"
     }

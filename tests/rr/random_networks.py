@@ -71,7 +71,7 @@ class RandomNet(nn.Module):
             step = module, lambda m, xs: activation(m(xs[-1])), (out, *shrunk)
         elif operation == "norm of its own":
             norms = [nn.InstanceNorm2d(channels, affine=True), nn.GroupNorm(channels, channels)]
-            norms += [FrozenBatchNorm2d(channels)] + [nn.GroupNorm(2, channels)] * (channels > 2 and channels % 2 == 0)
+            norms += [FrozenBatchNorm2d(channels)] + ([nn.GroupNorm(2, channels)] if channels % 2 == 0 else [])
             module = draw(st.sampled_from(norms))
             for own in (*module.parameters(), *module.buffers()):
                 own.data.uniform_(0.5, 1.5)

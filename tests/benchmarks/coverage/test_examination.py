@@ -11,12 +11,13 @@ from torch import nn
 
 from benchmarks.coverage.examination import examine, fitting_sizes, randomised
 from benchmarks.coverage.figures import BARS, proven
+from benchmarks.coverage.network import images
 
 
 def test_a_network_is_examined(tiny: Path) -> None:
     found = examine(f"{tiny}:build", most_parameters=10_000)
     assert found["bars"] == dict.fromkeys(BARS, True)
-    assert found["kind"] == "cnn"
+    assert (found["kind"], found["family"]) == ("cnn", "classifiers")
     assert (found["units"], found["prunable_units"], found["layers"]) == (21, 16, 5)
     assert [item["units"] for item in found["stays"]] == [4, 1]
     assert set(found["differences"]) == {"1 x 3 x 64 x 64", "2 x 3 x 96 x 96"}
@@ -56,7 +57,8 @@ def test_causes_name_no_layer_but_for_example(tiny: Path) -> None:
 
 def test_a_network_that_cannot_be_run_is_a_failure_and_no_crash(tiny: Path) -> None:
     found = examine(f"{tiny}:refuses", most_parameters=10_000)
-    assert found["failed"].startswith("InputError: takes images of none of the sizes")
+    assert found["failed"].startswith("InputError: takes inputs of none of the 4 pairs")
+    assert found["failed"].endswith("RuntimeError: not | today")
     assert not proven(found)
 
 
@@ -91,9 +93,18 @@ def test_sizes_that_a_network_takes() -> None:
             assert x.shape[-1] in self.sizes
             return x
 
-    assert fitting_sizes(Takes(64, 96), "any") == (64, 96)
-    assert fitting_sizes(Takes(299, 331, 224), "any") == (299, 331)
-    assert fitting_sizes(Takes(64, 224), "any") == (224, 224)
-    assert fitting_sizes(Takes(64, 96, 224, 256), "torchvision/swin_t") == (224, 256)
-    with pytest.raises(ValueError, match="none of the sizes"):
-        fitting_sizes(Takes(32), "any")
+    pairs = images((64, 96), (299, 331), (224, 224))
+    assert fitting_sizes(Takes(64, 96), pairs) == (((3, 64, 64),), ((3, 96, 96),))
+    assert fitting_sizes(Takes(299, 331, 224), pairs) == (((3, 299, 299),), ((3, 331, 331),))
+    assert fitting_sizes(Takes(64, 224), pairs) == (((3, 224, 224),),) * 2
+    with pytest.raises(ValueError, match=r"none of the 3 pairs of sizes .* AssertionError"):
+        fitting_sizes(Takes(32), pairs)
+
+
+def test_networks_of_several_inputs_and_outputs_are_examined() -> None:
+    """Two images, two embeddings; and three outputs of different shapes by name."""
+    for name, shape in (("own/siamese", "2 x 3 x 48 x 40"), ("own/multi_task", "2 x 3 x 48 x 48")):
+        found = examine(name, most_parameters=1_000_000)
+        assert found["bars"] == dict.fromkeys(BARS, True), name
+        assert found["family"] == "other"
+        assert shape in found["differences"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.coverage.figures import BARS, bars, family, largest_difference, proven
+from benchmarks.coverage.figures import BARS, bars, largest_difference, proven, series
 from tests.benchmarks.coverage.helpers import figures
 
 RESULTS = Path(__file__).resolve().parents[3] / "results" / "coverage.json"
@@ -35,12 +35,17 @@ RESULTS = Path(__file__).resolve().parents[3] / "results" / "coverage.json"
         ("timm/pnasnet5large", "NASNet"),
         ("timm/efficientvit_m0", "EfficientViT"),
         ("timm/convnextv2_atto", "ConvNeXt"),
+        ("ultralytics/yolo11n", "YOLO"),
+        ("torchvision/fasterrcnn_resnet50_fpn", "Faster R-CNN"),
+        ("smp/unetplusplus-resnet18", "U-Net"),
+        ("smp/fpn-resnet18", "FPN"),
+        ("own/rcan", "Super-resolution"),
         ("timm/somethingnew_b0", "somethingnew"),
         ("my/networks.py:build", "networks"),
     ],
 )
-def test_family(name: str, expected: str) -> None:
-    assert family(name) == expected
+def test_series(name: str, expected: str) -> None:
+    assert series(name) == expected
 
 
 def test_bars_of_a_model_that_passes() -> None:

@@ -13,7 +13,7 @@ from torch import nn
 from benchmarks.coverage import proof
 from benchmarks.coverage.examination import examine
 from benchmarks.coverage.figures import bars
-from benchmarks.coverage.proof import give, on_disk
+from benchmarks.coverage.proof import counted_macs, give, on_disk
 
 
 def test_a_wrong_conversion_misses_the_bars(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,3 +46,17 @@ def test_what_is_written_to_a_copy_on_disk_is_in_no_other() -> None:
         with torch.no_grad():
             for tensor in model.state_dict().values():
                 tensor.zero_()
+
+
+def test_macs_of_fused_attention_and_of_queries_are_counted() -> None:
+    class Attends(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.queries = nn.Parameter(torch.randn(3, 8))
+            self.layer = nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layer(self.queries.expand(len(x), -1, -1) + x)
+
+    projections, mlp = 3 * 8 * 24 + 3 * 8 * 8, 2 * 3 * 8 * 16  # and not the products of attention, on the CPU
+    assert counted_macs(Attends(), (torch.randn(1, 3, 8),)) == projections + mlp

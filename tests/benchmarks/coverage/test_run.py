@@ -12,22 +12,10 @@ from typing import Any
 import pytest
 
 from benchmarks.coverage import run
-from benchmarks.coverage.figures import BARS, FAMILIES, family
-from benchmarks.coverage.run import default_names, in_short, main, missing
+from benchmarks.coverage.figures import BARS
+from benchmarks.coverage.networks import PACKAGES, names
+from benchmarks.coverage.run import in_short, main, missing
 from tests.benchmarks.coverage.helpers import figures
-
-
-def test_every_network_of_the_list_has_a_family_and_stands_there_once() -> None:
-    names = default_names()
-    assert len(names) == len(set(names))
-    assert 60 <= sum(name.startswith("timm/") for name in names) <= 85
-    assert {family(name) for name in names} <= set(FAMILIES)
-
-
-def test_timm_has_the_networks_of_the_list() -> None:
-    timm = pytest.importorskip("timm")
-    theirs = [name.removeprefix("timm/") for name in default_names() if name.startswith("timm/")]
-    assert [name for name in theirs if not timm.is_model(name)] == []
 
 
 def test_a_stopped_run_goes_on() -> None:
@@ -43,7 +31,7 @@ def test_lines_on_a_network() -> None:
 
 
 def test_the_postponed_come_at_the_end_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    def in_turn(_: object, names: list[str], arguments: tuple, jobs: int, limit_s: float) -> Any:
+    def in_turn(_: object, names: list[str], arguments: tuple, jobs: int, *_others: object) -> Any:
         calls.append((list(names), jobs))
         for name in names:
             yield name, {"postponed": 1} if name == "large" and arguments[-1] < math.inf else {"name": name}
@@ -53,6 +41,26 @@ def test_the_postponed_come_at_the_end_one_by_one(monkeypatch: pytest.MonkeyPatc
     found = list(run.examined(["large", "small"], jobs=2, threads=1, most_parameters=9, limit_s=1))
     assert found == [("small", {"name": "small"}), ("large", {"name": "large"})]
     assert calls == [(["large", "small"], 2), (["large"], 1)]
+
+
+def test_what_needs_a_package_that_is_not_there_is_left_out_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+
+    def in_turn(names: list[str], *_: Any) -> Any:
+        asked.extend(names)
+        return iter(())
+
+    monkeypatch.setitem(PACKAGES, "ultralytics", ("no_such_module", "no-such-package"))
+    monkeypatch.setattr(run, "examined", in_turn)
+    output = ["--output", str(tmp_path / "c.json")]
+    main([*output, "--family", "detection"])
+    assert asked == [name for name in names("detection") if not name.startswith("ultralytics/")]
+    assert "left out: 8 networks that need the package no-such-package: `pip install no-such" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([*output, "--models", "ultralytics/yolov8n", "own/rt_detr"])
+    assert "ultralytics/yolov8n need the package no-such-package" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -89,6 +97,8 @@ def test_options_that_make_no_sense(tmp_path: Path, capsys: pytest.CaptureFixtur
     for options, message in (
         (["--jobs", "0"], "--jobs must be at least 1"),
         (["--models", "src20", "--again", "src20"], "not allowed with argument"),
+        (["--family", "mammals"], "invalid choice"),
+        (["--family", "dense", "--models", "src20"], "not allowed with argument"),
         (["--trace-again", "src20"], "examine it first"),
     ):
         with pytest.raises(SystemExit) as stopped:

@@ -1,4 +1,4 @@
-"""The tables of coverage: families, networks, causes, and what is told of them."""
+"""The tables of coverage: families, series, networks, causes, and what is told of them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import pytest
 
 from benchmarks.coverage.tables import (
     CAUSE_HEAD,
-    FAMILY_HEAD,
     MODEL_HEAD,
+    SERIES_HEAD,
     cause_rows,
-    family_rows,
     model_rows,
     page,
+    series_rows,
     summary,
 )
 from tests.benchmarks.coverage.helpers import figures
@@ -66,9 +66,9 @@ def results() -> dict[str, Any]:
     }
 
 
-def test_families(results: dict[str, Any]) -> None:
-    rows = family_rows(results["models"])
-    assert {len(row) for row in rows} == {len(FAMILY_HEAD)}
+def test_series(results: dict[str, Any]) -> None:
+    rows = series_rows(results["models"])
+    assert {len(row) for row in rows} == {len(SERIES_HEAD)}
     assert rows == [
         ["DPN", "-", "1", "-", "-", "-", "-", "0 of 1"],
         ["ResNet", "CNN", "2", "99 to 1,234", "25.0% to 90.0%", "1 of 2", "3e-13", "2 of 2"],
@@ -134,10 +134,32 @@ def test_networks_of_which_nothing_can_go_show_nothing(results: dict[str, Any]) 
 def test_the_line_on_all_networks(results: dict[str, Any]) -> None:
     line = summary(results)
     assert line.startswith("4 classifiers were tried (1 more only traced: too large for that machine), a random half")
-    assert "2 are proven: outputs at most 3e-13 apart" in line
+    assert "2 are proven, at most 3e-13 apart" in line
     assert "1 of them can lose half" in line
     del results["models"]["torchvision/vit_h_14"]
     assert summary(results).startswith("4 classifiers were tried, a random half")
+
+
+def test_each_family_has_its_own_part_and_sentence(results: dict[str, Any]) -> None:
+    classifiers_alone = page(results)
+    assert "## Classifiers" in classifiers_alone
+    assert "## Detection" not in classifiers_alone
+    results["models"]["ultralytics/yolov8n"] = measured(family="detection", float64_difference=7e-12)
+    results["models"]["own/unet_2d"] = {"family": "dense", "failed": "ValueError: no"}
+    text = page(results)
+    classifiers, detection = (
+        text.partition("## Detection")[0],
+        text.partition("## Detection")[2].partition("## Dense")[0],
+    )
+    assert classifiers.splitlines() == classifiers_alone.partition("## Which")[0].splitlines()
+    assert "- 1 of 1 CNNs are proven: equal in float64 1 of 1" in detection
+    assert "7e-12" in detection
+    assert "`own/unet_2d` failed" not in detection
+    assert "- `own/unet_2d` failed: ValueError: no" in text
+    line = summary(results)
+    assert line.startswith("4 classifiers were tried (1 more")
+    assert "1 detectors were tried; 1 are proven, at most 7e-12 apart; 1 of them can lose half of their MACs." in line
+    assert "1 networks with an output for each pixel were tried; 0 are proven" in line
 
 
 def test_the_page_names_what_measured(results: dict[str, Any]) -> None:

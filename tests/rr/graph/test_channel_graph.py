@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from base_model import build_model, full_widths
@@ -157,6 +157,25 @@ def test_macs_of_transposed_convolutions() -> None:
     with FlopCounterMode(display=False) as counter:
         model(images)
     assert graph.macs(alive) == counter.get_total_flops() // 2
+
+
+def test_macs_of_images_that_are_stacked_into_the_batch() -> None:
+    """Two frames, a clip's frames: each layer runs on more images than there are examples."""
+
+    def forward(net: Net, x: Tensor) -> Tensor:
+        both = F.relu(net.t(F.relu(net.a(torch.cat([x, x.flip(3)])))))
+        return net.fc((both[: len(x)] * both[len(x) :]).mean((2, 3)))
+
+    model = Net(forward, a=conv(3, 8), t=nn.ConvTranspose2d(8, 6, 2, 2), fc=nn.Linear(6, 2))
+    images = torch.randn(2, 3, 7, 5)
+    graph = ChannelGraph(model, images)
+    alive = np.ones(graph.num_units, dtype=bool)
+    alive[graph.layers["a"].out_units[:4]] = False
+    alive[graph.layers["t"].out_units[:3]] = False
+    model.a, model.t, model.fc = conv(3, 4), nn.ConvTranspose2d(4, 3, 2, 2), nn.Linear(3, 2)
+    with FlopCounterMode(display=False) as counter:
+        model(images)
+    assert graph.macs(alive) == counter.get_total_flops() // (2 * len(images))
 
 
 def test_macs_of_layers_without_a_rule_are_counted_too() -> None:

@@ -160,3 +160,16 @@ def test_multiples_in_units_of_several_channels(multiple: int, outputs: int) -> 
     assert of_b == multiple
     fits = [units for units in range(1, 49) if 4 * units % multiple == 0 and outputs // 12 * units % multiple == 0]
     assert of_a == fits[0]
+
+
+def test_a_network_without_a_layer_that_is_understood_costs_what_it_costs() -> None:
+    """Weights of one bit: every convolution computes its own."""
+
+    def forward(net: Net, x: Tensor) -> Tensor:
+        return F.conv2d(F.relu(F.conv2d(x, net.a.weight.sign())), net.b.weight.sign())
+
+    model = Net(forward, a=conv(3, 8, bias=False), b=conv(8, 4, bias=False))
+    graph = ChannelGraph(model, torch.randn(1, 3, 8, 8))
+    assert not graph.prunable.any()
+    assert graph.macs(everything(graph)) == 9 * (3 * 8 * 6 * 6 + 8 * 4 * 4 * 4)
+    assert graph.parameters(everything(graph)) == numbers(model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from types import MethodType
 
 import numpy as np
@@ -16,6 +17,7 @@ from rr import InputError
 from rr.conversion import convert
 from rr.graph import ChannelGraph, LiveModel
 from rr.graph.trace import trace_model
+from rr.weights import load_converted, save_converted
 from tests.rr.flows import behind_b, check_conversion, three
 from tests.rr.networks import Net, conv, generic, head, insert_generic_compactors, random_alive
 
@@ -83,6 +85,42 @@ def test_tracing_leaves_the_model_as_it_was() -> None:
     assert not model.n.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert np.isfinite([tensor.double().sum() for tensor in model.state_dict().values()]).all()
+
+
+def test_a_layer_may_be_given_a_view_of_a_parameter() -> None:
+    """Learned queries and start images, one for each example of the batch; the model's parameters still train."""
+
+    def forward(net: Net, x: Tensor) -> Tensor:
+        return net.fc((F.relu(net.a(x)) + F.relu(net.b(net.start.expand(len(x), -1, -1, -1)))).mean((2, 3)))
+
+    model = Net(forward, a=conv(3, 8), b=conv(4, 8), fc=nn.Linear(8, 2))
+    model.start = nn.Parameter(torch.randn(1, 4, 6, 6))
+    graph = ChannelGraph(model, torch.randn(2, 3, 6, 6))
+    assert graph.prunable.sum() == 8
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d, lambda width: nn.InstanceNorm2d(width, affine=True)])
+def test_a_block_that_stands_at_two_places_is_one(norm: Callable[[int], nn.Module], tmp_path: Path) -> None:
+    """The forward calls it by its second name; it is narrowed at both, and a file of it can be read."""
+
+    def build() -> Net:
+        block = nn.Sequential(conv(3, 8), norm(8), nn.ReLU(), conv(8, 8, 1), norm(8), nn.ReLU())
+        places = nn.ModuleList([nn.ReLU(), block])
+        return Net(lambda net, x: head(net, net.second[1](x)), block=block, second=places, fc=nn.Linear(8, 2))
+
+    torch.manual_seed(0)
+    model, images = generic(build()), torch.randn(2, 3, 6, 6)
+    graph = ChannelGraph(model, images)
+    assert graph.prunable.sum() == 16
+    alive = random_alive(graph, graph.prunable, 0.5)
+    insert_generic_compactors(model, graph, graph.prunable, alive)
+    slim, report = convert(LiveModel(model, graph), images)
+    assert report.float64_difference <= 1e-12
+    assert slim.second[1] is slim.block
+    save_converted(tmp_path / "slim.hdf5", slim)
+    loaded = load_converted(tmp_path / "slim.hdf5", build())
+    torch.testing.assert_close(loaded(images), slim.eval()(images))
 
 
 def test_heads_that_only_training_runs_are_narrowed_too() -> None:

@@ -21,7 +21,7 @@ from rr.graph.execution import execute, is_unknown, unknown
 from rr.graph.layers import Layer, LayerKind, Site, Sum
 from rr.graph.operations import has_rule, is_assertion, is_in_place, operation
 from rr.graph.tensors import named_tensors
-from rr.graph.trace import Trace, argument, is_number, running_module
+from rr.graph.trace import Trace, argument, has_sizes, is_number, running_module
 
 ParameterValue = Callable[[str], Tensor]  # a parameter's or buffer's name -> its values in float64, at full width
 
@@ -190,9 +190,10 @@ class _ConstantRun:
             if layer.kind not in (LayerKind.COLUMNS, LayerKind.ALIKE):  # what these read is added up
                 self._read(layer, node)
             return unknown(node)
-        if is_number(node) and not any(is_unknown(self._value(source)) for source in node.all_input_nodes):
-            return execute(node, self._value)
-        if node.name in self._sites or not has_rule(node):  # without a rule: nothing prunable passes
+        if is_number(node):
+            is_known = not any(is_unknown(self._value(source)) for source in node.all_input_nodes)
+            return execute(node, self._value) if is_known else unknown(node)
+        if node.name in self._sites or not (has_rule(node) and has_sizes(node)):  # nothing prunable passes
             return unknown(node)
         result = execute(node, self._value)
         if is_in_place(node):  # later readers of the source see it too

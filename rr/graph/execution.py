@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from rr.graph.operations import ELEMENTWISE, OperationKind, is_dropout, is_in_place, kind_of, operation
-from rr.graph.trace import argument, shape_of
+from rr.graph.trace import argument, has_sizes, shape_of
 
 UNKNOWN = float("nan")
 # These turn a constant into another one for each size of images.
@@ -85,6 +85,8 @@ def unknown(node: fx.Node) -> object:
     value = node.meta["val"]
     if not isinstance(value, (Tensor, list, tuple)):
         return UNKNOWN
+    if not has_sizes(node):
+        return torch.full((), UNKNOWN, dtype=torch.float64)
     if isinstance(value, (list, tuple)):
         return [torch.full(part.shape, UNKNOWN, dtype=torch.float64) for part in value]
     return torch.full((), UNKNOWN, dtype=torch.float64).expand(shape_of(node))

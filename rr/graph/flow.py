@@ -16,9 +16,14 @@ from rr.graph.affine import module_ends, record_affine
 from rr.graph.channel_ids import ChannelFlow, compact
 from rr.graph.layers import LayerKind
 from rr.graph.operations import ELEMENTWISE, OperationKind, is_assertion, kind_of, operation, writes_to_part
-from rr.graph.trace import Trace, is_no_tensor, is_number, running_module
+from rr.graph.trace import Trace, has_sizes, is_no_tensor, is_number, running_module
 from rr.graph.walk import Ids, Walk
 
+_LAYERS = {OperationKind.CONVOLUTION, OperationKind.TRANSPOSED, OperationKind.LINEAR, OperationKind.BATCH_NORM}
+_MAY_MIX = {
+    *(OperationKind.OVER_CHANNELS, OperationKind.SOFTMAX, OperationKind.GROUP_NORM, OperationKind.REDUCTION),
+    OperationKind.POOLING,
+}
 Rule = Callable[[Walk, fx.Node], Ids | None]
 
 RULES: dict[OperationKind, Rule] = {
@@ -143,17 +148,23 @@ def _call(walk: Walk, node: fx.Node) -> Ids:
         first = None
     if isinstance(first, fx.Node) and first not in walk.ids and kind not in ELEMENTWISE:
         rule = None  # computes with parameters alone
-    ids = rule(walk, node) if rule is not None and walk.activations(node) and not writes_to_part(node) else None
+    may_pass = rule is not None and walk.activations(node) and not writes_to_part(node) and has_sizes(node)
+    ids = rule(walk, node) if may_pass else None
     return _without_rule(walk, node) if ids is None else ids
 
 
 def _without_rule(walk: Walk, node: fx.Node) -> Ids:
     """Nothing that passes through an operation without a rule is pruned."""
     name, kind, place = operation(node), kind_of(node), running_module(node) or "the model"
-    if kind in (OperationKind.OVER_CHANNELS, OperationKind.SOFTMAX, OperationKind.GROUP_NORM, OperationKind.REDUCTION):
+    if not has_sizes(node):
+        reason = f"passes through {name} in {place}, whose size depends on values"
+    elif kind in _MAY_MIX:
         reason = f"passes through {name} in {place}, which computes over the channels"
     elif kind is OperationKind.CUT:
         reason = f"is cut by {name} in {place} into parts that aren't alike"
+    elif kind in _LAYERS:
+        why = "its weight is another's, a part or in groups, or what it reads mixes channels"
+        reason = f"passes through {name} in {place}, which is no plain layer: {why}"
     else:
         reason = f"passes through {name} in {place}, which has no rule here"
     for source in walk.activations(node):

@@ -155,7 +155,7 @@ def reduction(walk: Walk, node: fx.Node) -> Ids | None:
         return None
     dims = [dim % ids.dim() for dim in ([dims] if isinstance(dims, int) else dims)]
     differing = varying(ids)
-    if operation(node) == "sum" and not set(differing) <= set(dims):  # of branches, which add up channel by channel
+    if not set(differing) <= set(dims):  # of branches, channel by channel
         ids = walk.flow.tie(ids, [dim for dim in dims if dim in differing])
     if differing and set(differing) <= set(dims) and _adds_up(node):
         walk.flow.sums.append(Sum(node.name, node.args[0].name, walk.ids[node.args[0]]))

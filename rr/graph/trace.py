@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import fx, nn
-from torch.utils._pytree import SUPPORTED_NODES
+from torch.utils._pytree import SUPPORTED_NODES, tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from rr.compactors import CHILD, compactors_bypassed
@@ -135,6 +135,16 @@ def named_arguments(node: fx.Node) -> dict[str, object]:
 def shape_of(node: fx.Node) -> torch.Size:
     """The shape of a node's output, as exported."""
     return node.meta["val"].shape
+
+
+def has_sizes(node: fx.Node) -> bool:
+    """Whether all sizes of a node's output, and of what it reads, are known: they may depend on values (`nonzero`)."""
+    return all(
+        isinstance(size, int)
+        for value in (node, *node.all_input_nodes)
+        for part in tree_leaves(value.meta.get("val"))
+        for size in getattr(part, "shape", ())
+    )
 
 
 def is_number(node: fx.Node) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from rr.graph.channel_ids import ChannelFlow, compact
 from rr.graph.layers import LayerCall, Sizes
 from rr.graph.operations import OperationKind, kind_of, operation
-from rr.graph.trace import Trace, readers_of, running_module
+from rr.graph.trace import Trace, has_sizes, readers_of, running_module
 
 _OF_VECTORS = {OperationKind.UNARY, OperationKind.VIEW, OperationKind.MOVE, OperationKind.CAST, OperationKind.LIKE}
 Ids = Tensor | list[Tensor]  # a list for an operation with several outputs
@@ -75,6 +75,8 @@ class Walk:
         channel = self.flow.fresh(1)
         self.flow.protect(channel, reason)
         value = node.meta["val"]
+        if not has_sizes(node):  # no rule will look at them
+            return torch.full((), int(channel[0]))
         if isinstance(value, (list, tuple)):
             return [torch.full((), int(channel[0])).expand(part.shape) for part in value]
         return torch.full((), int(channel[0])).expand(getattr(value, "shape", ()))

@@ -66,6 +66,19 @@ EXACT: dict[str, Case] = {
 
 
 # What b reads, and the layers of whose outputs none may be pruned.
+EXACT |= {
+    f"{name} of branches": (
+        behind_b(lambda net, x, over=over: over(torch.stack([F.relu(net.a(x)), net.c(x)]))),
+        {"c": conv(3, 8)},
+        "a c b",
+    )
+    for name, over in {
+        "mean": lambda both: both.mean(0),
+        "largest": lambda both: both.amax(0),
+        "deviation": lambda both: both.var(0) + both.norm(dim=0),
+    }.items()
+}
+
 UNPRUNABLE: dict[str, Case] = {
     "softmax": (behind_b(lambda net, x: net.a(x).softmax(1)), {}, "a"),
     "mean over channels": (behind_b(lambda net, x: net.a(x) - net.a(x).mean(1, keepdim=True)), {}, "a"),

@@ -171,6 +171,33 @@ def test_a_training_forward_that_can_not_be_traced_is_told(caplog: pytest.LogCap
     assert "aux.bias" in caplog.text
 
 
+def test_sizes_that_depend_on_values_keep_what_passes_there() -> None:
+    def forward(net: Net, x: Tensor) -> Tensor:
+        x = net.b(F.relu(net.a(x))).mean((2, 3))
+        chosen = torch.ones(2, 3).view(-1).nonzero().squeeze(1)
+        return net.fc(x[:, chosen])
+
+    model, images = generic(three(forward)).eval(), torch.randn(2, 3, 6, 6)
+    graph = ChannelGraph(model, images)
+    assert graph.prunable[graph.layers["a"].out_units].all()
+    reasons = {graph.reasons[int(unit)] for unit in graph.layers["b"].out_units}
+    assert all("depends on values" in reason for reason in reasons)
+    check_conversion(model, graph, images)
+
+
+@pytest.mark.parametrize(
+    ("forward", "reason"),
+    [
+        (behind_b(lambda net, x: F.local_response_norm(net.a(x), 3)), "avg_pool3d in the model, which computes over"),
+        (behind_b(lambda net, x: F.conv2d(net.a(x), net.c.weight[:8])), "no plain layer: its weight is another's"),
+    ],
+)
+def test_the_reasons_are_true(forward: Callable[[Net, Tensor], Tensor], reason: str) -> None:
+    graph = ChannelGraph(three(forward, c=conv(8, 10)), torch.randn(2, 3, 6, 6))
+    found = {graph.reasons[int(unit)] for unit in graph.layers["a"].out_units}
+    assert any(reason in why for why in found), found
+
+
 def hook_of_another_layer(model: nn.Sequential) -> None:
     model[0].register_forward_hook(lambda _, inputs, output: output * model[2].bias.mean())
 

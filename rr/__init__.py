@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from rr.config import ResRepConfig, fast_config, paper_config
     from rr.settings import Share
 
+    # Without training
+    from rr.refit import RefitConfig, RefitReport, prune
+
     # Training
     from rr.parameter_groups import param_groups
     from rr.pruner import ResRepPruner
@@ -37,6 +40,8 @@ __all__ = [
     "ConversionReport",
     "InputError",
     "LayerTables",
+    "RefitConfig",
+    "RefitReport",
     "ResRepConfig",
     "ResRepPruner",
     "Share",
@@ -47,5 +52,6 @@ __all__ = [
     "load_converted",
     "paper_config",
     "param_groups",
+    "prune",
     "save_converted",
 ]

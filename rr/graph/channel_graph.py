@@ -123,6 +123,12 @@ class ChannelGraph:
         graph.reasons = MappingProxyType({**reasons, **self.reasons})
         return graph
 
+    def of_plain_layers(self) -> ChannelGraph:
+        """The same graph, of a copy of the model that has plain layers already (`rr.graph.computed`)."""
+        graph = copy.copy(self)
+        graph.computed = MappingProxyType({})
+        return graph
+
     @property
     def prunable(self) -> np.ndarray:
         """[num_units] of bool: the units that may be pruned at all."""

@@ -17,6 +17,15 @@ from rr.selection.importance import TaylorScores, relative_unit_costs
 from rr.selection.tightening import tightened
 
 
+def targets_of(config: ResRepConfig, graph: ChannelGraph) -> list[Target]:
+    """What is to be reached, that of MACs first."""
+    bounds = (
+        ("flops_target", config.target.flops, graph.macs, "MACs"),
+        ("params_target", config.target.params, graph.parameters, "parameters"),
+    )
+    return [Target(name, value, cost, noun) for name, value, cost, noun in bounds if value is not None]
+
+
 class MaskSelection:
     """Chooses the units to forget by their scores, afresh at each update.
 
@@ -51,11 +60,7 @@ class MaskSelection:
         self.least, self.multiples = least, graph.multiples_in_units(config.selection.width_multiple)
         self.candidates = np.flatnonzero(selected)
         self.groups = graph.macs.group_of_unit[self.candidates]
-        bounds = (
-            ("flops_target", config.target.flops, graph.macs, "MACs"),
-            ("params_target", config.target.params, graph.parameters, "parameters"),
-        )
-        self.targets = [Target(name, value, cost, noun) for name, value, cost, noun in bounds if value is not None]
+        self.targets = targets_of(config, graph)
         self.waiting = 0
         self._check_target()
         self._taylor = TaylorScores(graph.num_units, like) if config.selection.score == "taylor" else None

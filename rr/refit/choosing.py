@@ -1,0 +1,123 @@
+"""Which units go in a round, by what all that reads them loses, refitted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rr.graph import ChannelGraph, Target
+from rr.graph.widths import PerGroup, rounded_up
+from rr.refit.capture import Capture
+from rr.refit.elimination import Surgeon, eliminate
+from rr.refit.feed import Feed
+from rr.refit.fisher import squared_gradients
+from rr.refit.gram import Gram, regularised
+from rr.refit.rows import REFITTED, Reader, matrix_of, reader_of
+from rr.refit.settings import RefitConfig
+
+MOST_ROWS = 10_000  # of a layer's matrix: its Gram matrix takes 8 bytes for each pair
+
+
+def readers_of(graph: ChannelGraph, model: nn.Module, units: np.ndarray) -> list[Reader]:
+    """The layers that read any of `units` ([num_units] of bool) and can be refitted, in the order in which they run."""
+    order = {node.name: position for position, node in enumerate(graph.trace.nodes)}
+    layers = [layer for layer in graph.layers.values() if layer.kind in REFITTED and units[layer.in_units].any()]
+    layers.sort(key=lambda layer: order[layer.nodes[0]])
+    return [reader_of(layer, model.get_submodule(layer.name)) for layer in layers]
+
+
+def refittable(graph: ChannelGraph, model: nn.Module, selected: np.ndarray) -> np.ndarray:
+    """[num_units] of bool: those of `selected` that nothing reads but layers that can be refitted, or go by channel.
+
+    Raises:
+        InputError: if there are none.
+    """
+    selected = selected.copy()
+    for layer in graph.layers.values():
+        if layer.in_units is None or layer.kind.is_by_group:
+            continue
+        known = layer.kind in REFITTED
+        if not known or len(reader_of(layer, model.get_submodule(layer.name)).units) > MOST_ROWS:
+            selected[layer.in_units] = False
+    return graph.prunable_of(selected)
+
+
+class Chooser:
+    """Chooses who is left.
+
+    Args:
+        graph: of the network.
+        selected: [num_units] of bool, the units that may go.
+        least: [groups], units that each group keeps.
+        multiples: [groups], what each group's width is to be a multiple of.
+        settings: of the Gram matrices and the labels drawn.
+    """
+
+    def __init__(
+        self, graph: ChannelGraph, selected: np.ndarray, least: PerGroup, multiples: PerGroup, settings: RefitConfig
+    ) -> None:
+        self._graph, self._selected, self._least, self._multiples = graph, selected, least, multiples
+        self._settings = settings
+        self._generator = torch.Generator().manual_seed(settings.seed)
+
+    def choose(self, model: nn.Module, feed: Feed, alive: np.ndarray, targets: Sequence[Target]) -> np.ndarray:
+        """[num_units] of bool: who is left when the targets are met, or nobody else may go.
+
+        Args:
+            model: the network as it is now.
+            feed: images.
+            alive: [num_units] of bool, who is there now.
+            targets: what is to be met; units are weighed against the first one's cost.
+        """
+        candidates = self._selected & alive
+        gone = eliminate(
+            self._surgeons(model, feed, candidates),
+            alive,
+            candidates,
+            targets[0].cost,
+            self._least,
+            lambda widths: all(target.met(self._rounded(widths)) for target in targets),
+        )
+        left = alive.copy()
+        left[gone] = False
+        self._complete(left, gone)
+        return left
+
+    def _surgeons(self, model: nn.Module, feed: Feed, candidates: np.ndarray) -> list[Surgeon]:
+        readers = readers_of(self._graph, model, candidates)
+        grams = {reader.layer.name: Gram() for reader in readers}
+        capture = Capture(model, readers, self._settings.places)
+        capture.run(feed, lambda reader, _, rows, __: grams[reader.layer.name].add(rows))
+        readers = [reader for reader in readers if grams[reader.layer.name].count]  # not those of training alone
+        squares = squared_gradients(model, readers, feed, self._generator)
+        surgeons = []
+        for reader in readers:
+            matrix = matrix_of(reader, model.get_submodule(reader.layer.name))
+            system = regularised(grams.pop(reader.layer.name).xx, self._settings.ridge, reader.has_bias)
+            units = set(np.flatnonzero(candidates).tolist())
+            surgeons.append(Surgeon(reader.units, units, system, matrix, _weights(reader, squares, matrix)))
+        return surgeons
+
+    def _rounded(self, widths: np.ndarray) -> np.ndarray:
+        return rounded_up(widths, self._graph.macs.group_sizes, self._multiples)
+
+    def _complete(self, alive: np.ndarray, gone: Sequence[int]) -> None:
+        """Let the last ones that went come back, in place, until widths are multiples."""
+        widths = self._graph.macs.group_widths(alive)
+        missing = self._rounded(widths) - widths
+        for unit in reversed(gone):
+            group = self._graph.macs.group_of_unit[unit]
+            if missing[group] > 0:
+                alive[unit] = True
+                missing[group] -= 1
+
+
+def _weights(reader: Reader, squares: dict[str, Tensor], matrix: Tensor) -> Tensor:
+    """[columns], of the squared errors; a transposed convolution has a column for each tap of an output."""
+    outputs = len(reader.layer.out_units)
+    found = squares.get(reader.layer.name)  # of layers without a gradient nothing matters
+    each = matrix.new_zeros(outputs) if found is None else found.to(matrix)
+    return each.repeat_interleave(matrix.shape[1] // outputs)

@@ -1,0 +1,127 @@
+"""Which units go: those whose loss is the least for what they cost, with all that reads them refitted.
+
+For a layer Y = X W that is to give what it gave with some rows of X gone, the least squares refit loses, when the block
+c of rows goes, tr(W_c' [(H^-1)_cc]^-1 W_c) with H the mean of x'x: the optimal brain surgeon by blocks (Hassibi & Stork
+1993; Frantar & Alistarh 2022; Kurtic et al. 2023, ZipLM). Outputs are weighted by the mean squared gradient of the
+task's loss there (the diagonal of the Fisher matrix), so losses of all layers are on one scale and add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rr.graph import CostOfWidths
+from rr.graph.widths import PerGroup
+from rr.selection.importance import relative_unit_costs
+
+
+def inverse_of(system: Tensor) -> Tensor:
+    """The inverse of a positive matrix; of one that rounding has made no longer that, with the least that mends it."""
+    jitter, scale = 0.0, float(system.diagonal().mean())
+    while True:
+        factor, failed = torch.linalg.cholesky_ex(system + jitter * scale * torch.eye(len(system)).to(system))
+        if not failed:
+            return torch.cholesky_inverse(factor)
+        jitter = max(10 * jitter, 1e-12)
+
+
+class Surgeon:
+    """One layer, with the loss of each unit that it reads.
+
+    Args:
+        units: [rows], the unit of each row of the layer's matrix.
+        candidates: the units that may go.
+        system: [rows, rows], or with one row more for a constant: the mean of x'x, invertible.
+        matrix: [rows, columns], the layer's own.
+        weights: [columns], of the outputs' squared errors.
+    """
+
+    def __init__(
+        self, units: np.ndarray, candidates: set[int], system: Tensor, matrix: Tensor, weights: Tensor
+    ) -> None:
+        self._rows = {unit: np.flatnonzero(units == unit) for unit in np.unique(units).tolist() if unit in candidates}
+        inverse = inverse_of(system)
+        constant = matrix.new_zeros(len(system) - len(matrix), matrix.shape[1])
+        self._inverse, self._matrix = inverse, torch.cat([matrix * weights.sqrt(), constant])
+
+    @property
+    def units(self) -> list[int]:
+        """Those that may go and are still there."""
+        return list(self._rows)
+
+    def losses(self) -> dict[int, float]:
+        """Unit -> what its going would lose, with all others that are still there refitted."""
+        by_size: dict[int, list[int]] = {}
+        for unit, rows in self._rows.items():
+            by_size.setdefault(len(rows), []).append(unit)
+        found = {}
+        for units in by_size.values():
+            rows = torch.from_numpy(np.stack([self._rows[unit] for unit in units])).to(self._inverse.device)
+            blocks = self._inverse[rows[:, :, None], rows[:, None, :]]  # [units, taps, taps]
+            own = self._matrix[rows]  # [units, taps, columns]
+            lost = (own * torch.linalg.solve(blocks, own)).sum((1, 2))
+            found |= dict(zip(units, lost.tolist(), strict=True))
+        return found
+
+    def remove(self, unit: int) -> None:
+        """Let a unit go: the others take over what they can."""
+        rows = torch.from_numpy(self._rows.pop(unit)).to(self._inverse.device)
+        columns = self._inverse[:, rows]
+        update = torch.linalg.solve(self._inverse[rows[:, None], rows], columns.T)  # [taps, rows]
+        self._matrix -= columns @ torch.linalg.solve(self._inverse[rows[:, None], rows], self._matrix[rows])
+        self._inverse -= columns @ update
+
+
+def eliminate(
+    surgeons: Sequence[Surgeon],
+    alive: np.ndarray,
+    candidates: np.ndarray,
+    cost: CostOfWidths,
+    least: PerGroup,
+    met: Callable[[np.ndarray], bool],
+) -> list[int]:
+    """The units that go, in this order: each time the one that loses least for what it costs, until the target is met.
+
+    Args:
+        surgeons: of the layers that read candidates.
+        alive: [num_units] of bool, those that are there at the start.
+        candidates: [num_units] of bool, those that may go.
+        cost: what units are weighed against.
+        least: units that each group keeps.
+        met: whether live units per group ([groups]) meet the target.
+    """
+    alive, gone = alive.copy(), []
+    readers: dict[int, list[int]] = {}
+    lost = np.zeros((len(surgeons), len(alive)))
+    for position, surgeon in enumerate(surgeons):
+        for unit, loss in surgeon.losses().items():
+            lost[position, unit] = loss
+            readers.setdefault(unit, []).append(position)
+    widths = cost.group_widths(alive)
+    floors = np.broadcast_to(np.asarray(least), widths.shape)
+    costs = _costs(cost, widths)
+    while not met(widths):
+        may_go = np.flatnonzero(alive & candidates & (widths > floors)[cost.group_of_unit])
+        if not len(may_go):
+            break
+        scores = lost[:, may_go].sum(0) / costs[cost.group_of_unit[may_go]]
+        unit = int(may_go[scores.argmin()])
+        alive[unit] = False
+        gone.append(unit)
+        widths[cost.group_of_unit[unit]] -= 1
+        costs = _costs(cost, widths)
+        for position in readers.get(unit, ()):
+            surgeons[position].remove(unit)
+            lost[position] = 0.0
+            for other, loss in surgeons[position].losses().items():
+                lost[position, other] = loss
+    return gone
+
+
+def _costs(cost: CostOfWidths, widths: np.ndarray) -> np.ndarray:
+    """[groups]: what a unit of each costs at these widths."""
+    return relative_unit_costs(cost, widths, np.arange(len(widths)))

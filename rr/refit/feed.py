@@ -1,0 +1,86 @@
+"""The images that a network is refitted on, and how it is called with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from rr.errors import InputError
+from rr.graph import ExampleInputs
+
+LossFunction = Callable[[nn.Module, Any], Tensor]  # model, batch -> the task's loss
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Batches, and what is done with one.
+
+    Attributes:
+        batches: what the user gave.
+        loss_fn: the task's own loss; without one the network's outputs say what matters.
+    """
+
+    batches: Sequence[Any]
+    loss_fn: LossFunction | None = None
+
+    @classmethod
+    def of(cls, model: nn.Module, batches: Iterable[Any], loss_fn: LossFunction | None) -> Feed:
+        """On the model's device and in its type, where they are inputs alone.
+
+        Raises:
+            InputError: if there are none.
+        """
+        kept = list(batches) if loss_fn else [ExampleInputs.of(batch).like(model) for batch in batches]
+        if not kept:
+            raise InputError("there are no batches to refit the network on: give some hundred inputs")
+        return cls(kept, loss_fn)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def run(self, model: nn.Module, batch: Any) -> None:
+        """Let the model run on a batch."""
+        if self.loss_fn is None:
+            batch.call(model)
+        else:
+            self.loss_fn(model, batch)
+
+    def loss(self, model: nn.Module, batch: Any, generator: torch.Generator) -> Tensor:
+        """What the squared gradients of are taken: the task's loss, or one that is drawn (`drawn_loss`)."""
+        if self.loss_fn is not None:
+            return self.loss_fn(model, batch) * self.images(batch)
+        return drawn_loss(batch.call(model), generator)
+
+    def images(self, batch: Any) -> int:
+        """How many images a batch has."""
+        if isinstance(batch, ExampleInputs):
+            return batch.batch_size
+        return next(leaf.shape[0] for leaf in tree_leaves(batch) if isinstance(leaf, Tensor) and leaf.dim())
+
+
+def drawn_loss(outputs: Any, generator: torch.Generator) -> Tensor:
+    """A loss whose gradients have the Fisher matrix as their covariance; summed over the images.
+
+    Logits ([N, classes] alone): the cross-entropy with labels drawn from them. Anything else: each output tensor times
+    random signs, over its own deviation, as if all were means of normal distributions.
+    """
+    tensors = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.requires_grad]
+    if len(tensors) == 1 and tensors[0].dim() == 2 and tensors[0].shape[1] > 1:
+        logits = tensors[0].float()
+        labels = torch.multinomial(logits.detach().softmax(1).cpu(), 1, generator=generator)[:, 0]
+        return F.cross_entropy(logits, labels.to(logits.device), reduction="sum")
+    total = tensors[0].new_zeros((), dtype=torch.float32)
+    for tensor in tensors:
+        signs = torch.randint(0, 2, tensor.shape, generator=generator).mul_(2).sub_(1).to(tensor.device)
+        scale = tensor.detach().float().std().clamp_min(1e-12) * tensor[0].numel() ** 0.5
+        total = total + (tensor.float() * signs).sum() / scale
+    return total

@@ -1,0 +1,30 @@
+"""How a network is refitted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rr.errors import InputError
+
+
+@dataclass(frozen=True)
+class RefitConfig:
+    """How a network is refitted.
+
+    Attributes:
+        rounds: to the target in so many steps; what is chosen and refitted is looked at anew in each.
+        places: of an image in a layer, at most so many.
+        ridge: what is added to the diagonal of the Gram matrices, as a share of its mean.
+        seed: of the labels drawn.
+    """
+
+    rounds: int = 1
+    places: int = 16
+    ridge: float = 1e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1 or self.places < 1:
+            raise InputError(f"rounds ({self.rounds}) and places ({self.places}) must be at least 1")
+        if not 0 < self.ridge < 1:
+            raise InputError(f"ridge must be over 0 and under 1, not {self.ridge}: it keeps the least squares solvable")

@@ -1,0 +1,184 @@
+"""Pruning without training, whole: what may go, what it leaves, and what it must not touch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from base_model import build_model
+from rr import ConversionReport, InputError, RefitConfig, prune
+from tests.rr.networks import Net, conv, generic, head
+
+
+def images(count: int = 64, size: int = 8) -> list[Tensor]:
+    """Batches of 16."""
+    return list(torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(1)).split(16))
+
+
+def redundant() -> nn.Module:
+    """Half of the channels of `a` are mixtures of the others, and each is read with weights of its own."""
+    torch.manual_seed(0)
+    model = nn.Sequential(conv(3, 8), conv(8, 6), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4))
+    with torch.no_grad():
+        mixture = torch.randn(4, 4)
+        model[0].weight[4:] = (mixture @ model[0].weight[:4].flatten(1)).view_as(model[0].weight[4:])
+        model[0].bias[4:] = mixture @ model[0].bias[:4]
+    return model.eval()
+
+
+def error(first: nn.Module, second: nn.Module, batches: list[Tensor]) -> float:
+    """Of the outputs, over their variance."""
+    with torch.no_grad():
+        one, two = (torch.cat([model(batch) for batch in batches]) for model in (first, second))
+    return float((one - two).square().sum() / (one - one.mean(0)).square().sum())
+
+
+def test_channels_that_others_can_stand_in_for_go_without_a_loss() -> None:
+    model = redundant()
+    slim = prune(
+        model, images()[0], images(256), include=("0",), flops_target=0.56, refitting=RefitConfig(ridge=1e-7, places=64)
+    )
+    assert slim[0].out_channels == 4
+    assert error(model, slim, [torch.randn(32, 3, 8, 8), torch.randn(9, 3, 11, 13)]) < 1e-8
+    assert slim.refit_report.layers["1"].after < 1e-8 < 1e-2 < slim.refit_report.layers["1"].before
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "src20": lambda: generic(build_model("src20", num_classes=10)),
+    "mobile": lambda: generic(
+        nn.Sequential(
+            *(conv(3, 16), nn.BatchNorm2d(16), nn.ReLU6()),
+            *(conv(16, 16, groups=16), nn.BatchNorm2d(16), nn.ReLU6(), conv(16, 12, 1), nn.BatchNorm2d(12)),
+            *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 4)),
+        )
+    ),
+    "weight norm": lambda: nn.Sequential(
+        *(conv(3, 16), nn.ReLU(), nn.utils.parametrizations.weight_norm(conv(16, 12)), nn.ReLU()),
+        *(nn.Flatten(), nn.Linear(12 * 64, 8), nn.ReLU(), nn.Linear(8, 4)),
+    ),
+    "transposed": lambda: generic(
+        nn.Sequential(
+            *(conv(3, 16), nn.ReLU(), nn.ConvTranspose2d(16, 12, 3, stride=2), nn.BatchNorm2d(12), nn.ReLU()),
+            *(conv(12, 8), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 4)),
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("layers", ["internal", "all"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_target_is_met_and_the_refit_helps(name: str, layers: str) -> None:
+    torch.manual_seed(0)
+    model = NETWORKS[name]().eval()
+    before = copy.deepcopy(model).state_dict()
+    batches = images(192)
+    slim = prune(model, batches[0], batches, flops_target=0.6, layers=layers)
+    report = slim.refit_report.conversion
+    assert isinstance(report, ConversionReport)
+    assert report.macs_after <= 0.6 * report.macs_before
+    assert report.float64_difference <= 1e-10
+    assert all(layer.after <= layer.before * 1.01 for layer in slim.refit_report.layers.values())
+    assert sum(layer.after - layer.before for layer in slim.refit_report.layers.values()) < 0
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())  # it is as it was
+    assert not any(module._forward_hooks for module in slim.modules())
+    again = prune(model, batches[0], batches, flops_target=0.6, layers=layers)
+    assert all(torch.equal(a, b) for a, b in zip(slim.state_dict().values(), again.state_dict().values(), strict=True))
+
+
+def test_what_the_stream_has_lost_is_mended_by_the_blocks_behind() -> None:
+    """The first block's error is added to the second one's target: the sum is nearer than the block's own part."""
+    torch.manual_seed(0)
+    modules = {"stem": conv(3, 8), "fc": nn.Linear(8, 4)}
+    for block in ("a", "b"):
+        modules |= {f"{block}1": conv(8, 16), f"{block}2": conv(16, 8), f"{block}n": nn.BatchNorm2d(8)}
+
+    def forward(net: Net, x: Tensor) -> Tensor:
+        x = net.stem(x)
+        for block in ("a", "b"):
+            first, second, norm = (getattr(net, f"{block}{part}") for part in "12n")
+            x = x + norm(second(F.relu(first(x))))
+        return head(net, x)
+
+    model = generic(Net(forward, **modules)).eval()
+    batches = images(256)
+    both = prune(model, batches[0], batches, flops_target=0.5, include=("a1", "b1"))
+    assert both.refit_report.layers["b2"].after < both.refit_report.layers["b2"].before
+    assert error(model, both, batches) < 0.5
+
+
+def test_rounds_multiples_and_the_least_width() -> None:
+    torch.manual_seed(0)
+    model, batches = NETWORKS["src20"]().eval(), images(64)
+    slim = prune(
+        model, batches[0], batches, flops_target=0.7, width_multiple=4, min_width=8, refitting=RefitConfig(rounds=2)
+    )
+    widths = slim.refit_report.conversion.widths
+    assert all(width % 4 == 0 and width >= 8 for width in widths)
+    assert slim.refit_report.conversion.macs_after <= 0.7 * slim.refit_report.conversion.macs_before
+
+
+def test_a_target_for_parameters() -> None:
+    torch.manual_seed(0)
+    model, batches = NETWORKS["src20"]().eval(), images(32)
+    report = prune(model, batches[0], batches, flops_target=None, params_target=0.5).refit_report.conversion
+    assert report.parameters_after <= 0.5 * report.parameters_before
+
+
+def test_the_tasks_own_loss_says_what_matters() -> None:
+    """A loss that sees one class alone: nothing that only the others read is worth anything."""
+
+    def forward(net: Net, x: Tensor) -> Tensor:
+        parts = [getattr(net, f"{name}2")(F.relu(getattr(net, f"{name}1")(x))).mean((2, 3)) for name in "ab"]
+        return torch.cat(parts, 1)
+
+    torch.manual_seed(0)
+    modules = {f"{name}{part}": conv(*((3, 8) if part == 1 else (8, 1))) for name in "ab" for part in (1, 2)}
+    model, batches = Net(forward, **modules).eval(), images(64)
+    labelled = [(batch, batch.mean((1, 2, 3))) for batch in batches]
+
+    def loss_fn(net: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return (net(batch[0])[:, 0] - batch[1]).square().mean()
+
+    slim = prune(model, batches[0], labelled, loss_fn=loss_fn, flops_target=0.57)
+    assert slim.a1.out_channels == 8
+    assert slim.b1.out_channels == 1
+
+
+def test_frozen_parameters_stay_frozen() -> None:
+    model = redundant().requires_grad_(False)
+    slim = prune(model, images()[0], images(), flops_target=0.7)
+    assert not any(parameter.requires_grad for parameter in slim.parameters())
+
+
+def test_values_that_are_not_finite_are_named() -> None:
+    model = redundant()
+    with pytest.raises(InputError, match="aren't finite"):
+        prune(model, images()[0], [torch.full((2, 3, 8, 8), float("nan"))])
+
+
+def test_no_images() -> None:
+    with pytest.raises(InputError, match="no batches"):
+        prune(redundant(), images()[0], [])
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_few_images_are_enough_to_run(count: int) -> None:
+    batches = [torch.randn(count, 3, 8, 8)]
+    slim = prune(redundant(), batches[0], batches, flops_target=0.7)
+    assert all(parameter.isfinite().all() for parameter in slim.parameters())
+
+
+@pytest.mark.parametrize("settings", [{"rounds": 0}, {"places": 0}, {"ridge": 0.0}, {"ridge": 1.5}])
+def test_wrong_settings_are_refused(settings: dict[str, float]) -> None:
+    with pytest.raises(InputError, match=next(iter(settings))):
+        RefitConfig(**settings)
+
+
+def test_a_target_that_cannot_be_reached() -> None:
+    with pytest.raises(InputError, match="can't be reached"):
+        prune(redundant(), images()[0], images(), include=("0",), flops_target=0.01)

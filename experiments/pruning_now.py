@@ -1,0 +1,114 @@
+"""A trained network pruned without training, and tested. What `tools/prune_now.py` does."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data import Data
+from experiments.testing import arch_of, data_of, load
+from experiments.weight_files import check_is_weights
+from rr import InputError, RefitConfig, RefitReport, prune
+from rr.weights import CONVERTED_WEIGHTS, read_weights, save_converted
+from rr.whole_files import write_text_whole
+from training import World, evaluate_pair, init_world, surroundings
+
+RESULT = "result.json"
+
+
+def pruned_now(options: argparse.Namespace) -> str:
+    """Prune, test on the validation images, and write the files of a pruning run.
+
+    Args:
+        options: those of `tools/prune_now.py`; `arch` is filled in.
+
+    Returns:
+        The findings, as text.
+
+    Raises:
+        InputError: for what a user can put right.
+    """
+    if options.images < 1:
+        raise InputError(f"--images is {options.images}: give at least 1")
+    check_is_weights(options.weights)
+    folder = Path(options.output_dir)
+    if (folder / CONVERTED_WEIGHTS).exists():
+        raise InputError(f"{folder} holds a pruned network already: give another --output-dir, or delete it")
+    file = read_weights(options.weights)
+    if file.kind != "base":
+        raise InputError(f"{options.weights} holds a {file.kind} network: give the weights of the full one")
+    options.arch = arch_of(options, file.attributes)
+    data = data_of(options, file.attributes)
+    refitting = RefitConfig(options.rounds, options.places, options.ridge, options.seed)
+    with init_world(options.device) as world:
+        model = load(options.weights, options, data, world).model.eval()
+        began = time.perf_counter()
+        batches = list(images_of(data, options, world))
+        slim = prune(model, batches[0][:2], batches, refitting=refitting, **targets_of(options))
+        seconds = time.perf_counter() - began
+        report: RefitReport = slim.refit_report
+        before, after, paired = evaluate_pair(model, slim, data, world, batch_size=256, amp=False, channels_last=True)
+        attributes = {
+            "arch": options.arch,
+            "dataset": data.name,
+            "num_classes": data.num_classes,
+            "in_channels": data.in_channels,
+            "image_size": data.image_size,
+        }
+        result: dict[str, Any] = {
+            "settings": {**asdict(refitting), **targets_of(options), "images": sum(len(batch) for batch in batches)},
+            "weights": str(options.weights),
+            **attributes,
+            **surroundings(world),
+            "seconds": seconds,
+            "before": before.to_dict(),
+            "after": after.to_dict(),
+            "paired": paired.to_dict(),
+            "conversion": report.conversion.as_dict(),
+            "layers": {name: asdict(layer) for name, layer in report.layers.items()},
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text_whole(folder / RESULT, json.dumps(result, indent=2) + "\n")
+        save_converted(folder / CONVERTED_WEIGHTS, slim.cpu(), attributes)  # last: the file says that all is done
+    conversion = report.conversion
+    return "\n".join(
+        [
+            str(conversion),
+            "",
+            f"top-1 {before.top1:.2f}% before, {after.top1:.2f}% after ({before.num:,} images of the validation data), "
+            f"at {conversion.macs_after / conversion.macs_before:.1%} of the MACs, in {seconds:.0f} s without training",
+            f"all figures: {folder / RESULT}",
+            f"compare, with times: python tools/evaluate.py {folder / CONVERTED_WEIGHTS} --against {options.weights}",
+        ]
+    )
+
+
+def targets_of(options: argparse.Namespace) -> dict[str, Any]:
+    """The method's settings, as `rr.prune` takes them."""
+    return {
+        "flops_target": options.flops_target,
+        "params_target": options.params_target,
+        "layers": options.layers,
+        "width_multiple": options.width_multiple,
+        "min_width": options.min_width,
+    }
+
+
+def images_of(data: Data, options: argparse.Namespace, world: World) -> Iterator[Tensor]:
+    """Augmented training images, in batches, as many as are asked for or there are."""
+    left = options.images
+    size = min(options.batch_size, left)
+    for batch in data.train_batches(0, batch_size=size, seed=options.seed, device=world.device):
+        images = batch.images[:left].to(torch.float32)
+        left -= len(images)
+        yield images
+        if left <= 0:
+            return

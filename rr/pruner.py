@@ -134,7 +134,7 @@ class ResRepPruner:
             InputError: if the optimiser doesn't hold the compactors' parameters, or they are frozen; and, in the first
                 step, if the loop can't work (`rr.compactors.check_loop`).
         """
-        check_optimizer(optimizer, self.compactors, may_be_frozen=self.retired)
+        check_optimizer(optimizer, self.compactors, may_be_frozen=self.retired, narrows=self._narrowing is not None)
         self._loop_is_checked = False
         self._optimizers = [optimizer, *others]
         self._hooks.attach(optimizer)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 
 from rr.errors import InputError
 
@@ -38,12 +39,13 @@ class Compactor(nn.Module):
         channel_dim: where the channels are: 1 behind a convolution ([N, D, ...]), -1 behind a linear layer ([..., D]).
         groups: 1 for a dense Q; G for a block-diagonal one, behind a convolution of G groups; D for a diagonal one,
             behind a layer that keeps its channels apart, or where channels are only to be silenced.
+        pixel_dims: behind a convolution, how many dimensions its images have; None elsewhere.
         device, dtype: of its parameter and its mask.
 
     Attributes:
         pwc: the convolution; its weight, [D, D / groups, 1, 1], is the matrix Q, of which row i makes channel i.
         mask: [D], 1 = keep the row, 0 = forget it (its task gradient is reset; section 3.3).
-        channel_dim: as given.
+        channel_dim, pixel_dims: as given.
         bypassed: whether it is left out of the forward pass (a retired one, which is the identity; any, while a model
             is traced).
     """
@@ -54,6 +56,7 @@ class Compactor(nn.Module):
         channel_dim: int = 1,
         groups: int = 1,
         *,
+        pixel_dims: int | None = None,
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -62,19 +65,22 @@ class Compactor(nn.Module):
         self.pwc = nn.Conv2d(channels, channels, 1, groups=groups, bias=False, device=device, dtype=dtype)
         nn.init.dirac_(self.pwc.weight, groups)
         self.register_buffer("mask", torch.ones(channels, device=device, dtype=dtype))
-        self.channel_dim = channel_dim
+        self.channel_dim, self.pixel_dims = channel_dim, pixel_dims
         self.bypassed = False
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.bypassed:
             return x
+        if x.dim() - 1 == self.pixel_dims:  # a single image, without a batch
+            return self(x[None])[0]
         if self.pwc.groups == self.pwc.out_channels > 1:
             return self._scaled(x)
         if self.channel_dim == -1:
             return F.linear(x, self.matrix)  # [..., D]
         if x.dim() == 4:
             return self.pwc(x)  # [N, D, H, W]
-        return self.pwc(x.reshape(*x.shape[:2], -1, 1)).reshape(x.shape)  # [N, D], [N, D, L] or [N, D, T, H, W]
+        y = self.pwc(x.reshape(*x.shape[:2], -1, 1))  # [N, D], [N, D, L] or [N, D, T, H, W]
+        return y.reshape(len(x), y.shape[1], *x.shape[2:])  # of a narrowed network: fewer rows than columns
 
     def _scaled(self, x: torch.Tensor) -> torch.Tensor:
         """A diagonal Q: a factor for each channel, at which convolutions are slow."""
@@ -121,9 +127,8 @@ def insert_compactors(
         host = modules[name]
         anchor = next(chain(host.parameters(), model.parameters()))  # a BN without affine has none of its own
         channel_dim = -1 if _is_linear(host) else 1
-        compactor = Compactor(
-            channels, channel_dim, (groups or {}).get(name, 1), device=anchor.device, dtype=anchor.dtype
-        )
+        options = {"pixel_dims": _pixel_dims(host), "device": anchor.device, "dtype": anchor.dtype}
+        compactor = Compactor(channels, channel_dim, (groups or {}).get(name, 1), **options)
         is_before = acts_before(host, modules[name.rpartition(".")[0]])
         host.add_module(CHILD, compactor)
         if is_before:
@@ -139,7 +144,14 @@ def _is_linear(host: nn.Module) -> bool:
     """Whether it is, or holds, torch's linear layer, or one of a user's own with a weight of two dimensions."""
     if any(isinstance(module, nn.Linear) for module in host.modules()):
         return True
-    return max((parameter.dim() for parameter in host.parameters()), default=0) == 2
+    dims = {sum(size > 1 for size in parameter.shape) for parameter in host.parameters()}  # [C, 1] is a vector
+    return max(dims, default=0) == 2 and all(parameter.dim() <= 2 for parameter in host.parameters())
+
+
+def _pixel_dims(host: nn.Module) -> int | None:
+    """Behind a convolution, the dimensions of its images."""
+    dims = max((parameter.dim() for parameter in host.parameters()), default=0)
+    return dims - 2 if dims > 2 and any(isinstance(module, _ConvNd) for module in host.modules()) else None
 
 
 def acts_before(host: nn.Module, parent: nn.Module) -> bool:

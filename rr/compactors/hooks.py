@@ -146,7 +146,11 @@ def check_counted(steps: int, *, nothing_goes: bool) -> None:
 
 
 def check_optimizer(
-    optimizer: torch.optim.Optimizer, compactors: Mapping[str, Compactor], *, may_be_frozen: bool = False
+    optimizer: torch.optim.Optimizer,
+    compactors: Mapping[str, Compactor],
+    *,
+    may_be_frozen: bool = False,
+    narrows: bool = False,
 ) -> None:
     """Check that an optimiser can train the compactors.
 
@@ -154,15 +158,21 @@ def check_optimizer(
         optimizer: the optimiser.
         compactors: by host.
         may_be_frozen: whether they may be frozen, as those out of use are.
+        narrows: whether parameters will lose channels while it trains them.
 
     Raises:
         InputError: if it has no hooks, as a wrapper of another optimiser may not, if it doesn't hold the compactors'
-            parameters, or they are frozen and may not be.
+            parameters, if they are frozen and may not be, or if it can't follow a network that gets narrower.
     """
     if not isinstance(optimizer, torch.optim.Optimizer) or not hasattr(optimizer, "_optimizer_step_pre_hooks"):
         raise InputError(
             f"{type(optimizer).__name__} isn't a torch.optim.Optimizer with hooks around its step: attach the "
             "optimizer that it wraps, after wrapping it"
+        )
+    if narrows and isinstance(optimizer, torch.optim.LBFGS):
+        raise InputError(
+            "LBFGS keeps one vector for all parameters, which can't follow a network that gets narrower: build the "
+            "pruner with narrow='no', or take another optimizer"
         )
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     if not all(id(compactor.pwc.weight) in held for compactor in compactors.values()):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rr.conversion.alive import alive_units
 from rr.conversion.differences import difference_of
-from rr.conversion.folding import fold, layer_hooks
+from rr.conversion.folding import fold, layer_hooks, with_unfoldable
 from rr.conversion.proof import (
     FLOAT64_TOLERANCE,
     ConversionError,
@@ -75,6 +75,7 @@ def convert(
     follows = alive is not None
     if alive is None:
         alive = alive_units(live, norms, threshold, min_width, width_multiple)
+    alive = with_unfoldable(live, alive)
     with stages("running the trained network", "folding", "proving") as over:
         expected = _expected(live, alive, example_inputs) if prove else None
         over()

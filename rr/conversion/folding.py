@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,10 +14,13 @@ from rr.compactors import CHILD, HOOK_KINDS, Compactor, hooks_of_users, remove_c
 from rr.copies import copy_of
 from rr.graph import ChannelGraph, Layer, LayerKind, LiveModel
 from rr.graph.computed import plain_layers, without_weight_hooks
-from rr.graph.dead_constants import dead_constants
+from rr.graph.dead_constants import UnfoldableError, dead_constants
 from rr.graph.tensors import in_float64, named_tensors
+from rr.runtime import is_first
 from rr.weights import Constant, Gone, count_channels, left_of_norm
 from rr.weights.written_sizes import has_noted_groups, note_groups, note_sizes
+
+logger = logging.getLogger(__name__)
 
 
 @torch.no_grad()
@@ -72,6 +76,25 @@ class _WithHooks(nn.Module):
     def __init__(self, model: nn.Module, hooks: dict[str, dict[str, object]]) -> None:
         super().__init__()
         self.model, self.hooks = model, hooks
+
+
+def with_unfoldable(live: LiveModel, alive: np.ndarray) -> np.ndarray:
+    """`alive` and the dead units that leave, by the values that parameters have now, what no bias can hold.
+
+    A channel of zeros stays for each of them, so that the network computes what it did.
+    """
+    alive, known = alive.copy(), 0
+    while not alive.all():
+        try:
+            _constants(*_with_plain_layers(live), alive)
+            break
+        except UnfoldableError as error:
+            alive[error.units] = True
+            known += len(error.units)
+            reason = str(error)
+    if known and is_first():
+        logger.warning("%d dead channels stay, as zeros: %s", known, reason)
+    return alive
 
 
 def layer_hooks(graph: ChannelGraph, name: str, layer: nn.Module) -> dict[str, dict[int, object]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -17,6 +18,9 @@ from rr.copies import copy_of
 from rr.errors import InputError, first_line
 from rr.graph.sizes import other_sizes, shape_in_words
 from rr.graph.tensors import ExampleInputs, Inputs, eval_mode, in_float64
+from rr.runtime import is_first
+
+logger = logging.getLogger(__name__)
 
 FLOAT64_TOLERANCE = 1e-10
 
@@ -141,11 +145,36 @@ def _tried(model: nn.Module, examples: ExampleInputs) -> Probe | None:
     return None
 
 
+def in_float32(model: nn.Module, probe: Probe) -> list[Tensor]:
+    """What a copy of the model computes in float32.
+
+    Raises:
+        InputError: if it doesn't run in float32.
+    """
+    try:
+        return outputs_of(copy_of(model), probe.inputs, torch.float32)
+    except Exception as error:  # whatever the user's forward raises
+        raise InputError(
+            f"a copy of the model doesn't run in float32 on the CPU, as it must for a proof ({first_line(error)}): let "
+            "its forward take types and devices from its inputs and parameters, and keep no tensors from earlier calls"
+        ) from error
+
+
 def measured_probes(model: nn.Module, example_inputs: Inputs) -> list[Probe]:
     """The probes of a model in float64 at all sizes, with their floors; a copy of it is run in float32 for these."""
     first = probe_of(model, example_inputs)
-    first = first.measured(outputs_of(copy_of(model), first.inputs, torch.float32))
+    if not any(_says_something(output) for output in first.outputs) and is_first():
+        logger.warning(
+            "the model's outputs are the same number everywhere, or whole numbers alone, for inputs like the examples: "
+            "what its channels do doesn't show in them, so little is proven by them. Give examples like real inputs, "
+            "and a model that returns what it computes its answers from (logits, not classes)"
+        )
+    first = first.measured(in_float32(model, first))
     return [first, *(probe.measured_as(first) for probe in probes_elsewhere(model, example_inputs))]
+
+
+def _says_something(output: Tensor) -> bool:
+    return output.is_floating_point() and output.numel() > 0 and bool((output != output.flatten()[0]).any())
 
 
 def _have_nan(outputs: Sequence[Tensor]) -> bool:

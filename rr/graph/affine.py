@@ -14,13 +14,17 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+from rr.compactors import hooks_of_users
 from rr.copies import copy_of
 from rr.graph.channel_ids import channel_vector
 from rr.graph.layers import LayerCall, LayerKind
+from rr.graph.operations import operation
 from rr.graph.trace import Trace, shape_of
 from rr.graph.walk import Walk
 
 _OWN = ("weight", "bias")
+# The operations that scale and shift; after any other (a limit on the values, say) a factor would come too late.
+_LINEAR_ENDS = ("group_norm", "instance_norm", "batch_norm", "add", "addcmul")
 
 
 def module_ends(trace: Trace) -> dict[str, list[str]]:
@@ -47,6 +51,8 @@ def record_affine(walk: Walk, node: fx.Node, ends: Mapping[str, list[str]], know
     """
     for name in ends.get(node.name, ()):
         module, ids = walk.modules.get(name), walk.ids.get(node)
+        if operation(node) not in _LINEAR_ENDS or (module is not None and hooks_of_users(module)):
+            continue
         if any(getattr(module, leaf, None) is None for leaf in _OWN) or isinstance(module, nn.Linear | _ConvNd):
             continue
         vectors = {call.name: call for call in walk.flow.layers if call.kind is LayerKind.VECTOR}
@@ -60,29 +66,49 @@ def record_affine(walk: Walk, node: fx.Node, ends: Mapping[str, list[str]], know
         if any(one != [walk.flow.find(int(channel)) for channel in channels] for one in roots):
             continue
         if name not in known:
-            known[name] = _is_affine(module, shape_of(node))
+            known[name] = _is_affine(module, shape_of(node), _runs_before(walk.trace, name, node))
         if known[name]:
             walk.record(LayerCall(name, LayerKind.AFFINE, node.name, channels, None))
 
 
+def _runs_before(trace: Trace, name: str, end: fx.Node) -> set[str]:
+    """The children of a module that run before an operation of its own."""
+    children = set()
+    for node in trace.nodes[: trace.nodes.index(end)]:
+        inside = [path for path, _ in (node.meta.get("nn_module_stack") or {}).values()]
+        children |= {path[len(name) + 1 :].split(".")[0] for path in inside if path.startswith(f"{name}.")}
+    return children
+
+
 @torch.no_grad()
-def _is_affine(module: nn.Module, shape: torch.Size) -> bool:
-    """Whether the output is a multiple of its weight and bias together, channel by channel (float64)."""
+def _is_affine(module: nn.Module, shape: torch.Size, before: set[str]) -> bool:
+    """Whether the output is a multiple of its weight and bias together, channel by channel (float64).
+
+    Args:
+        module: the module.
+        shape: of its output, and of its input.
+        before: the children that run before its own last operation; the others (an activation) are left out.
+    """
     if isinstance(module, _BatchNorm) and module.running_mean is not None:
         return False
     alone = copy_of(module)
     alone._forward_hooks.clear()
     alone._forward_pre_hooks.clear()
-    alone._modules = dict.fromkeys(alone._modules, nn.Identity())  # an activation that it runs comes after a compactor
+    for child in alone._modules.keys() - before:  # an activation that it runs comes after a compactor
+        alone._modules[child] = nn.Identity()
     alone = alone.cpu().double().eval()
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(shape, generator=generator, dtype=torch.float64)
     factors = torch.randn(shape[1], generator=generator, dtype=torch.float64)
+    inputs = [scale * x for scale in (1.0, 100.0, 0.01)]
     try:
-        expected = alone(x) * factors.view(-1, *[1] * (len(shape) - 2))
+        expected = [alone(each) * factors.view(-1, *[1] * (len(shape) - 2)) for each in inputs]
         for leaf in _OWN:
             getattr(alone, leaf).mul_(factors.view_as(getattr(alone, leaf)))
-        found = alone(x)
+        found = [alone(each) for each in inputs]
     except Exception:  # it wants other inputs than one tensor of its output's shape
         return False
-    return isinstance(found, Tensor) and found.shape == shape and torch.allclose(found, expected, rtol=1e-9, atol=1e-9)
+    return all(
+        isinstance(one, Tensor) and one.shape == shape and torch.allclose(one, other, rtol=1e-9, atol=1e-9)
+        for one, other in zip(found, expected, strict=True)
+    )

@@ -22,7 +22,7 @@ from rr.errors import InputError
 from rr.graph.computed import computed_layers, with_plain_layers
 from rr.graph.costs import CostOfWidths, MacsFromDeps, MacsOfWidths, ParametersOfWidths
 from rr.graph.dead_constants import leaves_constants
-from rr.graph.elsewhere import Elsewhere, traced_elsewhere
+from rr.graph.elsewhere import Elsewhere, depends_on_places, traced_elsewhere
 from rr.graph.flow import channel_flow
 from rr.graph.hosts import Hosts
 from rr.graph.layers import Layer, LayerKind, Site
@@ -83,21 +83,25 @@ class ChannelGraph:
         self.silence, self.diagonal = silence, diagonal
         hosts = Hosts(self.trace, model)
         flow = channel_flow(self.trace, model, whole_groups=tables is not None)
+        elsewhere = []
         if self.trace.in_eval is not None:
-            Elsewhere.of("in eval mode", self.trace.in_eval, model).unite_in(flow)
+            elsewhere.append(Elsewhere.of("in eval mode", self.trace.in_eval, model))
+            elsewhere[0].unite_in(flow)
         norms = hosts.direct_norms(flow.layers)
         if tables is not None:
             flow = flow_of_tables(tables, flow, norms, hosts.order)
         units = units_of(flow, hosts.order, norms)
         find = partial(find_sites, self.trace, model, hosts=hosts, silence=silence, diagonal=diagonal)
-        sites, reasons = find(units=units)
+        sites, reasons = find(units=units, elsewhere=elsewhere)
         places = Places(self.trace, units.layers, sites, units.sums)
-        if tables is None and leaves_constants(places, model, units.without(reasons)):
-            elsewhere = traced_elsewhere(model, example_inputs)
-            if elsewhere is not None:
-                elsewhere.unite_in(flow)
+        if tables is None and (
+            depends_on_places(self.trace) or leaves_constants(places, model, units.without(reasons))
+        ):
+            larger = traced_elsewhere(model, example_inputs)
+            if larger is not None:
+                larger.unite_in(flow)
                 units = units_of(flow, hosts.order, norms)
-                sites, reasons = find(units=units, elsewhere=elsewhere)
+                sites, reasons = find(units=units, elsewhere=[*elsewhere, larger])
         self.num_units = units.count
         self.layers = MappingProxyType(units.layers)
         self.sites = MappingProxyType(sites)

@@ -83,9 +83,9 @@ class ChannelFlow:
 
     def canonical(self, ids: Tensor) -> Tensor:
         """Each id as the one that stands for its unit."""
-        distinct, positions = np.unique(ids.numpy(), return_inverse=True)
+        distinct, positions = np.unique(ids.flatten().numpy(), return_inverse=True)
         roots = np.array([self.find(int(channel)) for channel in distinct])
-        return torch.from_numpy(roots[positions].reshape(ids.shape))
+        return torch.from_numpy(roots[positions]).reshape(ids.shape)
 
     def count(self, ids: Tensor) -> None:
         """Note that the forward cuts or groups these channels."""

@@ -7,7 +7,6 @@ from the trace: their module runs a single operation on activations, and all els
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -142,8 +141,7 @@ def without_weight_hooks(module: nn.Module, input_shape: Sequence[int], hooks: d
 
 
 def _sets_weight(module: nn.Module, hook: Callable[..., object], input_shape: Sequence[int]) -> bool:
-    alone = copy.copy(module)  # its attributes are its own, what they hold isn't
-    alone._parameters, alone._buffers = dict(module._parameters), dict(module._buffers)
+    alone = copy_of(module).eval()  # a hook may change what the module holds (spectral norm's vectors, in training)
     before = {**vars(alone), **alone._parameters, **alone._buffers}
     anchor = next(module.parameters())
     try:
@@ -183,6 +181,8 @@ def _computed(
     if own and isinstance(module, (nn.Linear, _ConvNd)):
         return None  # a layer like any other
     sources = {trace.parameters[node.name] for node in _placeholders([weight, bias])}
+    if any(not source.startswith(f"{name}.") for source in sources):
+        return None  # of another module, too
     parameters = {placeholder: own for placeholder, own in trace.parameters.items() if own in sources}
     return ComputedLayer(plain, weight, bias, shape_of(first.args[0]), parameters)
 

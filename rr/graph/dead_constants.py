@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -48,6 +48,18 @@ class Inexact:
     reason: str
 
 
+class UnfoldableError(Exception):
+    """Dead units leave what no bias can hold.
+
+    Attributes:
+        units: which.
+    """
+
+    def __init__(self, found: Mapping[int, Inexact]) -> None:
+        super().__init__(next(iter(found.values())).reason)
+        self.units = list(found)
+
+
 def inexact_consumers(
     graph: Traced, model: nn.Module, prunable: np.ndarray, *, silent: bool = False
 ) -> dict[int, Inexact]:
@@ -68,17 +80,20 @@ def inexact_consumers(
 
 def probed(graph: Traced, model: nn.Module, prunable: np.ndarray) -> Findings:
     """What dead channels leave for the values of a probe; the arguments are those of `inexact_consumers`."""
-    return _ConstantRun(graph, ~prunable, _probe_of(model)).run()
+    first, second = (_ConstantRun(graph, ~prunable, _probe_of(model, sign)).run() for sign in (1, -1))
+    inexact, constant = {**second.inexact, **first.inexact}, {**second.constant, **first.constant}
+    return replace(first, inexact=inexact, constant=constant)
 
 
-def size_dependent(here: Traced, there: Traced, first: Findings, second: Findings) -> dict[int, Inexact]:
-    """Units whose dead channels leave another constant at another size of the input: no bias can hold both.
+def dependent(here: Traced, there: Traced, first: Findings, second: Findings, where: str) -> dict[int, Inexact]:
+    """Units whose dead channels leave another constant elsewhere, at another size of the input: no bias can hold both.
 
     Args:
         here: the traced layers and the compactors' places.
-        there: the same of the network traced at another size.
+        there: the same of the network traced in another way.
         first: what a probe found here, nothing of it inexact.
         second: what it found there.
+        where: which way that is, for reasons.
     """
     nodes = {node.name: node for node in here.trace.nodes}
     layer_at = {node: layer.name for layer in there.layers.values() for node in layer.nodes}
@@ -86,13 +101,13 @@ def size_dependent(here: Traced, there: Traced, first: Findings, second: Finding
     for unit, inexact in second.inexact.items():
         name = layer_at[inexact.node.name]
         if name in here.layers:
-            reason = f"{inexact.reason} (at another size of the input)"
+            reason = f"{inexact.reason} ({where})"
             found[unit] = Inexact(nodes[here.layers[name].nodes[0]], reason)
     for name in here.layers.keys() & there.layers.keys():
         constants, others = (run.received.get(name, {}) for run in (first, second))
         for column in sorted(constants.keys() | others.keys()):
             if not math.isclose(constants.get(column, 0.0), others.get(column, 0.0), rel_tol=1e-9):
-                reason = f"when dead, what it gives to {name} depends on the size of the network's input"
+                reason = f"when dead, what it gives to {name} is another constant {where}"
                 unit = int(here.layers[name].in_units[column])
                 found.setdefault(unit, Inexact(nodes[here.layers[name].nodes[0]], reason))
     return found
@@ -103,14 +118,19 @@ def leaves_constants(graph: Traced, model: nn.Module, prunable: np.ndarray) -> b
     return bool(probed(graph, model, prunable).constant)
 
 
-def _probe_of(model: nn.Module) -> ParameterValue:
-    """Values for all parameters that show what can be: no ReLU hides a constant, none cancel each other."""
+def _probe_of(model: nn.Module, sign: int) -> ParameterValue:
+    """Values for all parameters that show what can be: none cancel each other, no ReLU hides constants of this sign.
+
+    (`relu(-x)` hides what `relu(x)` doesn't.)
+    """
     shapes = named_tensors(model)
 
     def probe(name: str) -> Tensor:
         generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))  # the same each time it is asked for
         value = 0.5 + torch.rand(shapes[name].shape, generator=generator, dtype=torch.float64)
-        return -value if name.endswith("running_mean") else value
+        if name.endswith("running_mean"):
+            return -sign * value
+        return sign * value if name.endswith("bias") else value
 
     return probe
 
@@ -120,13 +140,18 @@ def dead_constants(graph: Traced, alive: np.ndarray, value_of: ParameterValue) -
 
     Layers that get nothing are left out.
 
+    Raises:
+        UnfoldableError: if a dead unit leaves what no bias can hold; what a probe shows is unprunable, but the values
+            at the end may show more.
+
     Args:
         graph: the traced layers and the compactors' places.
         alive: [num_units] of bool; dead units must be prunable.
         value_of: the model's parameters.
     """
     findings = _ConstantRun(graph, alive, value_of).run()
-    assert not findings.inexact, findings.inexact  # such units are unprunable
+    if findings.inexact:
+        raise UnfoldableError(findings.inexact)
     return findings.bias
 
 

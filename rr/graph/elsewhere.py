@@ -12,6 +12,7 @@ from rr.graph.channel_ids import ChannelFlow
 from rr.graph.flow import channel_flow
 from rr.graph.hosts import Hosts
 from rr.graph.layers import Layer, LayerKind
+from rr.graph.operations import OperationKind, kind_of
 from rr.graph.sizes import larger_at_once
 from rr.graph.tensors import ExampleInputs, Inputs
 from rr.graph.trace import Trace, trace_model
@@ -82,3 +83,8 @@ def traced_elsewhere(model: nn.Module, example_inputs: Inputs) -> Elsewhere | No
             continue
         return Elsewhere.of("at another size of the input", trace, model)
     return None
+
+
+def depends_on_places(trace: Trace) -> bool:
+    """Whether the forward cuts its activations, or puts something around: at other sizes other places are read."""
+    return any(kind_of(node) in (OperationKind.CUT, OperationKind.PADDING) for node in trace.nodes)

@@ -9,10 +9,14 @@ import torch
 from torch import Tensor, fx
 
 from rr.graph.operations import ELEMENTWISE, OperationKind, is_dropout, is_in_place, kind_of, operation
-from rr.graph.trace import argument, has_sizes, shape_of
+from rr.graph.trace import argument, has_sizes, named_arguments, shape_of
 
 UNKNOWN = float("nan")
 # These turn a constant into another one for each size of images.
+_BY_ORDER = {
+    *("sort", "argsort", "msort", "topk", "cummax", "cummin", "argmax", "argmin", "any", "all", "max", "min"),
+    *("median", "nanmedian", "kthvalue", "mode", "quantile"),
+}
 _OF_SIZE = frozenset(["sum", "softmax", "log_softmax"])
 
 
@@ -42,6 +46,8 @@ def execute(node: fx.Node, value_of: Callable[[fx.Node], object]) -> object:
     result = _where_known(node, args, kwargs) if kind in ELEMENTWISE else node.target(*args, **kwargs)
     if kind is OperationKind.NEW:
         result = result.double()
+    if name in _BY_ORDER:
+        result = _where_all_known(node, args[0], result)
     if name in _OF_SIZE:
         result = torch.where(result == 0, result, UNKNOWN)
     if name == "mul":  # whatever the other factor is: a gate that varies lets nothing of a dead channel through
@@ -51,6 +57,21 @@ def execute(node: fx.Node, value_of: Callable[[fx.Node], object]) -> object:
         zero = torch.zeros((), dtype=torch.float64)
         result = torch.where((torch.as_tensor(args[0]) == 0) & torch.as_tensor(args[1]).isnan(), zero, result)
     return result
+
+
+def _where_all_known(node: fx.Node, x: Tensor, result: object) -> object:
+    """What an order among elements comes to, unknown wherever one of them is: torch puts NaN last, or calls it true."""
+    dims = named_arguments(node).get("dim", None if kind_of(node) is OperationKind.REDUCTION else -1)
+    dims = list(range(x.dim())) if dims is None else [dims] if isinstance(dims, int) else list(dims)
+    unsure = x.isnan()
+    for dim in dims:
+        unsure = unsure.any(dim, keepdim=True)
+
+    def known(part: Tensor) -> Tensor:
+        fitted = unsure if part.dim() == x.dim() else unsure.squeeze([dim % x.dim() for dim in dims])
+        return torch.where(fitted, UNKNOWN, part.double())
+
+    return [known(part) for part in result] if isinstance(result, (tuple, list)) else known(result)
 
 
 def _zero_or_unknown(is_zero: Tensor) -> Tensor:

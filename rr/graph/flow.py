@@ -148,7 +148,8 @@ def _call(walk: Walk, node: fx.Node) -> Ids:
         first = None
     if isinstance(first, fx.Node) and first not in walk.ids and kind not in ELEMENTWISE:
         rule = None  # computes with parameters alone
-    may_pass = rule is not None and walk.activations(node) and not writes_to_part(node) and has_sizes(node)
+    may_pass = rule is not None and walk.activations(node) and not writes_to_part(node)
+    may_pass = may_pass and has_sizes(node) and not is_number(node)
     ids = rule(walk, node) if may_pass else None
     return _without_rule(walk, node) if ids is None else ids
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import fx, nn
 
-from rr.graph.dead_constants import Inexact, inexact_consumers, probed, size_dependent
+from rr.graph.dead_constants import Inexact, dependent, inexact_consumers, probed
 from rr.graph.elsewhere import Elsewhere
 from rr.graph.hosts import Hosts
 from rr.graph.layers import Layer, LayerKind, Site, Sum
@@ -34,7 +34,7 @@ def find_sites(
     *,
     silence: bool,
     diagonal: bool,
-    elsewhere: Elsewhere | None = None,
+    elsewhere: Sequence[Elsewhere] = (),
 ) -> tuple[dict[str, Site], dict[int, str]]:
     """The places for compactors, by layer, and why units can't be pruned.
 
@@ -49,7 +49,7 @@ def find_sites(
         hosts: where hooks can stand.
         silence: whether to silence even constants that a bias could hold.
         diagonal: whether compactors behind layers that make channels are diagonal.
-        elsewhere: the network at another size of its input, where constants must be the same.
+        elsewhere: the network at another size of its input, or in eval mode, where constants must be the same.
     """
     finder = _SiteFinder(hosts, units.layers, diagonal)
     behind_makers = {layer.name: finder.behind(layer) for layer in units.layers.values() if layer.kind.makes_channels}
@@ -62,10 +62,11 @@ def find_sites(
 
     def unfoldable() -> dict[int, Inexact]:
         here = probed(places, model, prunable())
-        if here.inexact or elsewhere is None:
-            return here.inexact
-        others = _places_in(elsewhere, units, sites, diagonal)
-        return size_dependent(places, others, here, probed(others, model, prunable()))
+        found = dict(here.inexact)
+        for other in () if found else elsewhere:
+            there = _places_in(other, units, sites, diagonal)
+            found |= dependent(places, there, here, probed(there, model, prunable()), other.where)
+        return found
 
     candidates = finder.silencers()
     while found := unfoldable():

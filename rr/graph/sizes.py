@@ -11,8 +11,9 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from rr.graph.tensors import ExampleInputs
 
 # Larger and odd, larger and even (for networks that halve their images), the next one.
-_LARGER: tuple[Callable[[int], int], ...] = (lambda n: (n + n // 2) | 1, lambda n: 2 * n, lambda n: n + 1)
-_SMALLER: tuple[Callable[[int], int], ...] = (lambda n: (n // 2) | 1, lambda n: n // 2, lambda n: n - 1)
+# The first ones are no multiples of what the examples' size is one of (a window of 7 in images of 14, say).
+_LARGER: tuple[Callable[[int], int], ...] = (lambda n: (n + n // 2 + 2) | 1, lambda n: 2 * n, lambda n: n + 1)
+_SMALLER: tuple[Callable[[int], int], ...] = (lambda n: (n // 2 + 1) | 1, lambda n: n // 2, lambda n: n - 1)
 
 
 def other_sizes(inputs: ExampleInputs) -> Iterator[tuple[ExampleInputs, ...]]:
@@ -29,7 +30,7 @@ def other_sizes(inputs: ExampleInputs) -> Iterator[tuple[ExampleInputs, ...]]:
         For each of these, candidates in the order in which they are to be tried: a network may not take the first.
     """
     batch = inputs.batch_size
-    yield (with_sizes(inputs, {0: batch + 1}), *([] if batch == 1 else [_of_one(inputs)]))
+    yield (with_sizes(inputs, {0: batch + 3}), *([] if batch == 1 else [_of_one(inputs)]))
     of_one = _of_one(inputs)
     shape = inputs.tensors[0].shape
     first = 2 if len(shape) > 3 else 1  # images have their channels there, sequences perhaps their length
@@ -37,8 +38,9 @@ def other_sizes(inputs: ExampleInputs) -> Iterator[tuple[ExampleInputs, ...]]:
     for dim in dims:
         sizes = [change(shape[dim]) for change in _LARGER]
         yield tuple(with_sizes(of, {dim: n}) for n in sizes for of in (of_one, inputs))
-    if numbers := _other_numbers(inputs):
-        yield (numbers,)
+    for whole in (False, True):
+        if numbers := _other_numbers(inputs, whole=whole):
+            yield (numbers,)
     pixels = [dim for dim in dims if dim > 1]
     if pixels:
         sizes = [{dim: max(change(shape[dim]), 1) for dim in pixels} for change in _SMALLER]
@@ -58,7 +60,8 @@ def larger_at_once(inputs: ExampleInputs) -> Iterator[ExampleInputs]:
 
 def shape_in_words(inputs: ExampleInputs) -> str:
     """`2x3x32x32`, the shape of the first tensor; with the numbers that come with it, if any."""
-    numbers = [str(leaf) for leaf in tree_leaves((inputs.args, dict(inputs.kwargs))) if isinstance(leaf, float)]
+    leaves = tree_leaves((inputs.args, dict(inputs.kwargs)))
+    numbers = [str(leaf) for leaf in leaves if isinstance(leaf, (bool, int, float))]
     return " with ".join(["x".join(map(str, inputs.tensors[0].shape)), *numbers])
 
 
@@ -66,12 +69,18 @@ def _of_one(inputs: ExampleInputs) -> ExampleInputs:
     return with_sizes(inputs, {0: 1})
 
 
-def _other_numbers(inputs: ExampleInputs) -> ExampleInputs | None:
-    """With every number of floating point half as large again; None where there is none."""
+def _other_numbers(inputs: ExampleInputs, *, whole: bool = False) -> ExampleInputs | None:
+    """With another number for each of floating point, or for each whole one and switch; None where there is none."""
+    kinds = (bool, int) if whole else (float,)
     given = (inputs.args, dict(inputs.kwargs))
-    args, kwargs = tree_map_only(float, lambda number: 1.5 * number, given)
-    numbers = any(isinstance(leaf, float) for leaf in tree_leaves(given))
-    return ExampleInputs(args, kwargs) if numbers else None
+
+    def other(value: object) -> object:
+        if isinstance(value, bool):
+            return not value
+        return value + 1 if whole else 1.5 * value + 0.25
+
+    args, kwargs = tree_map_only(kinds, other, given)
+    return ExampleInputs(args, kwargs) if any(isinstance(leaf, kinds) for leaf in tree_leaves(given)) else None
 
 
 def with_sizes(inputs: ExampleInputs, sizes: dict[int, int]) -> ExampleInputs:

@@ -145,7 +145,7 @@ def _absorb(live: LiveModel, states: Sequence[OptimizerState] = ()) -> None:
         target, dim = live.modules[layer.norm or name], 0 if layer.norm else layer.output_dim
         _scale(target.weight, factors.view(-1, *[1] * (target.weight.dim() - dim - 1)), states)
         if target.bias is not None:
-            _scale(target.bias, factors, states)
+            _scale(target.bias, factors.view(-1, *[1] * (target.bias.dim() - 1)), states)
         nn.init.dirac_(compactor.pwc.weight, compactor.pwc.groups)
 
 

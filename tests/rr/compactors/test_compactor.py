@@ -236,3 +236,22 @@ def test_a_host_of_two_modules_is_acted_on_behind_both() -> None:
     compactor = insert_compactors(model, {"block": 4})["block"]
     nn.init.normal_(compactor.pwc.weight)
     torch.testing.assert_close(block(images), compactor.pwc(behind))
+
+
+@pytest.mark.parametrize("shape", [(3, 6), (3, 6, 5), (3, 6, 4, 5), (3, 6, 2, 4, 5)])
+def test_a_narrowed_one_has_fewer_rows_than_columns(shape: tuple[int, ...]) -> None:
+    compactor = Compactor(6)
+    compactor.pwc.weight.data = torch.randn(4, 6, 1, 1)
+    x = torch.randn(shape)
+    expected = torch.einsum("ij,nj...->ni...", compactor.matrix, x)
+    torch.testing.assert_close(compactor(x), expected)
+
+
+@pytest.mark.parametrize("groups", [1, 6])
+def test_a_single_image_without_a_batch(groups: int) -> None:
+    """[C, H, W] behind a 2-D convolution is not [N, C, L]."""
+    model = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1))
+    compactor = insert_compactors(model, {"0": 6}, {"0": groups})["0"]
+    nn.init.normal_(compactor.pwc.weight)
+    image = torch.randn(3, 6, 6)
+    torch.testing.assert_close(model(image), model(image[None])[0])

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rr import ResRepPruner, paper_config
+from rr import InputError, ResRepPruner, paper_config
 from rr.conversion import ConversionError
 from rr.conversion.differences import difference_of
 from rr.conversion.proof import exact_copy, measured_probes, outputs_of, probe_of
@@ -123,9 +123,9 @@ def test_casts_in_a_proof_round_nothing() -> None:
 
 def test_other_sizes_that_the_network_takes_are_probed_as_well() -> None:
     shapes = [probe.shape for probe in measured_probes(exact_copy(network()), positive())]
-    assert shapes == ["2x3x8x8", "3x3x8x8", "1x3x13x8", "1x3x8x13", "1x3x5x5"]
+    assert shapes == ["2x3x8x8", "5x3x8x8", "1x3x15x8", "1x3x8x15", "1x3x5x5"]
     flat = nn.Sequential(conv(3, 4), nn.Flatten(), nn.Linear(256, 3))
-    assert [probe.shape for probe in measured_probes(flat.double(), positive())] == ["2x3x8x8", "3x3x8x8"]
+    assert [probe.shape for probe in measured_probes(flat.double(), positive())] == ["2x3x8x8", "5x3x8x8"]
 
     def even(x: Tensor) -> Tensor:
         if x.shape[2] % 2 or x.shape[3] % 2 or len(x) != 2:
@@ -143,3 +143,24 @@ def test_what_is_drawn_at_random_is_the_same_each_time_and_leaves_the_process_it
     first, second = (outputs_of(noisy, inputs, torch.float64)[0] for _ in range(2))
     assert torch.equal(first, second)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_outputs_that_say_nothing_are_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    """All zero for the examples (a mask of nothing), or classes in place of logits: equal whatever happens before."""
+    for after in (lambda y: y * 0, lambda y: y.argmax(1)):
+        caplog.clear()
+        measured_probes(exact_copy(network(after=after)), positive())
+        assert "little is proven" in caplog.text
+    caplog.clear()
+    measured_probes(exact_copy(network()), positive())
+    assert not caplog.text
+
+
+def test_a_forward_that_keeps_tensors_of_one_type_is_a_users_mistake() -> None:
+    kept: dict[int, Tensor] = {}
+
+    def keep(x: Tensor) -> Tensor:
+        return x @ kept.setdefault(x.shape[-1], torch.eye(x.shape[-1]).to(x))
+
+    with pytest.raises(InputError, match="doesn't run in float32"):
+        measured_probes(exact_copy(network(keep)), positive())

@@ -107,3 +107,35 @@ def test_a_frozen_norm_makes_no_stream() -> None:
     """Its shift is added, but of no layer's channels: the layers before it are internal ones."""
     graph = ChannelGraph(build(NORMS["frozen"]), torch.randn(2, 3, 6, 6))
     assert graph.select("internal")[graph.layers["a"].out_units].all()
+
+
+class Limited(nn.GroupNorm):
+    """Against overflow in half precision: what is limited isn't proportional to the scale any more."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).clamp(-1000, 1000)
+
+
+class ActivatedFirst(nn.GroupNorm):
+    """An activation of its own comes before the norm."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 8)
+        self.act = nn.SiLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.act(x))
+
+
+def test_a_limit_behind_the_norm_or_a_hook_there_makes_it_none() -> None:
+    assert "n" not in ChannelGraph(build(lambda: Limited(4, 8)), torch.randn(2, 3, 6, 6)).layers
+    model = build(NORMS["group"])
+    model.n.register_forward_hook(lambda module, inputs, output: output.clamp(-1000, 1000))
+    assert "n" not in ChannelGraph(model, torch.randn(2, 3, 6, 6)).layers
+
+
+def test_an_activation_before_the_norm_stays() -> None:
+    model, images = build(ActivatedFirst), torch.randn(2, 3, 6, 6)
+    graph = ChannelGraph(model, images)
+    assert graph.layers["n"].kind is LayerKind.AFFINE
+    check_conversion(model, graph, images)

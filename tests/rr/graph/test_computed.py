@@ -267,3 +267,26 @@ def test_a_damaged_mark_is_named(tmp_path: Path) -> None:
     save_converted(tmp_path / "narrow.pth", slim)
     with pytest.raises(InputError, match="damaged"):
         load_converted(tmp_path / "narrow.pth", build(KINDS["equalised"]))
+
+
+def test_the_model_is_left_as_it_was_whatever_its_hooks_do() -> None:
+    """Spectral norm's old hook goes a step of its power iteration in training mode."""
+    model = build(KINDS["spectral norm, old"]).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    graph = ChannelGraph(model, torch.randn(2, 3, 9, 7))
+    assert set(graph.computed) == {"2", "5", "9", "11"}
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_weight_of_another_modules_parameter_is_not_computed_here() -> None:
+    class Parent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.raw, self.conv, self.fc = nn.Parameter(torch.randn(8, 3, 3, 3)), nn.Conv2d(3, 8, 3), nn.Linear(8, 2)
+            del self.conv.weight
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.conv.weight = self.raw * 0.5
+            return self.fc(self.conv(x).mean((2, 3)))
+
+    assert not ChannelGraph(Parent(), torch.randn(2, 3, 6, 6)).computed

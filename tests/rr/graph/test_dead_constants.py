@@ -16,6 +16,7 @@ from rr.conversion import ConversionError, convert
 from rr.graph import ChannelGraph, LiveModel
 from rr.graph.dead_constants import dead_constants
 from rr.graph.tensors import in_float64, named_tensors
+from tests.rr.flows import three
 from tests.rr.networks import Net, conv, generic, head, insert_generic_compactors, random_alive
 
 
@@ -302,3 +303,37 @@ def test_constants_that_are_equal_only_when_all_parameters_are() -> None:
     torch.manual_seed(0)
     model = generic(net).eval()
     check(model, ChannelGraph(model, IMAGES))
+
+
+def test_what_dead_channels_become_in_eval_mode_alone_counts() -> None:
+    """An auxiliary head has the training forward traced; what only eval mode adds is another constant there."""
+
+    def forward(net: nn.Module, x: Tensor) -> object:
+        y = F.relu(net.a(x))
+        if net.training:
+            return head(net, net.b(y)), net.aux(y.mean((2, 3)))
+        return head(net, net.b(y + 0.5))
+
+    model = generic(three(forward, aux=nn.Linear(8, 2))).eval()
+    graph = ChannelGraph(model, torch.randn(2, 3, 6, 6))
+    reasons = {graph.reasons.get(int(unit), "") for unit in graph.layers["a"].out_units}
+    assert all("in eval mode" in reason for reason in reasons)
+
+
+def test_what_a_probe_does_not_show_stays_as_zeros_at_the_end() -> None:
+    """relu(x - 10) hides every constant that a probe makes, and not what training has made of the shift."""
+
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        x = F.relu(net.n(net.d(F.relu(net.a(x)))) - 10)
+        return head(net, net.b(x))
+
+    torch.manual_seed(0)
+    model, images = generic(three(forward, d=conv(8, 8, groups=8), n=nn.BatchNorm2d(8))).eval(), torch.randn(2, 3, 6, 6)
+    graph = ChannelGraph(model, images)
+    alive = random_alive(graph, graph.prunable, 0.5, seed=1)
+    insert_generic_compactors(model, graph, graph.prunable, alive)
+    model.n.bias.data.fill_(20.0)
+    slim, report = convert(LiveModel(model, graph), images)
+    assert report.float64_difference <= 1e-12
+    assert slim.a.out_channels == 8
+    assert slim.b.out_channels == int(alive[graph.layers["b"].out_units].sum()) < 6

@@ -100,7 +100,7 @@ def test_a_network_of_one_size_is_proven_at_that_alone() -> None:
     pruner = ResRepPruner(model, images, paper_config(flops_target=0.9))
     pruner.live.zero_dead_rows(~pruner.selected | (np.arange(pruner.graph.num_units) % 2 == 0))
     pruner.convert()
-    assert pruner.report.proven_at == ("1x3x8x8", "2x3x8x8")
+    assert pruner.report.proven_at == ("1x3x8x8", "4x3x8x8")
 
     def of_one(net: Net, x: Tensor) -> Tensor:
         return net.b(net.a(x).relu()).view(1, 4)

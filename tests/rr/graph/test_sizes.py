@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from rr.graph import ExampleInputs
@@ -15,11 +16,11 @@ def shapes(inputs: ExampleInputs) -> list[tuple[int, ...]]:
 def test_batch_each_dimension_and_all_of_them_smaller() -> None:
     inputs = ExampleInputs.of(torch.zeros(4, 3, 32, 24))
     first = [shapes(candidates[0])[0] for candidates in other_sizes(inputs)]
-    assert first == [(5, 3, 32, 24), (1, 3, 49, 24), (1, 3, 32, 37), (1, 3, 17, 13)]
+    assert first == [(7, 3, 32, 24), (1, 3, 51, 24), (1, 3, 32, 39), (1, 3, 17, 13)]
     candidates = [shapes(candidate)[0] for candidate in list(other_sizes(inputs))[1]]
-    assert candidates == [(n, 3, height, 24) for height in (49, 64, 33) for n in (1, 4)]
+    assert candidates == [(n, 3, height, 24) for height in (51, 64, 33) for n in (1, 4)]
     assert [shape_in_words(candidate) for candidate in next(iter(other_sizes(inputs)))] == [
-        "5x3x32x24",
+        "7x3x32x24",
         "1x3x32x24",
     ]
 
@@ -35,7 +36,7 @@ def test_what_has_the_first_tensors_size_changes_with_it_and_integers_are_repeat
 
 def test_all_at_once() -> None:
     found = [shapes(inputs)[0] for inputs in larger_at_once(ExampleInputs.of(torch.zeros(1, 3, 8, 8)))]
-    assert found[:3] == [(2, 3, 13, 13), (1, 3, 13, 13), (2, 3, 16, 16)]
+    assert found[:3] == [(2, 3, 15, 15), (1, 3, 15, 15), (2, 3, 16, 16)]
     assert found[-1] == (2, 3, 8, 8)
     assert shapes(next(iter(larger_at_once(ExampleInputs.of(torch.zeros(6, 10)))))) == [(1, 10)]
 
@@ -43,5 +44,21 @@ def test_all_at_once() -> None:
 def test_numbers_that_the_forward_is_called_with() -> None:
     inputs = ExampleInputs.of((torch.zeros(2, 10), 2.0, True, 3))
     found = [shape_in_words(candidates[0]) for candidates in other_sizes(inputs)]
-    assert found == ["3x10 with 2.0", "1x15 with 2.0", "2x10 with 3.0"]
-    assert next(inputs.args[1:] for inputs in larger_at_once(inputs)) == (3.0, True, 3)
+    assert found == [
+        "5x10 with 2.0 with True with 3",
+        "1x17 with 2.0 with True with 3",
+        "2x10 with 3.25 with True with 3",
+        "2x10 with 2.0 with False with 4",
+    ]
+    assert next(inputs.args[1:] for inputs in larger_at_once(inputs)) == (3.25, True, 3)
+    nothing = ExampleInputs.of((torch.zeros(2, 10), 0.0))  # half as much again would be the same
+    assert list(other_sizes(nothing))[2][0].args[1] == 0.25
+
+
+@pytest.mark.parametrize("multiple", [7, 14, 16, 32])
+def test_other_sizes_are_no_multiples_of_what_the_examples_are(multiple: int) -> None:
+    """A forward that pads to whole windows pads nothing at multiples of them."""
+    for height in (multiple, 2 * multiple, 3 * multiple):
+        inputs = ExampleInputs.of(torch.zeros(2, 3, height, height))
+        for candidates in list(other_sizes(inputs))[1:]:
+            assert any(size % multiple for size in shapes(candidates[0])[0][2:])

@@ -155,7 +155,7 @@ class RandomNet(nn.Module):
             step = Matrix(channels, out), lambda m, xs: activation(m(xs[-1])), (out, height, width)
         elif operation == "within" and self.shapes[other] == self.shapes[-1]:
             step = nn.Identity(), lambda m, xs: torch.clamp(xs[-1], max=xs[other]), self.shapes[-1]
-        elif operation == "split attention" and channels % 2 == 0:
+        elif operation == "split attention" and channels > 2 and channels % 2 == 0:  # groups of 1 are a depthwise layer
             module = nn.Sequential(conv(channels, 2 * out, groups=2), nn.BatchNorm2d(2 * out))
             step = module, lambda m, xs: activation(m(xs[-1])).unflatten(1, (2, -1)).sum(1), (out, *shrunk)
         elif operation == "sorted":

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from base_model import build_model
 from rr import ConversionReport, InputError, RefitConfig, prune
 from tests.rr.networks import Net, conv, generic, head
 
@@ -48,8 +47,24 @@ def test_channels_that_others_can_stand_in_for_go_without_a_loss() -> None:
     assert slim.refit_report.layers["1"].after < 1e-8 < 1e-2 < slim.refit_report.layers["1"].before
 
 
+def residual() -> nn.Module:
+    """Two blocks that add into a stream of 8 channels, each 16 wide inside."""
+    modules = {"stem": conv(3, 8), "fc": nn.Linear(8, 4)}
+    for block in ("a", "b"):
+        modules |= {f"{block}1": conv(8, 16), f"{block}2": conv(16, 8), f"{block}n": nn.BatchNorm2d(8)}
+
+    def forward(net: Net, x: Tensor) -> Tensor:
+        x = net.stem(x)
+        for block in ("a", "b"):
+            first, second, norm = (getattr(net, f"{block}{part}") for part in "12n")
+            x = x + norm(second(F.relu(first(x))))
+        return head(net, x)
+
+    return generic(Net(forward, **modules))
+
+
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    "src20": lambda: generic(build_model("src20", num_classes=10)),
+    "residual": lambda: residual(),
     "mobile": lambda: generic(
         nn.Sequential(
             *(conv(3, 16), nn.BatchNorm2d(16), nn.ReLU6()),
@@ -93,18 +108,7 @@ def test_the_target_is_met_and_the_refit_helps(name: str, layers: str) -> None:
 def test_what_the_stream_has_lost_is_mended_by_the_blocks_behind() -> None:
     """The first block's error is added to the second one's target: the sum is nearer than the block's own part."""
     torch.manual_seed(0)
-    modules = {"stem": conv(3, 8), "fc": nn.Linear(8, 4)}
-    for block in ("a", "b"):
-        modules |= {f"{block}1": conv(8, 16), f"{block}2": conv(16, 8), f"{block}n": nn.BatchNorm2d(8)}
-
-    def forward(net: Net, x: Tensor) -> Tensor:
-        x = net.stem(x)
-        for block in ("a", "b"):
-            first, second, norm = (getattr(net, f"{block}{part}") for part in "12n")
-            x = x + norm(second(F.relu(first(x))))
-        return head(net, x)
-
-    model = generic(Net(forward, **modules)).eval()
+    model = residual().eval()
     batches = images(256)
     both = prune(model, batches[0], batches, flops_target=0.5, include=("a1", "b1"))
     assert both.refit_report.layers["b2"].after < both.refit_report.layers["b2"].before
@@ -113,7 +117,7 @@ def test_what_the_stream_has_lost_is_mended_by_the_blocks_behind() -> None:
 
 def test_rounds_multiples_and_the_least_width() -> None:
     torch.manual_seed(0)
-    model, batches = NETWORKS["src20"]().eval(), images(64)
+    model, batches = NETWORKS["residual"]().eval(), images(64)
     slim = prune(
         model, batches[0], batches, flops_target=0.7, width_multiple=4, min_width=8, refitting=RefitConfig(rounds=2)
     )
@@ -124,7 +128,7 @@ def test_rounds_multiples_and_the_least_width() -> None:
 
 def test_a_target_for_parameters() -> None:
     torch.manual_seed(0)
-    model, batches = NETWORKS["src20"]().eval(), images(32)
+    model, batches = NETWORKS["residual"]().eval(), images(32)
     report = prune(model, batches[0], batches, flops_target=None, params_target=0.5).refit_report.conversion
     assert report.parameters_after <= 0.5 * report.parameters_before
 

@@ -23,6 +23,8 @@ from rr.graph.operations import has_rule, is_assertion, is_in_place, operation
 from rr.graph.tensors import named_tensors
 from rr.graph.trace import Trace, argument, has_sizes, is_number, running_module
 
+_TURNING = ("neg", "rsub", "sub", "subtract", "hardshrink", "threshold")  # behind these a ReLU hides other constants
+
 ParameterValue = Callable[[str], Tensor]  # a parameter's or buffer's name -> its values in float64, at full width
 
 
@@ -80,7 +82,10 @@ def inexact_consumers(
 
 def probed(graph: Traced, model: nn.Module, prunable: np.ndarray) -> Findings:
     """What dead channels leave for the values of a probe; the arguments are those of `inexact_consumers`."""
-    first, second = (_ConstantRun(graph, ~prunable, _probe_of(model, sign)).run() for sign in (1, -1))
+    first = _ConstantRun(graph, ~prunable, _probe_of(model, 1)).run()
+    if not any(operation(node) in _TURNING for node in graph.trace.nodes):
+        return first
+    second = _ConstantRun(graph, ~prunable, _probe_of(model, -1)).run()
     inexact, constant = {**second.inexact, **first.inexact}, {**second.constant, **first.constant}
     return replace(first, inexact=inexact, constant=constant)
 

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from rr.compactors import hooks_of_users
-from rr.copies import copy_of
 from rr.graph.channel_ids import channel_vector
 from rr.graph.layers import LayerCall, LayerKind
 from rr.graph.operations import operation
+from rr.graph.tensors import bare_in_float64
 from rr.graph.trace import Trace, shape_of
 from rr.graph.walk import Walk
 
@@ -49,26 +50,29 @@ def record_affine(walk: Walk, node: fx.Node, ends: Mapping[str, list[str]], know
         ends: what `module_ends` found.
         known: module -> whether it is one of these; gets what is found out here.
     """
+    if operation(node) not in _LINEAR_ENDS:
+        return
     for name in ends.get(node.name, ()):
         module, ids = walk.modules.get(name), walk.ids.get(node)
-        if operation(node) not in _LINEAR_ENDS or (module is not None and hooks_of_users(module)):
-            continue
         if any(getattr(module, leaf, None) is None for leaf in _OWN) or isinstance(module, nn.Linear | _ConvNd):
+            continue
+        if hooks_of_users(module):
             continue
         vectors = {call.name: call for call in walk.flow.layers if call.kind is LayerKind.VECTOR}
         own = [vectors.get(f"{name}.{leaf}") for leaf in _OWN]
         if None in own or not isinstance(ids, Tensor) or ids.dim() < 2:
             continue
         channels = channel_vector(ids, 1)
-        if channels is None or any(len(call.out_ids) != len(channels) for call in own):
-            continue
-        roots = [[walk.flow.find(int(channel)) for channel in call.out_ids] for call in own]
-        if any(one != [walk.flow.find(int(channel)) for channel in channels] for one in roots):
+        if channels is None or any(_roots(walk, call.out_ids) != _roots(walk, channels) for call in own):
             continue
         if name not in known:
             known[name] = _is_affine(module, shape_of(node), _runs_before(walk.trace, name, node))
         if known[name]:
             walk.record(LayerCall(name, LayerKind.AFFINE, node.name, channels, None))
+
+
+def _roots(walk: Walk, ids: np.ndarray) -> list[int]:
+    return [walk.flow.find(int(channel)) for channel in ids]
 
 
 def _runs_before(trace: Trace, name: str, end: fx.Node) -> set[str]:
@@ -91,12 +95,10 @@ def _is_affine(module: nn.Module, shape: torch.Size, before: set[str]) -> bool:
     """
     if isinstance(module, _BatchNorm) and module.running_mean is not None:
         return False
-    alone = copy_of(module)
-    alone._forward_hooks.clear()
+    alone = bare_in_float64(module)
     alone._forward_pre_hooks.clear()
     for child in alone._modules.keys() - before:  # an activation that it runs comes after a compactor
         alone._modules[child] = nn.Identity()
-    alone = alone.cpu().double().eval()
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(shape, generator=generator, dtype=torch.float64)
     factors = torch.randn(shape[1], generator=generator, dtype=torch.float64)

@@ -17,16 +17,15 @@ from types import MappingProxyType
 import numpy as np
 from torch import fx, nn
 
-from rr.compactors import Compactor, find_compactors, insert_compactors
+from rr.compactors import Compactor, insert_compactors
 from rr.errors import InputError
 from rr.graph.computed import computed_layers, with_plain_layers
-from rr.graph.costs import CostOfWidths, MacsFromDeps, MacsOfWidths, ParametersOfWidths
-from rr.graph.dead_constants import leaves_constants
+from rr.graph.costs import CostOfWidths, MacsFromDeps, MacsOfWidths, ParametersOfWidths, count_parameters
 from rr.graph.elsewhere import Elsewhere, depends_on_places, traced_elsewhere
 from rr.graph.flow import channel_flow
 from rr.graph.hosts import Hosts
 from rr.graph.layers import Layer, LayerKind, Site
-from rr.graph.sites import Places, find_sites
+from rr.graph.sites import find_sites
 from rr.graph.tables import LayerTables, flow_of_tables
 from rr.graph.tensors import Inputs
 from rr.graph.trace import trace_model
@@ -74,7 +73,7 @@ class ChannelGraph:
         silence: bool = False,
         diagonal: bool = False,
     ) -> None:
-        own_parameters = _count_parameters(model)
+        own_parameters = count_parameters(model)
         self.trace = trace_model(model, example_inputs)
         self.computed = MappingProxyType(computed_layers(self.trace, model))
         if self.computed:
@@ -92,22 +91,19 @@ class ChannelGraph:
             flow = flow_of_tables(tables, flow, norms, hosts.order)
         units = units_of(flow, hosts.order, norms)
         find = partial(find_sites, self.trace, model, hosts=hosts, silence=silence, diagonal=diagonal)
-        sites, reasons = find(units=units, elsewhere=elsewhere)
-        places = Places(self.trace, units.layers, sites, units.sums)
-        if tables is None and (
-            depends_on_places(self.trace) or leaves_constants(places, model, units.without(reasons))
-        ):
+        found = find(units=units, elsewhere=elsewhere)
+        if tables is None and (depends_on_places(self.trace) or found.leave_constants):
             larger = traced_elsewhere(model, example_inputs)
             if larger is not None:
                 larger.unite_in(flow)
                 units = units_of(flow, hosts.order, norms)
-                sites, reasons = find(units=units, elsewhere=[*elsewhere, larger])
+                found = find(units=units, elsewhere=[*elsewhere, larger])
         self.num_units = units.count
         self.layers = MappingProxyType(units.layers)
-        self.sites = MappingProxyType(sites)
-        self.reasons = MappingProxyType(reasons)
+        self.sites = MappingProxyType(found.sites)
+        self.reasons = MappingProxyType(found.reasons)
         self.streams, self.counted, self.sums, self.sizes = units.streams, units.counted, units.sums, units.sizes
-        self.groups = tuple(grouped(units.layers, units.count, reasons, units.streams))
+        self.groups = tuple(grouped(units.layers, units.count, found.reasons, units.streams))
         for array in _arrays(self.layers.values(), self.sites.values(), self.groups):
             array.setflags(write=False)
         layers = list(self.layers.values())
@@ -269,12 +265,6 @@ class ChannelGraph:
 
     def _is_output(self, layer: Layer) -> bool:
         return all("network's output" in self.reasons.get(int(unit), "") for unit in layer.out_units)
-
-
-def _count_parameters(model: nn.Module) -> int:
-    """Those that the model has without compactors."""
-    compactors = {id(compactor.pwc.weight) for compactor in find_compactors(model).values()}
-    return sum(parameter.numel() for parameter in model.parameters() if id(parameter) not in compactors)
 
 
 def _arrays(*data: Iterable[object]) -> Iterable[np.ndarray]:

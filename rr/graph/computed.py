@@ -17,8 +17,8 @@ from torch.nn.modules.conv import _ConvNd
 from rr.compactors import hooks_of_users, remove_compactors
 from rr.copies import copy_of
 from rr.graph.operations import OperationKind, is_in_place, kind_of
-from rr.graph.tensors import in_float64, named_tensors
-from rr.graph.trace import Trace, argument, readers_of, running_module, shape_of
+from rr.graph.tensors import bare_in_float64, in_float64, named_tensors
+from rr.graph.trace import Trace, argument, inside_modules, readers_of, running_module, shape_of
 from rr.weights.plain_layers import PlainLayer
 
 _OPERATIONS = (OperationKind.CONVOLUTION, OperationKind.TRANSPOSED, OperationKind.LINEAR)
@@ -82,12 +82,7 @@ def computed_layers(trace: Trace, model: nn.Module) -> dict[str, ComputedLayer]:
         model: the model, without compactors.
     """
     fixed = _of_parameters_alone(trace)
-    inside: dict[str, list[fx.Node]] = {}
-    calls: dict[str, set[str]] = {}
-    for node in trace.nodes:
-        for call, (path, _) in (node.meta.get("nn_module_stack") or {}).items():
-            inside.setdefault(path, []).append(node)
-            calls.setdefault(path, set()).add(call)
+    inside, calls = inside_modules(trace)
     modules, readers = dict(model.named_modules()), readers_of(trace, model)
     found = {}
     for name in dict.fromkeys(running_module(node) for node in trace.nodes if kind_of(node) in _OPERATIONS):
@@ -231,9 +226,7 @@ def _is_alone(
 @torch.no_grad()
 def _computes_the_same(module: nn.Module, name: str, layer: ComputedLayer) -> bool:
     """Whether the module's own forward gives what the plain layer does, in float64."""
-    alone = copy_of(module)
-    alone._forward_hooks.clear()
-    alone = alone.cpu().double().eval()
+    alone = bare_in_float64(module)
     tensors = named_tensors(alone)
     weight, bias = layer.values(lambda parameter: tensors[parameter.removeprefix(f"{name}.")])
     x = torch.randn(layer.input_shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

@@ -150,7 +150,6 @@ class ParametersOfWidths(CostOfWidths):
     ) -> None:
         super().__init__(groups, num_units)
         modules, parameters = dict(model.named_modules()), dict(model.named_parameters(remove_duplicate=False))
-        compactors = {id(compactor.pwc.weight) for compactor in find_compactors(model).values()}
         self.full = full
         self._dense = np.array([layer.kind.reads_all for layer in layers])
         self._out = self._of_each(layer.out_units for layer in layers)
@@ -160,7 +159,7 @@ class ParametersOfWidths(CostOfWidths):
         counts = [_parameters_of(layer, modules, parameters, folded_norms, sites) for layer in layers]
         self._weights, self._vectors, gains = np.array(counts, dtype=np.float64).reshape(-1, 3).T
         self._gains_bias = gains.astype(bool)
-        self._fixed = _parameters_beside(layers, model, compactors)
+        self._fixed = _parameters_beside(layers, model)
 
     def of_group_widths(self, widths: np.ndarray) -> float:
         """Parameters with `widths` ([groups]) live units in each group."""
@@ -201,9 +200,19 @@ def _parameters_of(
     return module.weight.numel() / pairs, int(has_bias), may_gain and not has_bias
 
 
-def _parameters_beside(layers: Sequence[Layer], model: nn.Module, compactors: Collection[int]) -> int:
+def count_parameters(model: nn.Module) -> int:
+    """Those that the model has without compactors."""
+    compactors = _compactor_weights(model)
+    return sum(parameter.numel() for parameter in model.parameters() if id(parameter) not in compactors)
+
+
+def _compactor_weights(model: nn.Module) -> set[int]:
+    return {id(compactor.pwc.weight) for compactor in find_compactors(model).values()}
+
+
+def _parameters_beside(layers: Sequence[Layer], model: nn.Module) -> int:
     """How many parameters stand outside the graph's layers: no width changes them."""
-    own: set[str] = set()
+    own, compactors = set(), _compactor_weights(model)
     for layer in layers:
         own |= {f"{layer.name}.weight", f"{layer.name}.bias"} if layer.kind.is_module else {layer.name}
     beside = {

@@ -77,7 +77,7 @@ def inexact_consumers(
         silent: whether to find units that could leave anything at all, even a constant that a bias can hold.
     """
     findings = probed(graph, model, prunable)
-    return {**findings.constant, **findings.inexact} if silent else findings.inexact
+    return findings.anything if silent else findings.inexact
 
 
 def probed(graph: Traced, model: nn.Module, prunable: np.ndarray) -> Findings:
@@ -116,11 +116,6 @@ def dependent(here: Traced, there: Traced, first: Findings, second: Findings, wh
                 unit = int(here.layers[name].in_units[column])
                 found.setdefault(unit, Inexact(nodes[here.layers[name].nodes[0]], reason))
     return found
-
-
-def leaves_constants(graph: Traced, model: nn.Module, prunable: np.ndarray) -> bool:
-    """Whether any dead channel leaves a constant that a bias is to hold."""
-    return bool(probed(graph, model, prunable).constant)
 
 
 def _probe_of(model: nn.Module, sign: int) -> ParameterValue:
@@ -175,6 +170,11 @@ class Findings:
     inexact: dict[int, Inexact] = field(default_factory=dict)
     constant: dict[int, Inexact] = field(default_factory=dict)
     received: dict[str, dict[int, float]] = field(default_factory=dict)
+
+    @property
+    def anything(self) -> dict[int, Inexact]:
+        """Unit -> where it leaves anything at all."""
+        return {**self.constant, **self.inexact}
 
 
 class _ConstantRun:

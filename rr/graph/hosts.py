@@ -9,7 +9,7 @@ from torch import nn
 
 from rr.compactors import acts_before
 from rr.graph.layers import LayerCall, LayerKind
-from rr.graph.trace import Trace
+from rr.graph.trace import Trace, inside_modules
 
 
 class Hosts:
@@ -19,12 +19,8 @@ class Hosts:
         self._named = dict(model.named_modules())
         self.order = {name: position for position, name in enumerate(self._named)}
         self._nodes = {node.name: node for node in trace.nodes}
-        self._inside: dict[str, list[str]] = {}  # module -> the operations within it, its children's included
-        self._calls: dict[str, set[str]] = {}
-        for node in trace.nodes:
-            for call, (path, _) in (node.meta.get("nn_module_stack") or {}).items():
-                self._inside.setdefault(path, []).append(node.name)
-                self._calls.setdefault(path, set()).add(call)
+        inside, self._calls = inside_modules(trace)
+        self._inside = {name: [node.name for node in nodes] for name, nodes in inside.items()}
 
     def __getitem__(self, name: str) -> nn.Module:
         return self._named[name]

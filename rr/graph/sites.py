@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import fx, nn
 
-from rr.graph.dead_constants import Inexact, dependent, inexact_consumers, probed
+from rr.graph.dead_constants import Findings, Inexact, dependent, probed
 from rr.graph.elsewhere import Elsewhere
 from rr.graph.hosts import Hosts
 from rr.graph.layers import Layer, LayerKind, Site, Sum
@@ -26,6 +26,21 @@ class Places:
     sums: Sequence[Sum] = ()
 
 
+@dataclass(frozen=True)
+class FoundSites:
+    """What `find_sites` found.
+
+    Attributes:
+        sites: the places for compactors, by layer.
+        reasons: unit -> why it can't be pruned.
+        leave_constants: whether any dead channel leaves a constant that a bias is to hold.
+    """
+
+    sites: dict[str, Site]
+    reasons: dict[int, str]
+    leave_constants: bool
+
+
 def find_sites(
     trace: Trace,
     model: nn.Module,
@@ -35,7 +50,7 @@ def find_sites(
     silence: bool,
     diagonal: bool,
     elsewhere: Sequence[Elsewhere] = (),
-) -> tuple[dict[str, Site], dict[int, str]]:
+) -> FoundSites:
     """The places for compactors, by layer, and why units can't be pruned.
 
     What dead channels leave must be nothing or a constant that a bias can hold. Where it isn't, a (block-)diagonal
@@ -60,8 +75,7 @@ def find_sites(
     def prunable() -> np.ndarray:
         return units.without(reasons)
 
-    def unfoldable() -> dict[int, Inexact]:
-        here = probed(places, model, prunable())
+    def unfoldable(here: Findings) -> dict[int, Inexact]:
         found = dict(here.inexact)
         for other in () if found else elsewhere:
             there = _places_in(other, units, sites, diagonal)
@@ -69,21 +83,19 @@ def find_sites(
         return found
 
     candidates = finder.silencers()
-    while found := unfoldable():
+    while found := unfoldable(here := probed(places, model, prunable())):
         nearer = _nearest_before(found, candidates, units.layers, sites)
         sites.update(nearer)
         if not nearer:
             for unit, inexact in found.items():
                 reasons.setdefault(unit, inexact.reason)
-    while silence and (
-        nearer := _nearest_before(
-            inexact_consumers(places, model, prunable(), silent=True), candidates, units.layers, sites
-        )
-    ):
+    while silence and (nearer := _nearest_before(here.anything, candidates, units.layers, sites)):
         sites.update(nearer)
+        here = probed(places, model, prunable())
     order = {name: position for position, name in enumerate(units.layers)}
     of_use = [site for site in sites.values() if site.layer not in candidates or prunable()[site.units].any()]
-    return {site.layer: site for site in sorted(of_use, key=lambda site: order[site.layer])}, reasons
+    in_order = {site.layer: site for site in sorted(of_use, key=lambda site: order[site.layer])}
+    return FoundSites(in_order, reasons, bool(here.constant))
 
 
 def _places_in(elsewhere: Elsewhere, units: Units, sites: Mapping[str, Site], diagonal: bool) -> Places:

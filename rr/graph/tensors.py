@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from rr.copies import copy_of
 from rr.errors import InputError
 
 Inputs = Tensor | Sequence[Any] | Mapping[str, Any]
@@ -85,6 +86,13 @@ def in_float64(tensor: Tensor) -> Tensor:
     """The values on the CPU, in float64 if they are floating-point: in that order, as not all devices have the type."""
     values = tensor.detach().cpu()
     return values.double() if values.is_floating_point() else values
+
+
+def bare_in_float64(module: nn.Module) -> nn.Module:
+    """A copy on the CPU, in float64 and eval mode, without the hooks behind its own forward."""
+    bare = copy_of(module)
+    bare._forward_hooks.clear()
+    return bare.cpu().double().eval()  # in that order: not all devices have float64
 
 
 class eval_mode:

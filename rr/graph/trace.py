@@ -162,6 +162,17 @@ def running_module(node: fx.Node) -> str:
     return next(reversed((node.meta.get("nn_module_stack") or {"": ("", "")}).values()))[0]
 
 
+def inside_modules(trace: Trace) -> tuple[dict[str, list[fx.Node]], dict[str, set[str]]]:
+    """Module -> the operations within it, its children's included; module -> its calls."""
+    inside: dict[str, list[fx.Node]] = {}
+    calls: dict[str, set[str]] = {}
+    for node in trace.nodes:
+        for call, (path, _) in (node.meta.get("nn_module_stack") or {}).items():
+            inside.setdefault(path, []).append(node)
+            calls.setdefault(path, set()).add(call)
+    return inside, calls
+
+
 def readers_of(trace: Trace, model: nn.Module) -> dict[str, list[fx.Node]]:
     """Parameter's or buffer's name -> the operations that read it, under whichever of its names."""
     tensors = named_tensors(model)

@@ -4,7 +4,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from rr.weights.plain_layers import note_groups
+from rr.weights.plain_layers import update_mark
 
 # A recurrent layer's parameters (and those of a single step of one) with a column for each input.
 INPUT_WEIGHTS = ("weight_ih_l0", "weight_ih_l0_reverse", "weight_ih")
@@ -22,7 +22,7 @@ def count_channels(module: nn.Module) -> None:
         if module.groups > 1:
             module.groups = module.groups * module.weight.shape[0] // module.out_channels
         module.out_channels, module.in_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
-        note_groups(module)
+        update_mark(module)
     elif isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
     elif isinstance(module, (nn.RNNBase, nn.RNNCellBase)):

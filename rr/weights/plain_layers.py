@@ -99,7 +99,7 @@ class PlainLayer:
         return cls(_CLASSES[kind], numbers[1], **dict(zip(_PER_DIMENSION, parts, strict=True)))
 
 
-def note_groups(layer: nn.Module) -> None:
+def update_mark(layer: nn.Module) -> None:
     """Let the mark of a plain layer, if it is one, say how many groups it has now."""
     if MARK in layer._buffers and not isinstance(layer, nn.Linear):
         layer._buffers[MARK][1] = layer.groups

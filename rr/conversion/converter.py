@@ -75,12 +75,12 @@ def convert(
     follows = alive is not None
     if alive is None:
         alive = alive_units(live, norms, threshold, min_width, width_multiple)
-    alive = with_unfoldable(live, alive)
+    alive, from_dead = with_unfoldable(live, alive)
     with stages("running the trained network", "folding", "proving") as over:
         expected = _expected(live, alive, example_inputs) if prove else None
         over()
         start = time.perf_counter()
-        folded = fold(live, alive)
+        folded = fold(live, alive, from_dead)
         seconds = time.perf_counter() - start
         _tell_of_hooks(live)
         over()

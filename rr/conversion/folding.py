@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 @torch.no_grad()
-def fold(live: LiveModel, alive: np.ndarray) -> nn.Module:
+def fold(live: LiveModel, alive: np.ndarray, from_dead: Mapping[str, Tensor] | None = None) -> nn.Module:
     """A copy of the model with the channels of `alive` units only: float64, on the CPU, in eval mode, no compactors.
 
     No more than one layer of the model itself is in float64 at a time. What a dead unit's compactor rows hold doesn't
@@ -33,10 +33,12 @@ def fold(live: LiveModel, alive: np.ndarray) -> nn.Module:
     Args:
         live: the model, which stays as it is.
         alive: [num_units] of bool.
+        from_dead: what `with_unfoldable` found that dead channels add; None: to be found here.
     """
     graph, own_modules = live.graph, live.modules
     live, tensors = _with_plain_layers(live)
-    from_dead = {} if alive.all() else _constants(live, tensors, alive)
+    if from_dead is None:
+        from_dead = _constants(live, tensors, alive)
     folded_norms = {layer.norm for layer in graph.layers.values()}
     parameters = [layer for layer in graph.layers.values() if layer.kind in (LayerKind.VECTOR, LayerKind.COLUMNS)]
     # What is replaced or goes needs no copy: standing in for it in the memo keeps the copy small and fast.
@@ -78,23 +80,25 @@ class _WithHooks(nn.Module):
         self.model, self.hooks = model, hooks
 
 
-def with_unfoldable(live: LiveModel, alive: np.ndarray) -> np.ndarray:
+def with_unfoldable(live: LiveModel, alive: np.ndarray) -> tuple[np.ndarray, dict[str, Tensor]]:
     """`alive` and the dead units that leave, by the values that parameters have now, what no bias can hold.
 
     A channel of zeros stays for each of them, so that the network computes what it did.
+
+    Returns:
+        [num_units] of bool, who stays, and what the others add to each layer's outputs that are left.
     """
-    alive, known = alive.copy(), 0
-    while not alive.all():
+    stays, plain = alive.copy(), _with_plain_layers(live)
+    while True:
         try:
-            _constants(*_with_plain_layers(live), alive)
-            break
+            from_dead = _constants(*plain, stays)
         except UnfoldableError as error:
-            alive[error.units] = True
-            known += len(error.units)
-            reason = str(error)
-    if known and is_first():
-        logger.warning("%d dead channels stay, as zeros: %s", known, reason)
-    return alive
+            stays[error.units], reason = True, str(error)
+        else:
+            break
+    if (kept := int(stays.sum() - alive.sum())) and is_first():
+        logger.warning("%d dead channels stay, as zeros: %s", kept, reason)
+    return stays, from_dead
 
 
 def layer_hooks(graph: ChannelGraph, name: str, layer: nn.Module) -> dict[str, dict[int, object]]:
@@ -123,6 +127,8 @@ def _with_plain_layers(live: LiveModel) -> tuple[LiveModel, dict[str, Tensor]]:
 
 def _constants(live: LiveModel, tensors: dict[str, Tensor], alive: np.ndarray) -> dict[str, Tensor]:
     """What the dead channels add to each layer's outputs that are left."""
+    if alive.all():
+        return {}
     layers = live.graph.layers
 
     def value_of(name: str) -> Tensor:

@@ -39,9 +39,8 @@ class Capture(TorchDispatchMode):
         super().__init__()
         self._model, self._readers, self._most_places = model, {each.layer.name: each for each in readers}, most_places
         self._running: list[Reader] = []
-        self._found: dict[
-            str, list[tuple[Tensor, list[Tensor] | None]]
-        ] = {}  # layer -> by call: its rows, their places
+        # Layer -> for each of its calls, its rows and their places.
+        self._found: dict[str, list[tuple[Tensor, list[Tensor] | None]]] = {}
         self._ends: dict[int, tuple[str, Tensor]] = {}  # id of an output -> its layer, and the output itself
         self._added: dict[str, Tensor] = {}
         self._batch = 0

@@ -93,11 +93,10 @@ class Chooser:
         capture.run(feed, lambda reader, _, rows, __: grams[reader.layer.name].add(rows))
         readers = [reader for reader in readers if grams[reader.layer.name].count]  # not those of training alone
         squares = squared_gradients(model, readers, feed, self._generator)
-        surgeons = []
+        units, surgeons = set(np.flatnonzero(candidates).tolist()), []
         for reader in readers:
             matrix = matrix_of(reader, model.get_submodule(reader.layer.name))
             system = regularised(grams.pop(reader.layer.name).xx, self._settings.ridge, reader.has_bias)
-            units = set(np.flatnonzero(candidates).tolist())
             surgeons.append(Surgeon(reader.units, units, system, matrix, _weights(reader, squares, matrix)))
         return surgeons
 

@@ -16,17 +16,8 @@ from torch import Tensor
 
 from rr.graph import CostOfWidths
 from rr.graph.widths import PerGroup
+from rr.refit.gram import inverse_of
 from rr.selection.importance import relative_unit_costs
-
-
-def inverse_of(system: Tensor) -> Tensor:
-    """The inverse of a positive matrix; of one that rounding has made no longer that, with the least that mends it."""
-    jitter, scale = 0.0, float(system.diagonal().mean())
-    while True:
-        factor, failed = torch.linalg.cholesky_ex(system + jitter * scale * torch.eye(len(system)).to(system))
-        if not failed:
-            return torch.cholesky_inverse(factor)
-        jitter = max(10 * jitter, 1e-12)
 
 
 class Surgeon:
@@ -44,9 +35,8 @@ class Surgeon:
         self, units: np.ndarray, candidates: set[int], system: Tensor, matrix: Tensor, weights: Tensor
     ) -> None:
         self._rows = {unit: np.flatnonzero(units == unit) for unit in np.unique(units).tolist() if unit in candidates}
-        inverse = inverse_of(system)
         constant = matrix.new_zeros(len(system) - len(matrix), matrix.shape[1])
-        self._inverse, self._matrix = inverse, torch.cat([matrix * weights.sqrt(), constant])
+        self._inverse, self._matrix = inverse_of(system), torch.cat([matrix * weights.sqrt(), constant])
 
     @property
     def units(self) -> list[int]:
@@ -71,9 +61,9 @@ class Surgeon:
         """Let a unit go: the others take over what they can."""
         rows = torch.from_numpy(self._rows.pop(unit)).to(self._inverse.device)
         columns = self._inverse[:, rows]
-        update = torch.linalg.solve(self._inverse[rows[:, None], rows], columns.T)  # [taps, rows]
-        self._matrix -= columns @ torch.linalg.solve(self._inverse[rows[:, None], rows], self._matrix[rows])
-        self._inverse -= columns @ update
+        shares = torch.linalg.solve(self._inverse[rows[:, None], rows], columns.T).T  # [rows, taps]
+        self._matrix -= shares @ self._matrix[rows]
+        self._inverse -= shares @ columns.T
 
 
 def eliminate(

@@ -61,6 +61,16 @@ def regularised(xx: Tensor, ridge: float, has_constant: bool) -> Tensor:
     return system
 
 
+def inverse_of(system: Tensor) -> Tensor:
+    """The inverse of a positive matrix; of one that rounding has made no longer that, with the least that mends it."""
+    jitter, scale = 0.0, float(system.diagonal().mean())
+    while True:
+        factor, failed = torch.linalg.cholesky_ex(system + jitter * scale * torch.eye(len(system)).to(system))
+        if not failed:
+            return torch.cholesky_inverse(factor)
+        jitter = max(10 * jitter, 1e-12)
+
+
 def solve(system: Tensor, right: Tensor) -> Tensor:
     """The solution W of system W = right, for a symmetric positive matrix."""
     factor, failed = torch.linalg.cholesky_ex(system)

@@ -48,11 +48,11 @@ def refit(
         settings: of the Gram matrices.
     """
     readers = readers_of(graph, work, ~alive)
+    matrices = {each.layer.name: matrix_of(each, full.get_submodule(each.layer.name)).float() for each in readers}
     expected: Expected = {}
 
     def remember(reader: Reader, batch: int, rows: Tensor, added: Tensor | None) -> None:
-        matrix = matrix_of(reader, full.get_submodule(reader.layer.name)).to(rows)
-        expected[reader.layer.name, batch] = rows @ matrix, added
+        expected[reader.layer.name, batch] = rows @ matrices[reader.layer.name], added
 
     Capture(full, readers, settings.places).run(feed, remember)
     readers = [reader for reader in readers if (reader.layer.name, 0) in expected]  # not those of training alone

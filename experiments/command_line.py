@@ -144,3 +144,28 @@ def read_settings(
             f"{options.output_dir} holds a run of another recipe ({'; '.join(differing)}): leave these options out to "
             "go on with it, or choose another --output-dir"
         ) from None
+
+
+def add_file_options(parser: argparse.ArgumentParser, batch_size: int) -> Any:
+    """The options of a tool that is given a file of weights: which network it holds, its data, and the machine.
+
+    Args:
+        parser: gets them.
+        batch_size: images at a time, where the option isn't given.
+
+    Returns:
+        The group of the machine's options, for more of them.
+    """
+    networks = ", ".join(model_names())
+    parser.add_argument("-a", "--arch", help=f"network (default: what the file names): {networks}, {WHERE_ELSE}")
+    data = parser.add_argument_group(
+        "data", "where not given: what the file was trained on, as the file and its run say"
+    )
+    data.add_argument("--dataset", help=", ".join(dataset_names()))
+    data.add_argument("--data-dir", help="folder of the data")
+    data.add_argument("--image-size", type=int, help="height and width of the images")
+    data.add_argument("--workers", type=int, help="loader processes or threads (default: the data set's choice)")
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--batch-size", type=int, default=batch_size, help=f"images at a time (default: {batch_size})")
+    machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    return machine

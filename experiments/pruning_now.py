@@ -14,14 +14,13 @@ import torch
 from torch import Tensor
 
 from data import Data
+from experiments.pruning import RESULT
 from experiments.testing import arch_of, data_of, load
 from experiments.weight_files import check_is_weights
 from rr import InputError, RefitConfig, RefitReport, prune
 from rr.weights import CONVERTED_WEIGHTS, read_weights, save_converted
 from rr.whole_files import write_text_whole
-from training import World, evaluate_pair, init_world, surroundings
-
-RESULT = "result.json"
+from training import World, evaluate_pair, file_attributes, init_world, surroundings
 
 
 def pruned_now(options: argparse.Namespace) -> str:
@@ -56,13 +55,7 @@ def pruned_now(options: argparse.Namespace) -> str:
         seconds = time.perf_counter() - began
         report: RefitReport = slim.refit_report
         before, after, paired = evaluate_pair(model, slim, data, world, batch_size=256, amp=False, channels_last=True)
-        attributes = {
-            "arch": options.arch,
-            "dataset": data.name,
-            "num_classes": data.num_classes,
-            "in_channels": data.in_channels,
-            "image_size": data.image_size,
-        }
+        attributes = file_attributes(options.arch, data)
         result: dict[str, Any] = {
             "settings": {**asdict(refitting), **targets_of(options), "images": sum(len(batch) for batch in batches)},
             "weights": str(options.weights),

@@ -85,7 +85,7 @@ class Run:
     @property
     def attributes(self) -> dict[str, str | int]:
         """What its weight files say about the network."""
-        return file_attributes(self.recipe, self.data)
+        return file_attributes(self.recipe.arch, self.data)
 
     @property
     def total_steps(self) -> int:

@@ -25,8 +25,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the checkout without PYTHONPATH
 
-from base_model import WHERE_ELSE, model_names
-from data import dataset_names
+from experiments.command_line import add_file_options
 from training.endings import ends_in_one_line
 from training.options import OptionParser
 
@@ -47,22 +46,10 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         SystemExit: with code 2, for an option or a value that it doesn't know.
     """
     parser = OptionParser(description=__doc__)
-    names = ", ".join(dataset_names())
-    networks = ", ".join(model_names())
-    parser.add_argument("-a", "--arch", help=f"network (default: what the file names): {networks}, {WHERE_ELSE}")
     parser.add_argument("weights", type=Path, help="a file of weights: .hdf5, .pth, .pt, .safetensors")
     parser.add_argument("--against", type=Path, help="another weight file, to compare with: the base network's")
     parser.add_argument("--output", type=Path, help="write the figures to this JSON file")
-    data = parser.add_argument_group(
-        "data", "where not given: what the file was trained on, as the file and its run say"
-    )
-    data.add_argument("--dataset", help=names)
-    data.add_argument("--data-dir", help="folder of the data")
-    data.add_argument("--image-size", type=int, help="height and width of the images")
-    data.add_argument("--workers", type=int, help="loader processes or threads (default: the data set's choice)")
-    machine = parser.add_argument_group("machine")
-    machine.add_argument("--batch-size", type=int, default=256)
-    machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    machine = add_file_options(parser, batch_size=256)
     machine.add_argument("--amp", action=argparse.BooleanOptionalAction, default=False, help="bfloat16 autocast")
     return parser.parse_args(arguments)
 

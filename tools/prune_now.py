@@ -20,8 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the checkout without PYTHONPATH
 
-from base_model import WHERE_ELSE, model_names
-from data import dataset_names
+from experiments.command_line import add_file_options
 from training.endings import ends_in_one_line
 from training.options import OptionParser
 
@@ -42,8 +41,6 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         SystemExit: with code 2, for an option or a value that it doesn't know.
     """
     parser = OptionParser(description=__doc__)
-    networks = ", ".join(model_names())
-    parser.add_argument("-a", "--arch", help=f"network (default: what the file names): {networks}, {WHERE_ELSE}")
     parser.add_argument("weights", type=Path, help="the full network's weights: .hdf5, .pth, .pt, .safetensors")
     parser.add_argument("--output-dir", default="pruned_now", help="folder to write to (default: pruned_now)")
     what = parser.add_argument_group("what is pruned")
@@ -63,14 +60,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     how.add_argument("--places", type=int, default=16, help="places of each image that a layer is looked at in")
     how.add_argument("--ridge", type=float, default=1e-3, help="of the least squares, a share of the mean square")
     how.add_argument("--seed", type=int, default=0, help="of the images and of the labels drawn (default: 0)")
-    data = parser.add_argument_group("data", "where not given: what the file was trained on, as it and its run say")
-    data.add_argument("--dataset", help=", ".join(dataset_names()))
-    data.add_argument("--data-dir", help="folder of the data")
-    data.add_argument("--image-size", type=int, help="height and width of the images")
-    data.add_argument("--workers", type=int, help="loader processes or threads (default: the data set's choice)")
-    machine = parser.add_argument_group("machine")
-    machine.add_argument("--batch-size", type=int, default=100, help="images at a time (default: 100)")
-    machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    add_file_options(parser, batch_size=100)
     return parser.parse_args(arguments)
 
 

@@ -8,7 +8,6 @@ from torch import nn
 from base_model import build_any, model_info, model_names
 from data import Data, load_data
 from rr.errors import InputError
-from training.recipe import Recipe
 
 
 def data_for(
@@ -45,10 +44,10 @@ def network_builder(arch: str, data: Data) -> Callable[[], nn.Module]:
     )
 
 
-def file_attributes(recipe: Recipe, data: Data) -> dict[str, str | int]:
+def file_attributes(arch: str, data: Data) -> dict[str, str | int]:
     """What a weight file says about its network: as much as is needed to build it again."""
     return {
-        "arch": recipe.arch,
+        "arch": arch,
         "dataset": data.name,
         "num_classes": data.num_classes,
         "in_channels": data.in_channels,

@@ -135,6 +135,14 @@ def build(make: Make) -> nn.Sequential:
     return generic(nn.Sequential(nn.Conv2d(3, 12, 1), nn.ReLU(), *layers, *ends)).eval()
 
 
+def half_converted(model: nn.Module, images: Tensor) -> nn.Module:
+    """The model with generic compactors, converted, half of the units that may go dead."""
+    graph = ChannelGraph(model, images)
+    alive = random_alive(graph, graph.prunable, 0.5, seed=1)
+    insert_generic_compactors(model, graph, graph.prunable, alive)
+    return convert(LiveModel(model, graph), images)[0]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_they_are_pruned_and_become_plain_layers(kind: str, tmp_path: Path) -> None:
     model, images = build(KINDS[kind]), torch.randn(2, 3, 9, 7)
@@ -164,10 +172,7 @@ def test_they_are_pruned_and_become_plain_layers(kind: str, tmp_path: Path) -> N
 def test_what_their_shape_hides_a_state_dict_says(tmp_path: Path) -> None:
     """A standardised convolution would standardise a plain one's weight once more, without a word."""
     model, images = build(KINDS["standardised"]), torch.randn(2, 3, 9, 7)
-    graph = ChannelGraph(model, images)
-    alive = random_alive(graph, graph.prunable, 0.5, seed=1)
-    insert_generic_compactors(model, graph, graph.prunable, alive)
-    slim, _ = convert(LiveModel(model, graph), images)
+    slim = half_converted(model, images)
     torch.save(slim.state_dict(), tmp_path / "state.pth")
     assert torch.equal(load_converted(tmp_path / "state.pth", build(KINDS["standardised"]))(images), slim(images))
     slim[2] = StandardisedConv(slim[2].in_channels, slim[2].out_channels, 3, padding=1)
@@ -204,11 +209,11 @@ def test_their_units_stay_until_the_conversion() -> None:
     graph = ChannelGraph(model, images, silence=True)
     silent = silent_units(graph, model)
     assert graph.prunable.any()
-    assert not silent[np_units(graph, "2")].any()
-    assert not silent[np_units(graph, "0")].any()  # which "2" reads
+    assert not silent[units_made_by(graph, "2")].any()
+    assert not silent[units_made_by(graph, "0")].any()  # which "2" reads
 
 
-def np_units(graph: ChannelGraph, layer: str) -> list[int]:
+def units_made_by(graph: ChannelGraph, layer: str) -> list[int]:
     """The units that a layer makes."""
     return graph.layers[layer].out_units.tolist()
 
@@ -231,10 +236,7 @@ def test_a_layer_whose_parameters_others_read_stays_what_it_is() -> None:
 def test_users_hooks_go_on_but_those_that_set_the_weight() -> None:
     model, images, seen = build(KINDS["by a hook"]), torch.randn(2, 3, 9, 7), []
     model[2].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[1]))
-    graph = ChannelGraph(model, images)
-    alive = random_alive(graph, graph.prunable, 0.5, seed=1)
-    insert_generic_compactors(model, graph, graph.prunable, alive)
-    slim, _ = convert(LiveModel(model, graph), images)
+    slim = half_converted(model, images)
     seen.clear()
     slim(images)
     assert seen == [slim[2].in_channels]
@@ -259,10 +261,7 @@ def test_blocks_of_such_layers_keep_a_channel() -> None:
 
 def test_a_damaged_mark_is_named(tmp_path: Path) -> None:
     model, images = build(KINDS["equalised"]), torch.randn(2, 3, 9, 7)
-    graph = ChannelGraph(model, images)
-    alive = random_alive(graph, graph.prunable, 0.5, seed=1)
-    insert_generic_compactors(model, graph, graph.prunable, alive)
-    slim, _ = convert(LiveModel(model, graph), images)
+    slim = half_converted(model, images)
     slim[2].plain_layer = torch.tensor([99, 1])
     save_converted(tmp_path / "narrow.pth", slim)
     with pytest.raises(InputError, match="damaged"):

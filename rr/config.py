@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rr.errors import InputError
-from rr.settings import Share, changed, check, setting, settings_of
+from rr.settings import Share, changed, check, check_types, setting, settings_of
 
 Steps = int | Share  # optimiser steps, or a share of the run's
 
@@ -27,6 +27,7 @@ class TargetConfig:
     params: float | None = setting("parameters to keep, in the same way", None, name="params_target")
 
     def __post_init__(self) -> None:
+        check_types(self)
         check(
             self,
             {
@@ -75,6 +76,7 @@ class SelectionConfig:
     )
 
     def __post_init__(self) -> None:
+        check_types(self)
         check(
             self,
             {
@@ -115,6 +117,7 @@ class DecayConfig:
     threshold: float = setting("rows with a smaller norm are dropped at conversion", 1e-5)
 
     def __post_init__(self) -> None:
+        check_types(self)
         check(
             self,
             {
@@ -122,7 +125,7 @@ class DecayConfig:
                 "masked_penalty must be at least 0, or none": self.masked_penalty is None or self.masked_penalty >= 0,
                 f"death_steps {_STEPS}": _is_steps(self.death_steps),
                 "momentum must be at least 0 and less than 1": 0 <= self.momentum < 1,
-                "threshold must be at least 0": self.threshold >= 0,
+                "threshold must be at least 0 and less than 1, the norm of rows at the start": 0 <= self.threshold < 1,
             },
         )
         if self.death_steps and self.masked_penalty is not None:
@@ -149,11 +152,12 @@ class NarrowingConfig:
     )
 
     def __post_init__(self) -> None:
+        check_types(self)
         check(
             self,
             {
                 "mode must be 'no', 'rows' or 'full'": self.mode in ("no", "rows", "full"),
-                "threshold must be at least 0": self.threshold >= 0,
+                "threshold must be at least 0 and less than 1, the norm of rows at the start": 0 <= self.threshold < 1,
             },
         )
         if self.mode == "no" and self.threshold != type(self).threshold:
@@ -193,6 +197,7 @@ class ResRepConfig:
     )
 
     def __post_init__(self) -> None:
+        check_types(self)
         check(self, {"compactors must be 'dense' or 'diagonal'": self.compactors in ("dense", "diagonal")})
 
     def with_settings(self, **settings: Any) -> ResRepConfig:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from torch import nn
@@ -64,13 +63,13 @@ def check_arguments(model: object, config: object) -> None:
         )
 
 
-def steps_of(state: Mapping[str, Any]) -> int:
+def steps_of(state: object) -> int:
     """The steps in a pruner's state dict.
 
     Raises:
         InputError: if it isn't one.
     """
-    if "steps" not in state:
+    if not isinstance(state, Mapping) or "steps" not in state:
         raise InputError("this isn't the state of a pruner: give what pruner.state_dict() returned")
     return int(state["steps"])
 

@@ -8,6 +8,7 @@ lines (`training/options.py`).
 from __future__ import annotations
 
 import dataclasses
+import numbers
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -129,7 +130,8 @@ def changed(config: T, **values: Any) -> T:
             names = sorted(setting.name for setting in settings_of(config))
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
             raise InputError(f"{type(config).__name__} has no setting {name!r}: {hint}")
-    return _replaced(config, {paths[name]: value for name, value in values.items()})
+    lists = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return _replaced(config, {paths[name]: value for name, value in lists.items()})
 
 
 def _may_be_text(kind: Any) -> bool:
@@ -146,6 +148,42 @@ def _replaced(config: Any, values: dict[tuple[str, ...], Any]) -> Any:
         inner = {path[1:]: value for path, value in values.items() if path[0] == first}
         direct[first] = _replaced(getattr(config, first), inner)
     return dataclasses.replace(config, **direct)
+
+
+def check_types(config: Any) -> None:
+    """Check that a dataclass's own settings have the types that its fields say; whole numbers may be of NumPy's.
+
+    What may be a share of a run is for the dataclass to check: it knows a share of what.
+
+    Raises:
+        InputError: with the setting's name, what it must be, and its value.
+    """
+    for found in settings_of(config):
+        if len(found.path) > 1 or Share in typing.get_args(found.kind):
+            continue
+        if not _is_of(found.value, found.kind):
+            raise InputError(f"{found.name} must be {_in_words(found.kind)}, not {found.value!r}")
+
+
+_WORDS = {bool: "True or False", int: "a whole number", float: "a number", str: "a text", type(None): "None"}
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    if kind is bool or isinstance(value, bool):
+        return isinstance(value, bool) and kind is bool
+    if kind in (int, float):
+        return isinstance(value, numbers.Integral if kind is int else numbers.Real)
+    inner = typing.get_args(kind)
+    if typing.get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_is_of(item, inner[0]) for item in value)
+    return any(_is_of(value, each) for each in inner) if inner else isinstance(value, kind)
+
+
+def _in_words(kind: Any) -> str:
+    inner = typing.get_args(kind)
+    if typing.get_origin(kind) is tuple:
+        return f"a list of values, each {_in_words(inner[0])}"
+    return " or ".join(map(_in_words, inner)) if inner else _WORDS.get(kind, kind.__name__)
 
 
 def check(config: Any, checks: dict[str, bool]) -> None:

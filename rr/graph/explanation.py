@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
+from rr.errors import InputError
 from rr.graph.channel_graph import ChannelGraph
 from rr.graph.costs import macs_of_layer
 from rr.graph.layers import Layer, LayerKind
 
 
 def explain(graph: ChannelGraph) -> str:
-    """A line per layer: width, MACs, prunable or why not."""
+    """A line per layer: width, MACs, prunable or why not.
+
+    Raises:
+        InputError: if it isn't given a graph.
+    """
+    if not isinstance(graph, ChannelGraph):
+        raise InputError(f"explain takes a graph, not {type(graph).__name__}: ChannelGraph(model, example_inputs)")
     full = np.ones(graph.num_units, dtype=bool)
     total = graph.macs(full)
     rows = [("layer", "kind", "in", "out", "MACs", "share", "prunable")]

@@ -38,11 +38,13 @@ class ExampleInputs:
             return given
         if isinstance(given, Mapping):
             inputs = cls((), dict(given))
-        else:
+        elif isinstance(given, Tensor | Sequence):
             inputs = cls((given,) if isinstance(given, Tensor) else tuple(given), {})
-        if not inputs.tensors or not all(tensor.dim() > 0 for tensor in inputs.tensors):
+        else:
+            inputs = cls((), {})
+        if not inputs.tensors or not all(tensor.dim() > 0 and len(tensor) > 0 for tensor in inputs.tensors):
             raise InputError(
-                "example_inputs must be a tensor with a batch dimension first, a sequence of the arguments that the "
+                "example_inputs must be a tensor with a batch dimension first (at least 1), a sequence of what the "
                 "model is called with, or a dict of its keyword arguments"
             )
         return inputs

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rr.errors import InputError
+from rr.settings import check_types
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class RefitConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.rounds < 1 or self.places < 1:
             raise InputError(f"rounds ({self.rounds}) and places ({self.places}) must be at least 1")
         if not 0 < self.ridge < 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -262,3 +263,8 @@ def test_the_papers_settings() -> None:
         "narrow_threshold": 1e-3,
         "compactors": "dense",
     }
+
+
+def test_numbers_of_numpy_and_lists_of_names_are_taken() -> None:
+    config = fast_config(width_multiple=np.int64(8), flops_target=np.float32(0.5), exclude=["conv1"])
+    assert config == fast_config(width_multiple=8, flops_target=0.5, exclude=("conv1",))

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rr import InputError, ResRepPruner, fast_config, paper_config
-from rr.graph import ChannelGraph
+from rr.graph import ChannelGraph, explain
 from rr.planning import plan
 from tests.rr.networks import Net, conv, generic, head, tiny
 from tests.rr.pruners import IMAGES, LENIENT, batch, randomise, tiny_pruner
@@ -135,7 +135,18 @@ def fails(x: Tensor) -> Tensor:
         (lambda: ResRepPruner(tiny(), NOISE, CONFIG).attach(None), r"NoneType isn't a torch\.optim\.Optimizer"),
         (lambda: ResRepPruner(tiny(), NOISE, CONFIG).load_state_dict({"a": 1}), "isn't the state of a pruner"),
         (lambda: ResRepPruner(Net(lambda net, x: fails(x), a=conv(1, 4)), NOISE, CONFIG), r"inputs \(boom\)"),
+        (lambda: ResRepPruner(tiny(), NOISE, CONFIG).load_state_dict(None), "isn't the state of a pruner"),
+        (lambda: ResRepPruner(tiny(), None, CONFIG), "example_inputs must be a tensor"),
+        (lambda: ResRepPruner(tiny(), NOISE[:0], CONFIG), r"batch dimension first \(at least 1\)"),
+        (lambda: explain(tiny()), "explain takes a graph, not "),
         (lambda: fast_config(flops_target="50%"), "flops_target must be a number, not '50%'"),
+        (lambda: fast_config(flops_target=[0.5]), r"flops_target must be a number or None, not \(0.5,\)"),
+        (lambda: fast_config(width_multiple=2.5), "width_multiple must be a whole number, not 2.5"),
+        (lambda: fast_config(min_width=True), "min_width must be a whole number, not True"),
+        (lambda: fast_config(per_mac=1), "per_mac must be True or False, not 1"),
+        (lambda: fast_config(penalty=None), "penalty must be a number, not None"),
+        (lambda: fast_config(exclude="conv1"), "exclude must be a list of values, each a text, not 'conv1'"),
+        (lambda: fast_config(threshold=10), "threshold must be at least 0 and less than 1"),
         (lambda: fast_config(flops_target=0.5).for_run("100", lr=0.1), "total_steps and lr must be numbers"),
     ],
 )

@@ -46,7 +46,7 @@ def pruned_now(options: argparse.Namespace) -> str:
         raise InputError(f"{options.weights} holds a {file.kind} network: give the weights of the full one")
     options.arch = arch_of(options, file.attributes)
     data = data_of(options, file.attributes)
-    refitting = RefitConfig(options.rounds, options.places, options.ridge, options.seed)
+    refitting = RefitConfig(rounds=options.rounds, places=options.places, ridge=options.ridge, seed=options.seed)
     with init_world(options.device) as world:
         model = load(options.weights, options, data, world).model.eval()
         began = time.perf_counter()

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from rr.graph import ChannelGraph, Target
 from rr.graph.widths import PerGroup, rounded_up
-from rr.refit.capture import Capture
+from rr.refit.capture import Sink
 from rr.refit.elimination import Surgeon, eliminate
 from rr.refit.feed import Feed
-from rr.refit.fisher import squared_gradients
+from rr.refit.fisher import capture_with_gradients
 from rr.refit.gram import Gram, regularised
 from rr.refit.rows import REFITTED, Reader, matrix_of, reader_of
 from rr.refit.settings import RefitConfig
+from rr.refit.watch import Seen
 
 MOST_ROWS = 10_000  # of a layer's matrix: its Gram matrix takes 8 bytes for each pair
 
@@ -63,7 +64,9 @@ class Chooser:
         self._settings = settings
         self._generator = torch.Generator().manual_seed(settings.seed)
 
-    def choose(self, model: nn.Module, feed: Feed, alive: np.ndarray, targets: Sequence[Target]) -> np.ndarray:
+    def choose(
+        self, model: nn.Module, feed: Feed, alive: np.ndarray, targets: Sequence[Target], sink: Sink | None = None
+    ) -> np.ndarray:
         """[num_units] of bool: who is left when the targets are met, or nobody else may go.
 
         Args:
@@ -71,10 +74,11 @@ class Chooser:
             feed: images.
             alive: [num_units] of bool, who is there now.
             targets: what is to be met; units are weighed against the first one's cost.
+            sink: gets what is seen of the layers that read candidates.
         """
         candidates = self._selected & alive
         gone = eliminate(
-            self._surgeons(model, feed, candidates),
+            self._surgeons(model, feed, candidates, sink),
             alive,
             candidates,
             targets[0].cost,
@@ -86,17 +90,23 @@ class Chooser:
         self._complete(left, gone)
         return left
 
-    def _surgeons(self, model: nn.Module, feed: Feed, candidates: np.ndarray) -> list[Surgeon]:
+    def _surgeons(self, model: nn.Module, feed: Feed, candidates: np.ndarray, sink: Sink | None) -> list[Surgeon]:
         readers = readers_of(self._graph, model, candidates)
         grams = {reader.layer.name: Gram() for reader in readers}
-        capture = Capture(model, readers, self._settings.places)
-        capture.run(feed, lambda reader, _, rows, __: grams[reader.layer.name].add(rows))
-        readers = [reader for reader in readers if grams[reader.layer.name].count]  # not those of training alone
-        squares = squared_gradients(model, readers, feed, self._generator)
+
+        def take_in(reader: Reader, batch: int, seen: Seen) -> None:
+            grams[reader.layer.name].add(seen.rows)
+            if sink is not None:
+                sink(reader, batch, seen)
+
+        squares = capture_with_gradients(model, readers, self._settings.places, feed, self._generator, take_in)
         units, surgeons = set(np.flatnonzero(candidates).tolist()), []
         for reader in readers:
+            gram = grams.pop(reader.layer.name)
+            if not gram.count:
+                continue  # it runs in training alone
             matrix = matrix_of(reader, model.get_submodule(reader.layer.name))
-            system = regularised(grams.pop(reader.layer.name).xx, self._settings.ridge, reader.has_bias)
+            system = regularised(gram.xx, self._settings.ridge, reader.has_bias)
             surgeons.append(Surgeon(reader.units, units, system, matrix, _weights(reader, squares, matrix)))
         return surgeons
 

@@ -56,15 +56,27 @@ class Feed:
 
     def loss(self, model: nn.Module, batch: Any, generator: torch.Generator) -> Tensor:
         """What the squared gradients of are taken: the task's loss, or one that is drawn (`drawn_loss`)."""
-        if self.loss_fn is not None:
-            return self.loss_fn(model, batch) * self.images(batch)
-        return drawn_loss(batch.call(model), generator)
+        if self.loss_fn is None:
+            return drawn_loss(batch.call(model), generator)
+        loss = self.loss_fn(model, batch)
+        check_finite(loss)
+        return loss * self.images(batch)
 
     def images(self, batch: Any) -> int:
         """How many images a batch has."""
         if isinstance(batch, ExampleInputs):
             return batch.batch_size
         return next(leaf.shape[0] for leaf in tree_leaves(batch) if isinstance(leaf, Tensor) and leaf.dim())
+
+
+def check_finite(*tensors: Tensor) -> None:
+    """Check what a network computes.
+
+    Raises:
+        InputError: if a value isn't finite.
+    """
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+        raise InputError("the network computes values that aren't finite on these inputs: look at the inputs first")
 
 
 def drawn_loss(outputs: Any, generator: torch.Generator) -> Tensor:
@@ -74,6 +86,7 @@ def drawn_loss(outputs: Any, generator: torch.Generator) -> Tensor:
     random signs, over its own deviation, as if all were means of normal distributions.
     """
     tensors = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.requires_grad]
+    check_finite(*tensors)
     if len(tensors) == 1 and tensors[0].dim() == 2 and tensors[0].shape[1] > 1:
         logits = tensors[0].float()
         labels = torch.multinomial(logits.detach().softmax(1).cpu(), 1, generator=generator)[:, 0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rr.errors import InputError
+from rr.refit.feed import check_finite
 
 
 class Gram:
@@ -30,8 +30,7 @@ class Gram:
         """
         rows = torch.cat([rows, rows.new_ones(len(rows), 1)], 1)
         products = [(rows.T @ rows).double(), None if targets is None else (rows.T @ targets.to(rows)).double()]
-        if not all(bool(product.isfinite().all()) for product in products if product is not None):
-            raise InputError("the network computes values that aren't finite on these inputs: look at the inputs first")
+        check_finite(*(product for product in products if product is not None))
         self.count += len(rows)
         self._xx = products[0] if self._xx is None else self._xx.add_(products[0])
         if products[1] is not None:

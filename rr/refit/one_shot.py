@@ -25,7 +25,7 @@ from rr.graph.tensors import eval_mode
 from rr.planning import check_arguments, plan
 from rr.refit.choosing import Chooser, refittable
 from rr.refit.feed import Feed, LossFunction
-from rr.refit.refitting import LayerRefit, refit
+from rr.refit.refitting import LayerRefit, Refitter
 from rr.refit.settings import RefitConfig
 from rr.selection.mask_selection import targets_of
 
@@ -84,13 +84,14 @@ def prune(
     selected = refittable(graph, work, planned.selected)
     least, multiples = np.maximum(planned.least, 1), graph.multiples_in_units(config.selection.width_multiple)
     chooser = Chooser(graph, selected, least, multiples, how)
+    refitter = Refitter(graph, full, feed, how)
     targets = targets_of(config, graph)
     alive = np.ones(graph.num_units, dtype=bool)
     with eval_mode(full), eval_mode(work):
-        for of_round in _rounds(targets, how.rounds):
-            alive = chooser.choose(work, feed, alive, of_round)
+        for number, of_round in enumerate(_rounds(targets, how.rounds)):
+            alive = chooser.choose(work, feed, alive, of_round, None if number else refitter.remember)
             live.zero_dead_rows(alive)
-            layers = refit(graph, full, work, alive, feed, how)
+            layers = refitter.refit(work, alive)
     widths = graph.macs.group_widths(alive)
     if missed := [target for target in targets if not target.met(widths)]:
         raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,15 +11,16 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from rr.graph import ChannelGraph, Layer
-from rr.refit.capture import Capture
+from rr.refit.capture import capture
 from rr.refit.choosing import readers_of
 from rr.refit.feed import Feed
 from rr.refit.gram import Gram, regularised, solve
+from rr.refit.memory import bytes_side_by_side
 from rr.refit.rows import Reader, matrix_of, put_matrix
 from rr.refit.settings import RefitConfig
+from rr.refit.side_by_side import run_side_by_side
+from rr.refit.watch import Seen
 from rr.runtime import is_first
-
-Expected = dict[tuple[str, int], tuple[Tensor, "Tensor | None"]]  # layer, batch -> outputs, what they are added to
 
 
 @dataclass(frozen=True)
@@ -34,64 +36,115 @@ class LayerRefit:
     after: float
 
 
-def refit(
-    graph: ChannelGraph, full: nn.Module, work: nn.Module, alive: np.ndarray, feed: Feed, settings: RefitConfig
-) -> dict[str, LayerRefit]:
-    """Refit all layers of `work` that read a dead unit, in place: on what they read now, to give what they gave.
+class Refitter:
+    """Refits a network to give what the full one gave.
 
     Args:
         graph: of the network.
-        full: the full network.
-        work: the one in which dead units are zero.
-        alive: [num_units] of bool.
+        full: the full network, of which `remember` is shown what it reads.
         feed: images.
         settings: of the Gram matrices.
     """
-    readers = readers_of(graph, work, ~alive)
-    matrices = {each.layer.name: matrix_of(each, full.get_submodule(each.layer.name)).float() for each in readers}
-    expected: Expected = {}
 
-    def remember(reader: Reader, batch: int, rows: Tensor, added: Tensor | None) -> None:
-        expected[reader.layer.name, batch] = rows @ matrices[reader.layer.name], added
+    def __init__(self, graph: ChannelGraph, full: nn.Module, feed: Feed, settings: RefitConfig) -> None:
+        self._graph, self._full, self._feed, self._settings = graph, full, feed, settings
+        self._matrices: dict[str, Tensor] = {}
+        self._expected: dict[tuple[str, int], _Expected] = {}
+        self._several: set[str] = set()  # layers that run more than once, or in no way that could be interrupted
 
-    Capture(full, readers, settings.places).run(feed, remember)
-    readers = [reader for reader in readers if (reader.layer.name, 0) in expected]  # not those of training alone
-    return {
-        reader.layer.name: _refit_layer(reader, work, alive, feed, expected, settings)
-        for reader in tqdm(readers, "refitting", disable=None if is_first() else True)
-    }
+    def remember(self, reader: Reader, batch: int, seen: Seen) -> None:
+        """Take in what the full network gives."""
+        name = reader.layer.name
+        if name not in self._matrices:
+            self._matrices[name] = matrix_of(reader, self._full.get_submodule(name)).float()
+        self._expected[name, batch] = _Expected(seen.rows @ self._matrices[name], seen.added)
+        if len(seen.calls) > 1 or not seen.ended:
+            self._several.add(name)
+
+    @torch.no_grad()
+    def refit(self, work: nn.Module, alive: np.ndarray) -> dict[str, LayerRefit]:
+        """Refit all layers of `work` that read a dead unit, in place: on what they read now.
+
+        Args:
+            work: the network, with dead units at zero.
+            alive: [num_units] of bool.
+        """
+        found: dict[str, LayerRefit] = {}
+        places, readers = self._settings.places, readers_of(self._graph, work, ~alive)
+        readers = [reader for reader in readers if (reader.layer.name, 0) in self._expected]
+        progress = tqdm(total=len(readers), desc="refitting", disable=None if is_first() else True)
+
+        def refit_now(reader: Reader, seen: Mapping[int, Seen] | None) -> None:
+            fit = _Fit(reader, work)
+            if seen is None:
+                capture(work, [reader], places, self._feed, lambda _, batch, each: take_in(fit, batch, each))
+            else:
+                for batch, each in seen.items():
+                    take_in(fit, batch, each)
+            found[reader.layer.name] = fit.finish(alive, self._settings.ridge)
+            progress.update()
+
+        def take_in(fit: _Fit, batch: int, seen: Seen) -> None:
+            fit.take_in(seen, self._expected[fit.reader.layer.name, batch])
+
+        with progress:
+            if readers and bytes_side_by_side(work, self._feed) <= self._settings.memory * 2**30:
+                run_side_by_side(work, readers, places, self._feed, refit_now, self._several)
+            else:
+                for reader in readers:
+                    refit_now(reader, None)
+        return found
 
 
-def _refit_layer(
-    reader: Reader, work: nn.Module, alive: np.ndarray, feed: Feed, expected: Expected, settings: RefitConfig
-) -> LayerRefit:
-    layer, module = reader.layer, work.get_submodule(reader.layer.name)
-    norm = None if layer.norm is None else work.get_submodule(layer.norm)
-    gram, old, scale = Gram(), matrix_of(reader, module), _scale_of(norm, layer)
-    squares, means, lost = (torch.zeros((), dtype=torch.float64) for _ in range(3))
+@dataclass(frozen=True)
+class _Expected:
+    """What a layer is to give for a batch.
 
-    def take_in(_: Reader, batch: int, rows: Tensor, added: Tensor | None) -> None:
-        target, added_in_full = expected.pop((layer.name, batch))
-        if added is not None and added_in_full is not None:
-            target = target + torch.where(scale != 0, (added_in_full - added) / scale, 0.0)
-        gram.add(rows, target)
-        squares.add_(target.double().square().sum().cpu())
-        means.add_(len(target) * target.double().mean(0).square().sum().cpu())
-        lost.add_((target - rows @ old.to(rows)).double().square().sum().cpu())
+    Attributes:
+        outputs: [images x places, D], those of the full network.
+        added: what they were added to there.
+    """
 
-    Capture(work, [reader], settings.places).run(feed, take_in)
-    # The ridge pulls towards the layer as it is.
-    anchor = torch.cat([old, old.new_zeros(1, old.shape[1])])
-    system = regularised(gram.xx, settings.ridge, has_constant=True)
-    right = gram.xy + (system - gram.xx).diagonal()[:, None] * anchor
-    kept = torch.from_numpy(np.flatnonzero(alive[reader.units])).to(old.device)
-    places = torch.cat([kept, kept.new_tensor([len(old)])]) if reader.has_bias else kept
-    solution = torch.zeros_like(anchor)
-    solution[places] = solve(system[places[:, None], places], right[places])
-    put_matrix(reader, module, norm, solution[:-1], solution[-1] if reader.has_bias else None)
-    variance = max(float(squares - means), torch.finfo(torch.float64).tiny)
-    fitted = float((solution * (gram.xx @ solution - 2 * gram.xy)).sum()) * gram.count  # w'x'x w - 2 w'x'y
-    return LayerRefit(float(lost) / variance, max(float(squares) + fitted, 0.0) / variance)
+    outputs: Tensor
+    added: Tensor | None
+
+
+class _Fit:
+    """The least squares of one layer."""
+
+    def __init__(self, reader: Reader, work: nn.Module) -> None:
+        layer = reader.layer
+        self.reader, self._module = reader, work.get_submodule(layer.name)
+        self._norm = None if layer.norm is None else work.get_submodule(layer.norm)
+        self._old, self._scale = matrix_of(reader, self._module), _scale_of(self._norm, layer)
+        self._gram = Gram()
+        self._squares, self._means, self._lost = 0.0, 0.0, 0.0
+
+    def take_in(self, seen: Seen, expected: _Expected) -> None:
+        """What the layer reads now, and what it is to give: with what the stream has lost so far."""
+        rows, target = seen.rows, expected.outputs
+        if seen.added is not None and expected.added is not None:
+            scale = self._scale.to(target)
+            target = target + torch.where(scale != 0, (expected.added - seen.added) / scale, 0.0)
+        self._gram.add(rows, target)
+        self._squares += float(target.double().square().sum())
+        self._means += len(target) * float(target.double().mean(0).square().sum())
+        self._lost += float((target - rows @ self._old.to(rows)).double().square().sum())
+
+    def finish(self, alive: np.ndarray, ridge: float) -> LayerRefit:
+        """Change the layer; the ridge pulls it towards what it was."""
+        reader, old, gram = self.reader, self._old, self._gram
+        anchor = torch.cat([old, old.new_zeros(1, old.shape[1])])
+        system = regularised(gram.xx, ridge, has_constant=True)
+        right = gram.xy + (system - gram.xx).diagonal()[:, None] * anchor
+        kept = torch.from_numpy(np.flatnonzero(alive[reader.units])).to(old.device)
+        places = torch.cat([kept, kept.new_tensor([len(old)])]) if reader.has_bias else kept
+        solution = torch.zeros_like(anchor)
+        solution[places] = solve(system[places[:, None], places], right[places])
+        put_matrix(reader, self._module, self._norm, solution[:-1], solution[-1] if reader.has_bias else None)
+        variance = max(self._squares - self._means, torch.finfo(torch.float64).tiny)
+        fitted = float((solution * (gram.xx @ solution - 2 * gram.xy)).sum()) * gram.count  # w'x'x w - 2 w'x'y
+        return LayerRefit(self._lost / variance, max(self._squares + fitted, 0.0) / variance)
 
 
 def _scale_of(norm: nn.Module | None, layer: Layer) -> Tensor:

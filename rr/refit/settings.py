@@ -16,12 +16,15 @@ class RefitConfig:
         rounds: to the target in so many steps; what is chosen and refitted is looked at anew in each.
         places: of an image in a layer, at most so many.
         ridge: what is added to the diagonal of the Gram matrices, as a share of its mean.
+        memory: GiB that the activations of all images may take at a time; where they need more, each layer has all
+            images run again up to it, which takes longer.
         seed: of the labels drawn.
     """
 
     rounds: int = 1
     places: int = 16
     ridge: float = 1e-3
+    memory: float = 4.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -30,3 +33,5 @@ class RefitConfig:
             raise InputError(f"rounds ({self.rounds}) and places ({self.places}) must be at least 1")
         if not 0 < self.ridge < 1:
             raise InputError(f"ridge must be over 0 and under 1, not {self.ridge}: it keeps the least squares solvable")
+        if not self.memory > 0:
+            raise InputError(f"memory must be over 0 (GiB), not {self.memory}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -105,6 +106,52 @@ def test_the_target_is_met_and_the_refit_helps(name: str, layers: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(slim.state_dict().values(), again.state_dict().values(), strict=True))
 
 
+class Keeps(nn.Module):
+    """Keeps what it has seen on itself until later, and calls one layer twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.shared, self.last = conv(3, 12), conv(12, 12), conv(12, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.kept = F.relu(self.first(x))
+        again = F.relu(self.shared(F.relu(self.shared(self.kept))))
+        return self.last(again + 0.5 * self.kept).mean((2, 3))
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, "keeps"])
+def test_side_by_side_is_as_one_after_the_other(name: str) -> None:
+    """With too little memory for all images at a time each layer has all images run again: the same fit."""
+    torch.manual_seed(0)
+    model, batches = (Keeps() if name == "keeps" else NETWORKS[name]()).eval(), images(96)
+    ways = [RefitConfig(memory=memory, ridge=0.1) for memory in (4.0, 1e-9)]
+    slims = [prune(model, batches[0], batches, flops_target=0.6, layers="all", refitting=way) for way in ways]
+    assert slims[0].refit_report.layers.keys() == slims[1].refit_report.layers.keys()
+    for one, two in zip(*(slim.state_dict().values() for slim in slims), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4)
+
+
+class Failing(nn.Module):
+    """Fails for a batch that comes late, at a layer behind one that is refitted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = conv(3, 8), conv(8, 8), conv(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.b(F.relu(self.a(x))))
+        if not torch.is_grad_enabled() and len(x) == 7:
+            raise KeyError("seven")
+        return self.c(x).mean((2, 3))
+
+
+def test_what_a_forward_raises_ends_all_batches() -> None:
+    threads = threading.active_count()
+    with pytest.raises(KeyError, match="seven"):
+        prune(Failing().eval(), images()[0], [*images(), images()[0][:7]], flops_target=0.6)
+    assert threading.active_count() == threads
+
+
 def test_what_the_stream_has_lost_is_mended_by_the_blocks_behind() -> None:
     """The first block's error is added to the second one's target: the sum is nearer than the block's own part."""
     torch.manual_seed(0)
@@ -177,7 +224,7 @@ def test_a_few_images_are_enough_to_run(count: int) -> None:
     assert all(parameter.isfinite().all() for parameter in slim.parameters())
 
 
-@pytest.mark.parametrize("settings", [{"rounds": 0}, {"places": 0}, {"ridge": 0.0}, {"ridge": 1.5}])
+@pytest.mark.parametrize("settings", [{"rounds": 0}, {"places": 0}, {"ridge": 0.0}, {"ridge": 1.5}, {"memory": 0.0}])
 def test_wrong_settings_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(InputError, match=next(iter(settings))):
         RefitConfig(**settings)

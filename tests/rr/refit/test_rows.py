@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from rr.graph import ChannelGraph, ExampleInputs
-from rr.refit.capture import Capture
+from rr.refit.capture import capture
 from rr.refit.feed import Feed
 from rr.refit.rows import Reader, at_places, matrix_of, places_of, put_matrix, reader_of
 
@@ -34,7 +34,7 @@ def rows_of(model: nn.Module, of: Reader, images: Tensor, most: int = 10**6) -> 
     """What the layer reads."""
     found = []
     feed = Feed([ExampleInputs.of(images)])
-    Capture(model, [of], most).run(feed, lambda _, __, rows, ___: found.append(rows))
+    capture(model, [of], most, feed, lambda _, __, seen: found.append(seen.rows))
     return found[0]
 
 

@@ -14,7 +14,7 @@ from rr.refit.capture import Sink
 from rr.refit.elimination import Surgeon, eliminate
 from rr.refit.feed import Feed
 from rr.refit.fisher import capture_with_gradients
-from rr.refit.gram import Gram, regularised
+from rr.refit.gram import Gram, best_ridge, regularised
 from rr.refit.rows import REFITTED, Reader, matrix_of, reader_of
 from rr.refit.settings import RefitConfig
 from rr.refit.watch import Seen
@@ -106,9 +106,20 @@ class Chooser:
             if not gram.count:
                 continue  # it runs in training alone
             matrix = matrix_of(reader, model.get_submodule(reader.layer.name))
-            system = regularised(gram.xx, self._settings.ridge, reader.has_bias)
+            ridge = self._settings.ridge
+            if ridge is None:
+                ridge = self._ridge(gram, reader, matrix, units)
+            system = regularised(gram.xx, ridge, reader.has_bias)
             surgeons.append(Surgeon(reader.units, units, system, matrix, _weights(reader, squares, matrix)))
         return surgeons
+
+    def _ridge(self, gram: Gram, reader: Reader, matrix: Tensor, candidates: set[int]) -> float:
+        """The best one when each third of the candidates is gone."""
+        here = [unit for unit in np.unique(reader.units).tolist() if unit in candidates]
+        left = torch.from_numpy(np.flatnonzero(~np.isin(reader.units, here[::3]))).to(matrix.device)
+        rows = torch.cat([left, left.new_tensor([len(matrix)])]) if reader.has_bias else left
+        whole = torch.cat([matrix, matrix.new_zeros(1, matrix.shape[1])])
+        return best_ridge(gram, whole, rows, whole)
 
     def _rounded(self, widths: np.ndarray) -> np.ndarray:
         return rounded_up(widths, self._graph.macs.group_sizes, self._multiples)

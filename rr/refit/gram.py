@@ -7,42 +7,68 @@ from torch import Tensor
 
 from rr.refit.feed import check_finite
 
+RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of which the best one is taken
+
 
 class Gram:
-    """The mean of x'x over rows x with a one at their end, and of x'y for targets y.
+    """The mean of x'x over rows x with a one at their end, and of x'y for targets y; of two halves of the images.
 
     Attributes:
         count: rows so far.
-        xx: [rows + 1, rows + 1], the mean of x'x.
-        xy: [rows + 1, columns], the mean of x'y; None without targets.
     """
 
     def __init__(self) -> None:
-        self.count = 0
-        self._xx: Tensor | None = None
-        self._xy: Tensor | None = None
+        self._counts = [0, 0]
+        self._sums: list[tuple[Tensor, Tensor | None] | None] = [None, None]
 
     def add(self, rows: Tensor, targets: Tensor | None = None) -> None:
-        """Take more rows in: [n, rows], and their targets [n, columns].
+        """Take more rows in: [n, rows], and their targets [n, columns]; those of an image stand one after the other.
 
         Raises:
             InputError: if they aren't all finite.
         """
+        middle = len(rows) // 2 if len(rows) > 1 else self._counts[0] > self._counts[1]
+        for half, part in enumerate((slice(middle), slice(middle, None))):
+            self._add(half, rows[part], None if targets is None else targets[part])
+
+    def _add(self, half: int, rows: Tensor, targets: Tensor | None) -> None:
+        if not len(rows):
+            return
         rows = torch.cat([rows, rows.new_ones(len(rows), 1)], 1)
         products = [(rows.T @ rows).double(), None if targets is None else (rows.T @ targets.to(rows)).double()]
         check_finite(*(product for product in products if product is not None))
-        self.count += len(rows)
-        self._xx = products[0] if self._xx is None else self._xx.add_(products[0])
-        if products[1] is not None:
-            self._xy = products[1] if self._xy is None else self._xy.add_(products[1])
+        self._counts[half] += len(rows)
+        earlier = self._sums[half]
+        if earlier is None:
+            self._sums[half] = (products[0], products[1])
+        else:
+            for total, product in zip(earlier, products, strict=True):
+                if product is not None:
+                    total.add_(product)
+
+    @property
+    def count(self) -> int:
+        return sum(self._counts)
 
     @property
     def xx(self) -> Tensor:
-        return self._xx / self.count
+        """[rows + 1, rows + 1], the mean of x'x."""
+        return sum(sums[0] for sums in self._sums if sums is not None) / self.count
 
     @property
-    def xy(self) -> Tensor | None:
-        return None if self._xy is None else self._xy / self.count
+    def xy(self) -> Tensor:
+        """[rows + 1, columns], the mean of x'y."""
+        return sum(sums[1] for sums in self._sums if sums is not None) / self.count
+
+    @property
+    def halves(self) -> list[tuple[Tensor, Tensor | None]]:
+        """The means of x'x and x'y of each half; none if one of them is empty."""
+        if 0 in self._counts:
+            return []
+        return [
+            (xx / count, None if xy is None else xy / count)
+            for (xx, xy), count in zip(self._sums, self._counts, strict=True)
+        ]
 
 
 def regularised(xx: Tensor, ridge: float, has_constant: bool) -> Tensor:
@@ -58,6 +84,41 @@ def regularised(xx: Tensor, ridge: float, has_constant: bool) -> Tensor:
     scale = system.diagonal()[:pixels].mean()
     system.diagonal()[:pixels] += ridge * scale + torch.finfo(torch.float64).tiny + 1e-12 * (scale == 0)
     return system
+
+
+def fitted(xx: Tensor, xy: Tensor, anchor: Tensor, rows: Tensor, ridge: float) -> Tensor:
+    """The least squares [rows + 1, columns] with some rows alone, drawn by the ridge towards what there is.
+
+    Args:
+        xx: [rows + 1, rows + 1], the mean of x'x.
+        xy: [rows + 1, columns], the mean of x'y.
+        anchor: [rows + 1, columns], what there is.
+        rows: indices of those that may differ from 0.
+        ridge: a share of the mean diagonal of `xx`.
+    """
+    system = regularised(xx, ridge, has_constant=True)
+    right = xy + (system - xx).diagonal()[:, None] * anchor
+    solution = torch.zeros_like(anchor)
+    solution[rows] = solve(system[rows[:, None], rows], right[rows])
+    return solution
+
+
+def best_ridge(gram: Gram, anchor: Tensor, rows: Tensor, targets: Tensor | None = None) -> float:
+    """The ridge with which each half of the images is best foretold by a fit on the other one.
+
+    Args:
+        gram: of both.
+        anchor, rows: as `fitted` takes them.
+        targets: [rows + 1, columns], a matrix that gives the targets, where `gram` has none.
+    """
+    halves = [(xx, xx @ targets if xy is None else xy) for xx, xy in gram.halves]
+    errors = {}
+    for ridge in RIDGES:
+        errors[ridge] = 0.0
+        for (xx, xy), (other_xx, other_xy) in (halves, halves[::-1]) if halves else ():
+            solution = fitted(xx, xy, anchor, rows, ridge)
+            errors[ridge] += float((solution * (other_xx @ solution - 2 * other_xy)).sum())  # w'x'x w - 2 w'x'y
+    return min(errors, key=errors.__getitem__) if halves else RIDGES[-1]
 
 
 def inverse_of(system: Tensor) -> Tensor:

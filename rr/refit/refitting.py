@@ -14,7 +14,7 @@ from rr.graph import ChannelGraph, Layer
 from rr.refit.capture import capture
 from rr.refit.choosing import readers_of
 from rr.refit.feed import Feed
-from rr.refit.gram import Gram, regularised, solve
+from rr.refit.gram import Gram, best_ridge, fitted
 from rr.refit.memory import bytes_side_by_side
 from rr.refit.rows import Reader, matrix_of, put_matrix
 from rr.refit.settings import RefitConfig
@@ -50,6 +50,7 @@ class Refitter:
         self._graph, self._full, self._feed, self._settings = graph, full, feed, settings
         self._matrices: dict[str, Tensor] = {}
         self._expected: dict[tuple[str, int], _Expected] = {}
+        self._shifts: dict[str, Tensor | float] = {}  # what refits have added to a layer's outputs
         self._several: set[str] = set()  # layers that run more than once, or in no way that could be interrupted
 
     def remember(self, reader: Reader, batch: int, seen: Seen) -> None:
@@ -75,20 +76,21 @@ class Refitter:
         progress = tqdm(total=len(readers), desc="refitting", disable=None if is_first() else True)
 
         def refit_now(reader: Reader, seen: Mapping[int, Seen] | None) -> None:
-            fit = _Fit(reader, work)
+            name = reader.layer.name
+            fit = _Fit(reader, work, self._shifts.get(name, 0.0))
             if seen is None:
                 capture(work, [reader], places, self._feed, lambda _, batch, each: take_in(fit, batch, each))
             else:
                 for batch, each in seen.items():
                     take_in(fit, batch, each)
-            found[reader.layer.name] = fit.finish(alive, self._settings.ridge)
+            found[name], self._shifts[name] = fit.finish(alive, self._settings.ridge)
             progress.update()
 
         def take_in(fit: _Fit, batch: int, seen: Seen) -> None:
             fit.take_in(seen, self._expected[fit.reader.layer.name, batch])
 
         with progress:
-            if readers and bytes_side_by_side(work, self._feed) <= self._settings.memory * 2**30:
+            if readers and bytes_side_by_side(work, readers, places, self._feed) <= self._settings.memory * 2**30:
                 run_side_by_side(work, readers, places, self._feed, refit_now, self._several)
             else:
                 for reader in readers:
@@ -112,39 +114,41 @@ class _Expected:
 class _Fit:
     """The least squares of one layer."""
 
-    def __init__(self, reader: Reader, work: nn.Module) -> None:
+    def __init__(self, reader: Reader, work: nn.Module, shift: Tensor | float) -> None:
         layer = reader.layer
         self.reader, self._module = reader, work.get_submodule(layer.name)
         self._norm = None if layer.norm is None else work.get_submodule(layer.norm)
-        self._old, self._scale = matrix_of(reader, self._module), _scale_of(self._norm, layer)
+        matrix = matrix_of(reader, self._module)
+        self._old, self._scale = (
+            torch.cat([matrix, matrix.new_zeros(1, matrix.shape[1]) + shift]),
+            _scale_of(self._norm, layer),
+        )
         self._gram = Gram()
         self._squares, self._means, self._lost = 0.0, 0.0, 0.0
 
     def take_in(self, seen: Seen, expected: _Expected) -> None:
         """What the layer reads now, and what it is to give: with what the stream has lost so far."""
-        rows, target = seen.rows, expected.outputs
+        rows, target, old = seen.rows, expected.outputs, self._old.to(seen.rows)
         if seen.added is not None and expected.added is not None:
             scale = self._scale.to(target)
             target = target + torch.where(scale != 0, (expected.added - seen.added) / scale, 0.0)
         self._gram.add(rows, target)
         self._squares += float(target.double().square().sum())
         self._means += len(target) * float(target.double().mean(0).square().sum())
-        self._lost += float((target - rows @ self._old.to(rows)).double().square().sum())
+        self._lost += float((target - rows @ old[:-1] - old[-1]).double().square().sum())
 
-    def finish(self, alive: np.ndarray, ridge: float) -> LayerRefit:
-        """Change the layer; the ridge pulls it towards what it was."""
+    def finish(self, alive: np.ndarray, ridge: float | None) -> tuple[LayerRefit, Tensor]:
+        """Change the layer; also what is now added to its outputs."""
         reader, old, gram = self.reader, self._old, self._gram
-        anchor = torch.cat([old, old.new_zeros(1, old.shape[1])])
-        system = regularised(gram.xx, ridge, has_constant=True)
-        right = gram.xy + (system - gram.xx).diagonal()[:, None] * anchor
         kept = torch.from_numpy(np.flatnonzero(alive[reader.units])).to(old.device)
-        places = torch.cat([kept, kept.new_tensor([len(old)])]) if reader.has_bias else kept
-        solution = torch.zeros_like(anchor)
-        solution[places] = solve(system[places[:, None], places], right[places])
-        put_matrix(reader, self._module, self._norm, solution[:-1], solution[-1] if reader.has_bias else None)
+        rows = torch.cat([kept, kept.new_tensor([len(old) - 1])]) if reader.has_bias else kept
+        xx, xy = gram.xx, gram.xy
+        solution = fitted(xx, xy, old, rows, best_ridge(gram, old, rows) if ridge is None else ridge)
+        shift = solution[-1] - old[-1] if reader.has_bias else None
+        put_matrix(reader, self._module, self._norm, solution[:-1], shift)
         variance = max(self._squares - self._means, torch.finfo(torch.float64).tiny)
-        fitted = float((solution * (gram.xx @ solution - 2 * gram.xy)).sum()) * gram.count  # w'x'x w - 2 w'x'y
-        return LayerRefit(self._lost / variance, max(self._squares + fitted, 0.0) / variance)
+        error = float((solution * (xx @ solution - 2 * xy)).sum()) * gram.count  # w'x'x w - 2 w'x'y
+        return LayerRefit(self._lost / variance, max(self._squares + error, 0.0) / variance), solution[-1]
 
 
 def _scale_of(norm: nn.Module | None, layer: Layer) -> Tensor:

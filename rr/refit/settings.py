@@ -15,7 +15,8 @@ class RefitConfig:
     Attributes:
         rounds: to the target in so many steps; what is chosen and refitted is looked at anew in each.
         places: of an image in a layer, at most so many.
-        ridge: what is added to the diagonal of the Gram matrices, as a share of its mean.
+        ridge: what is added to the diagonal of the Gram matrices, as a share of its mean; None: for each layer, what
+            foretells each half of the images best from the other one.
         memory: GiB that the activations of all images may take at a time; where they need more, each layer has all
             images run again up to it, which takes longer.
         seed: of the labels drawn.
@@ -23,7 +24,7 @@ class RefitConfig:
 
     rounds: int = 1
     places: int = 16
-    ridge: float = 1e-3
+    ridge: float | None = None
     memory: float = 4.0
     seed: int = 0
 
@@ -31,7 +32,7 @@ class RefitConfig:
         check_types(self)
         if self.rounds < 1 or self.places < 1:
             raise InputError(f"rounds ({self.rounds}) and places ({self.places}) must be at least 1")
-        if not 0 < self.ridge < 1:
+        if self.ridge is not None and not 0 < self.ridge < 1:
             raise InputError(f"ridge must be over 0 and under 1, not {self.ridge}: it keeps the least squares solvable")
         if not self.memory > 0:
             raise InputError(f"memory must be over 0 (GiB), not {self.memory}")

@@ -48,6 +48,20 @@ def test_channels_that_others_can_stand_in_for_go_without_a_loss() -> None:
     assert slim.refit_report.layers["1"].after < 1e-8 < 1e-2 < slim.refit_report.layers["1"].before
 
 
+@pytest.mark.parametrize("rounds", [1, 3])
+@pytest.mark.parametrize("norm", [False, True])
+def test_each_round_adds_to_the_outputs_only_what_the_last_one_has_not(rounds: int, norm: bool) -> None:
+    """Channels that are others and a constant: the constant goes into the next layer's bias, or its BN, once."""
+    model = redundant()
+    model[1] = generic(nn.Sequential(conv(8, 6, 1), *([nn.BatchNorm2d(6)] if norm else [])))
+    with torch.no_grad():
+        model[0].bias[4:] += torch.tensor([1.0, -2.0, 3.0, -4.0])
+    way = RefitConfig(ridge=1e-7, places=64, rounds=rounds)
+    slim = prune(model.eval(), images()[0], images(256), include=("0",), flops_target=0.58, refitting=way)
+    assert slim[0].out_channels == 4
+    assert error(model, slim, [torch.randn(32, 3, 8, 8)]) < 1e-8
+
+
 def residual() -> nn.Module:
     """Two blocks that add into a stream of 8 channels, each 16 wide inside."""
     modules = {"stem": conv(3, 8), "fc": nn.Linear(8, 4)}

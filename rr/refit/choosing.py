@@ -14,7 +14,7 @@ from rr.refit.capture import Sink
 from rr.refit.elimination import Surgeon, eliminate
 from rr.refit.feed import Feed
 from rr.refit.fisher import capture_with_gradients
-from rr.refit.gram import Gram, best_ridge, regularised
+from rr.refit.gram import Gram, best_ridge, regularised, root_of
 from rr.refit.rows import REFITTED, Reader, matrix_of, reader_of
 from rr.refit.settings import RefitConfig
 from rr.refit.watch import Seen
@@ -99,7 +99,7 @@ class Chooser:
             if sink is not None:
                 sink(reader, batch, seen)
 
-        squares = capture_with_gradients(model, readers, self._settings.places, feed, self._generator, take_in)
+        fisher = capture_with_gradients(model, readers, self._settings.places, feed, self._generator, take_in)
         units, surgeons = set(np.flatnonzero(candidates).tolist()), []
         for reader in readers:
             gram = grams.pop(reader.layer.name)
@@ -110,7 +110,7 @@ class Chooser:
             if ridge is None:
                 ridge = self._ridge(gram, reader, matrix, units)
             system = regularised(gram.xx, ridge, reader.has_bias)
-            surgeons.append(Surgeon(reader.units, units, system, matrix, _weights(reader, squares, matrix)))
+            surgeons.append(Surgeon(reader.units, units, system, matrix, _root(reader, fisher, matrix)))
         return surgeons
 
     def _ridge(self, gram: Gram, reader: Reader, matrix: Tensor, candidates: set[int]) -> float:
@@ -135,9 +135,8 @@ class Chooser:
                 missing[group] -= 1
 
 
-def _weights(reader: Reader, squares: dict[str, Tensor], matrix: Tensor) -> Tensor:
-    """[columns], of the squared errors; a transposed convolution has a column for each tap of an output."""
+def _root(reader: Reader, fisher: dict[str, Tensor], matrix: Tensor) -> Tensor:
+    """[outputs, outputs], a root of the Fisher matrix; of layers without a gradient nothing matters."""
     outputs = len(reader.layer.out_units)
-    found = squares.get(reader.layer.name)  # of layers without a gradient nothing matters
-    each = matrix.new_zeros(outputs) if found is None else found.to(matrix)
-    return each.repeat_interleave(matrix.shape[1] // outputs)
+    found = fisher.get(reader.layer.name)
+    return matrix.new_zeros(outputs, outputs) if found is None else root_of(found.to(matrix))

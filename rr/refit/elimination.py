@@ -2,8 +2,8 @@
 
 For a layer Y = X W that is to give what it gave with some rows of X gone, the least squares refit loses, when the block
 c of rows goes, tr(W_c' [(H^-1)_cc]^-1 W_c) with H the mean of x'x: the optimal brain surgeon by blocks (Hassibi & Stork
-1993; Frantar & Alistarh 2022; Kurtic et al. 2023, ZipLM). Outputs are weighted by the mean squared gradient of the
-task's loss there (the diagonal of the Fisher matrix), so losses of all layers are on one scale and add up.
+1993; Frantar & Alistarh 2022; Kurtic et al. 2023, ZipLM). Errors of the outputs count by the task's Fisher matrix there
+(`rr.refit.fisher`; Martens & Grosse 2015, K-FAC), so losses of all layers are on one scale and add up.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ class Surgeon:
         candidates: the units that may go.
         system: [rows, rows], or with one row more for a constant: the mean of x'x, invertible.
         matrix: [rows, columns], the layer's own.
-        weights: [columns], of the outputs' squared errors.
+        root: [outputs, outputs], a root of the Fisher matrix F in the outputs: F = root root'. A transposed
+            convolution's matrix has a column for each tap of an output, one after the other.
     """
 
-    def __init__(
-        self, units: np.ndarray, candidates: set[int], system: Tensor, matrix: Tensor, weights: Tensor
-    ) -> None:
+    def __init__(self, units: np.ndarray, candidates: set[int], system: Tensor, matrix: Tensor, root: Tensor) -> None:
         self._rows = {unit: np.flatnonzero(units == unit) for unit in np.unique(units).tolist() if unit in candidates}
         constant = matrix.new_zeros(len(system) - len(matrix), matrix.shape[1])
-        self._inverse, self._matrix = inverse_of(system), torch.cat([matrix * weights.sqrt(), constant])
+        by_tap = matrix.unflatten(1, (len(root), -1)).transpose(1, 2)  # [rows, taps, outputs]
+        weighted = (by_tap @ root).flatten(1)
+        self._inverse, self._matrix = inverse_of(system), torch.cat([weighted, constant])
 
     @property
     def units(self) -> list[int]:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from rr.refit.feed import check_finite
 
+NEVER = 1e-6  # of the mean: rows with less count as if they had that
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of which the best one is taken
 
 
@@ -72,7 +73,9 @@ class Gram:
 
 
 def regularised(xx: Tensor, ridge: float, has_constant: bool) -> Tensor:
-    """The Gram matrix with a share of its mean diagonal added to it, so that it can be inverted.
+    """The Gram matrix with a share of its diagonal added to that, so that it can be inverted.
+
+    Each row counts in its own unit: a share of the mean would hold small ones fast and leave large ones free.
 
     Args:
         xx: [rows + 1, rows + 1], the last row and column those of the constant.
@@ -81,8 +84,9 @@ def regularised(xx: Tensor, ridge: float, has_constant: bool) -> Tensor:
     """
     size = len(xx) - (not has_constant)
     system, pixels = xx[:size, :size].clone(), len(xx) - 1
-    scale = system.diagonal()[:pixels].mean()
-    system.diagonal()[:pixels] += ridge * scale + torch.finfo(torch.float64).tiny + 1e-12 * (scale == 0)
+    diagonal = system.diagonal()[:pixels]
+    least = max(NEVER * float(diagonal.mean()), torch.finfo(torch.float64).tiny)  # for rows that are always 0
+    diagonal += ridge * diagonal.clamp_min(least)
     return system
 
 
@@ -94,7 +98,7 @@ def fitted(xx: Tensor, xy: Tensor, anchor: Tensor, rows: Tensor, ridge: float) -
         xy: [rows + 1, columns], the mean of x'y.
         anchor: [rows + 1, columns], what there is.
         rows: indices of those that may differ from 0.
-        ridge: a share of the mean diagonal of `xx`.
+        ridge: a share of the diagonal of `xx`.
     """
     system = regularised(xx, ridge, has_constant=True)
     right = xy + (system - xx).diagonal()[:, None] * anchor
@@ -121,14 +125,19 @@ def best_ridge(gram: Gram, anchor: Tensor, rows: Tensor, targets: Tensor | None 
     return min(errors, key=errors.__getitem__) if halves else RIDGES[-1]
 
 
-def inverse_of(system: Tensor) -> Tensor:
-    """The inverse of a positive matrix; of one that rounding has made no longer that, with the least that mends it."""
-    jitter, scale = 0.0, float(system.diagonal().mean())
+def root_of(system: Tensor) -> Tensor:
+    """The Cholesky factor L of LL'; of a matrix that isn't positive, with the least on its diagonal that mends it."""
+    jitter, scale = 0.0, float(system.diagonal().mean()) or 1.0
     while True:
         factor, failed = torch.linalg.cholesky_ex(system + jitter * scale * torch.eye(len(system)).to(system))
         if not failed:
-            return torch.cholesky_inverse(factor)
+            return factor
         jitter = max(10 * jitter, 1e-12)
+
+
+def inverse_of(system: Tensor) -> Tensor:
+    """The inverse of a positive matrix."""
+    return torch.cholesky_inverse(root_of(system))
 
 
 def solve(system: Tensor, right: Tensor) -> Tensor:

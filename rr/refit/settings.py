@@ -15,7 +15,7 @@ class RefitConfig:
     Attributes:
         rounds: to the target in so many steps; what is chosen and refitted is looked at anew in each.
         places: of an image in a layer, at most so many.
-        ridge: what is added to the diagonal of the Gram matrices, as a share of its mean; None: for each layer, what
+        ridge: what is added to the diagonal of the Gram matrices, as a share of it; None: for each layer, what
             foretells each half of the images best from the other one.
         memory: GiB that the activations of all images may take at a time; where they need more, each layer has all
             images run again up to it, which takes longer.

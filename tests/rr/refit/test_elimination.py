@@ -16,39 +16,39 @@ UNITS, TAPS, OUTPUTS = 6, 3, 4
 
 
 def problem(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows that depend on each other, a matrix, and weights of its columns."""
+    """Rows that depend on each other, a matrix, and a root of the outputs' Fisher matrix."""
     torch.manual_seed(seed)
     mixed = torch.randn(UNITS * TAPS, UNITS * TAPS) * 0.5 + torch.eye(UNITS * TAPS)
     rows = (torch.randn(500, UNITS * TAPS) @ mixed + 0.3).double()
-    return rows, torch.randn(UNITS * TAPS, OUTPUTS).double(), torch.rand(OUTPUTS).double()
+    return rows, torch.randn(UNITS * TAPS, OUTPUTS).double(), torch.rand(OUTPUTS, OUTPUTS).tril().double()
 
 
-def refit_loss(rows: Tensor, matrix: Tensor, weights: Tensor, left: list[int], constant: bool) -> float:
+def refit_loss(rows: Tensor, matrix: Tensor, root: Tensor, left: list[int], constant: bool) -> float:
     """Mean squared error of the best fit with the rows of these units alone."""
     kept = [unit * TAPS + tap for unit in left for tap in range(TAPS)]
     inputs = torch.cat([rows[:, kept], rows.new_ones(len(rows), int(constant))], 1)
     targets = rows @ matrix
     error = targets - inputs @ torch.linalg.lstsq(inputs, targets).solution
-    return float((error.square() * weights).sum() / len(rows))
+    return float((error @ root).square().sum() / len(rows))
 
 
-def surgeon(rows: Tensor, matrix: Tensor, weights: Tensor, constant: bool) -> Surgeon:
+def surgeon(rows: Tensor, matrix: Tensor, root: Tensor, constant: bool) -> Surgeon:
     gram = Gram()
     gram.add(rows[:200])
     gram.add(rows[200:])
     units = np.repeat(np.arange(UNITS), TAPS)
-    return Surgeon(units, set(range(UNITS)), regularised(gram.xx, 1e-12, constant), matrix, weights)
+    return Surgeon(units, set(range(UNITS)), regularised(gram.xx, 1e-12, constant), matrix, root)
 
 
 @pytest.mark.parametrize("constant", [False, True])
 def test_losses_are_those_of_refits_one_after_the_other(constant: bool) -> None:
-    rows, matrix, weights = problem()
-    found = surgeon(rows, matrix, weights, constant)
+    rows, matrix, root = problem()
+    found = surgeon(rows, matrix, root, constant)
     left, lost = list(range(UNITS)), 0.0
     for gone in (3, 0, 5, 1):
         for unit, loss in found.losses().items():
             others = [other for other in left if other != unit]
-            assert lost + loss == pytest.approx(refit_loss(rows, matrix, weights, others, constant), rel=1e-6)
+            assert lost + loss == pytest.approx(refit_loss(rows, matrix, root, others, constant), rel=1e-6)
         lost += found.losses()[gone]
         found.remove(gone)
         left.remove(gone)
@@ -67,19 +67,19 @@ def cost_of_two_layers() -> MacsOfWidths:
 
 
 def test_the_cheapest_loss_for_its_cost_goes_first_and_the_least_width_stays() -> None:
-    rows, matrix, weights = problem(1)
+    rows, matrix, root = problem(1)
     cost, alive = cost_of_two_layers(), np.ones(7, dtype=bool)
     candidates = alive.copy()
     candidates[6] = False
-    found = surgeon(rows, matrix, weights, True)
+    found = surgeon(rows, matrix, root, True)
     gone = eliminate([found], alive, candidates, cost, 1, lambda widths: widths.sum() <= 3)
     left = list(range(UNITS))
     for unit in gone:
         groups = cost.group_of_unit
         may_go = [other for other in left if sum(groups[left] == groups[other]) > 1]
-        now = refit_loss(rows, matrix, weights, left, True)
+        now = refit_loss(rows, matrix, root, left, True)
         scores = {
-            other: (refit_loss(rows, matrix, weights, [each for each in left if each != other], True) - now)
+            other: (refit_loss(rows, matrix, root, [each for each in left if each != other], True) - now)
             / (10 if other < 3 else 40)
             for other in may_go
         }

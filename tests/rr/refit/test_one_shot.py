@@ -107,16 +107,16 @@ def test_the_target_is_met_and_the_refit_helps(name: str, layers: str) -> None:
     model = NETWORKS[name]().eval()
     before = copy.deepcopy(model).state_dict()
     batches = images(192)
-    slim = prune(model, batches[0], batches, flops_target=0.6, layers=layers)
+    slim = prune(model, batches[0], batches, flops_target=0.5, layers=layers)
     report = slim.refit_report.conversion
     assert isinstance(report, ConversionReport)
-    assert report.macs_after <= 0.6 * report.macs_before
+    assert report.macs_after <= 0.5 * report.macs_before
     assert report.float64_difference <= 1e-10
-    assert all(layer.after <= layer.before * 1.01 for layer in slim.refit_report.layers.values())
+    assert all(layer.after <= layer.before * 1.01 + 1e-4 for layer in slim.refit_report.layers.values())
     assert sum(layer.after - layer.before for layer in slim.refit_report.layers.values()) < 0
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())  # it is as it was
     assert not any(module._forward_hooks for module in slim.modules())
-    again = prune(model, batches[0], batches, flops_target=0.6, layers=layers)
+    again = prune(model, batches[0], batches, flops_target=0.5, layers=layers)
     assert all(torch.equal(a, b) for a, b in zip(slim.state_dict().values(), again.state_dict().values(), strict=True))
 
 

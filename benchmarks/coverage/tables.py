@@ -94,6 +94,21 @@ def _tried(models: Models, word: str, how: str = "") -> str:
     )
 
 
+def random_table(results: Mapping[str, Any]) -> str:
+    """How many random networks were tried, and in how many of them each kind of thing was met."""
+    ended = f"The run with seed {results['seeds'][-1]} failed" if "failure" in results else "None failed"
+    met = [[what, f"{count:,}"] for what, count in results["events"].items()]
+    machine = f"{results['hardware']['cpu']}, torch {results['versions']['torch']}"
+    lines = [
+        f"{results['networks']:,} networks in {results['minutes']:.0f} minutes. {ended}.",
+        "",
+        *_table(("what was met", "in about so many networks"), met),
+        "",
+        f"`results/random_networks.json`: {machine}, commit {(results['commit'] or 'unknown')[:10]}.",
+    ]
+    return "\n".join(lines)
+
+
 def page(results: Mapping[str, Any]) -> str:
     """The page with every network."""
     models = results["models"]

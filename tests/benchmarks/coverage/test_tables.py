@@ -13,6 +13,7 @@ from benchmarks.coverage.tables import (
     cause_rows,
     model_rows,
     page,
+    random_table,
     series_rows,
     summary,
 )
@@ -166,3 +167,20 @@ def test_the_page_names_what_measured(results: dict[str, Any]) -> None:
     text = page(results)
     assert "on a CPU, 2 cores, 1 threads a network; torch 2; commit abc, def." in text
     assert text.count("\n| `") == 5
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_random_networks_are_counted_and_a_failure_is_told(failed: bool) -> None:
+    found = {
+        "networks": 1200,
+        "minutes": 30.4,
+        "seeds": [0, 1000],
+        "events": {"a conv|bn": 1100, "glu": 70},
+        "hardware": {"cpu": "a CPU"},
+        "versions": {"torch": "2.14"},
+        "commit": "0123456789abcdef",
+    }
+    text = random_table(found | ({"failure": "E   assert"} if failed else {}))
+    assert f"1,200 networks in 30 minutes. {'The run with seed 1000 failed' if failed else 'None failed'}." in text
+    assert "| a conv\\|bn | 1,100 |\n| glu | 70 |" in text
+    assert "a CPU, torch 2.14, commit 0123456789." in text

@@ -23,7 +23,9 @@ from benchmarks.cost.tables import communication_table, loading_table, method_ta
 from benchmarks.cost.training_figures import table as training_table
 from benchmarks.coverage.tables import PAGE as COVERAGE_PAGE
 from benchmarks.coverage.tables import page as coverage_page
+from benchmarks.coverage.tables import random_table
 from benchmarks.coverage.tables import summary as coverage_summary
+from benchmarks.studies.one_shot_table import one_shot_table
 from benchmarks.studies.results import at_best_rates, evaluations_table
 from benchmarks.studies.results import table as study_table
 from benchmarks.studies.ways import ways_table
@@ -88,6 +90,8 @@ PARTS = (
     Part(f"{PAGES}/training_cost.md", "method", ("method_cost.json",), method_table),
     Part(f"{PAGES}/training_cost.md", "processes", ("communication.json",), communication_table),
     Part(f"{PAGES}/training_cost.md", "loading", ("loading.json",), loading_table),
+    Part(f"{PAGES}/prune_now.md", "table", ("prune_now.json",), one_shot_table),
+    Part(f"{PAGES}/random_networks.md", "table", ("random_networks.json",), random_table),
 )
 
 

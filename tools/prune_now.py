@@ -59,7 +59,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     how.add_argument("--rounds", type=int, default=1, help="to the target in so many steps (default: 1)")
     how.add_argument("--places", type=int, default=16, help="places of each image that a layer is looked at in")
     how.add_argument(
-        "--ridge", type=float, help="of the least squares, a share of the mean square (default: by halves)"
+        "--ridge", type=float, help="of the least squares, a share of each input's mean square (default: by halves)"
     )
     how.add_argument("--seed", type=int, default=0, help="of the images and of the labels drawn (default: 0)")
     add_file_options(parser, batch_size=100)

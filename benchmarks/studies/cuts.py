@@ -105,6 +105,15 @@ def copy_largest(model: nn.Module, narrow: nn.Module) -> None:
     narrow.load_state_dict(state)
 
 
+def layers_that_stay(model: nn.Module) -> list[nn.Module]:
+    """The convolutions and linear layers that keep their width: all but the first ones of the blocks."""
+    return [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d | nn.Linear) and not INNER.search(name)
+    ]
+
+
 def group_pruner(model: nn.Module, data: Data, penalty: float) -> Any:
     """Torch-Pruning's GroupNormPruner as in its own CIFAR experiments, for the first convolutions of the blocks.
 
@@ -120,11 +129,6 @@ def group_pruner(model: nn.Module, data: Data, penalty: float) -> Any:
         import torch_pruning
     except ImportError:
         raise InputError("how 'torch-pruning' needs that package: `pip install torch-pruning`") from None
-    others = [
-        module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Conv2d | nn.Linear) and not INNER.search(name)
-    ]
     device = next(model.parameters()).device
     return torch_pruning.pruner.GroupNormPruner(
         model,
@@ -134,7 +138,7 @@ def group_pruner(model: nn.Module, data: Data, penalty: float) -> Any:
         global_pruning=True,
         pruning_ratio=1.0,
         iterative_steps=PRUNING_STEPS,
-        ignored_layers=others,
+        ignored_layers=layers_that_stay(model),
     )
 
 

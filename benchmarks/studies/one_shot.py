@@ -11,7 +11,7 @@ import torch.nn.functional as F
 import torch_pruning
 from torch import Tensor, nn
 
-from benchmarks.studies.cuts import INNER
+from benchmarks.studies.cuts import layers_that_stay
 from rr import prune
 from training import count_macs
 
@@ -61,18 +61,13 @@ def _cut_share(
     narrow = copy.deepcopy(model)
     for name, parameter in narrow.named_parameters():
         parameter.grad = gradients[name].clone() if name in gradients else None
-    others = [
-        module
-        for name, module in narrow.named_modules()
-        if isinstance(module, nn.Conv2d | nn.Linear) and not INNER.search(name)
-    ]
     torch_pruning.pruner.BasePruner(
         narrow,
         example,
         importance=importance,
         global_pruning=is_global,
         pruning_ratio=share,
-        ignored_layers=others,
+        ignored_layers=layers_that_stay(narrow),
     ).step()
     return narrow.requires_grad_(True)
 

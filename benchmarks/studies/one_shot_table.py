@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import fmean, stdev
 from typing import Any
+
+from benchmarks.studies.results import over_seeds
 
 Cut = Mapping[str, Any]
 
 
 def one_shot_table(results: Mapping[str, Any]) -> str:
-    """Top-1 at the cut, of each network, way and share; the better one of the two kinds of statistics."""
+    """Top-1 at the cut, of each network, way and share; with BN's statistics as they are and, in brackets, anew."""
     cuts: dict[tuple[str, str], dict[str, list[Cut]]] = {}
     for name, cut in results["cuts"].items():
         arch, share, _, way = name.split(" ", 3)
@@ -54,6 +55,6 @@ def accuracy(cuts: Sequence[Cut]) -> str:
 
 def spread(values: Sequence[float]) -> str:
     """Mean, and standard deviation where there are several."""
-    if len(values) == 1:
-        return f"{values[0]:.2f}%"
-    return f"{fmean(values):.2f} ± {stdev(values):.2f}%"
+    found = over_seeds(values)
+    deviation = "" if found["spread"] is None else f" ± {found['spread']:.2f}"
+    return f"{found['mean']:.2f}{deviation}%"

@@ -18,6 +18,8 @@ import resource
 import sys
 import time
 from collections.abc import Sequence
+from itertools import islice
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -97,11 +99,8 @@ def measured(name: str, data_dir: Path, bases: Path, images: int, threads: int) 
     world, data = init_world("cpu"), load_data("folder", data_dir)
     model, _ = load_network(bases / arch / "s0" / FINISH_WEIGHTS, lambda: build_model(arch))
     model.eval()
-    batches = []
-    for batch in data.train_batches(0, batch_size=min(BATCH, images), seed=int(draw), device="cpu"):
-        batches.append(batch)
-        if sum(len(each.labels) for each in batches) >= images:
-            break
+    size = min(BATCH, images)
+    batches = list(islice(data.train_batches(0, batch_size=size, seed=int(draw), device="cpu"), ceil(images / size)))
     inputs, labels = [batch.images.float() for batch in batches], [batch.labels for batch in batches]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began, began_cpu = time.perf_counter(), time.process_time()

@@ -116,13 +116,14 @@ def best_ridge(gram: Gram, anchor: Tensor, rows: Tensor, targets: Tensor | None 
         targets: [rows + 1, columns], a matrix that gives the targets, where `gram` has none.
     """
     halves = [(xx, xx @ targets if xy is None else xy) for xx, xy in gram.halves]
-    errors = {}
+    if not halves:
+        return RIDGES[-1]
+    errors = dict.fromkeys(RIDGES, 0.0)
     for ridge in RIDGES:
-        errors[ridge] = 0.0
-        for (xx, xy), (other_xx, other_xy) in (halves, halves[::-1]) if halves else ():
+        for (xx, xy), (other_xx, other_xy) in (halves, halves[::-1]):
             solution = fitted(xx, xy, anchor, rows, ridge)
             errors[ridge] += float((solution * (other_xx @ solution - 2 * other_xy)).sum())  # w'x'x w - 2 w'x'y
-    return min(errors, key=errors.__getitem__) if halves else RIDGES[-1]
+    return min(errors, key=errors.__getitem__)
 
 
 def root_of(system: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -212,10 +212,21 @@ def outputs_of(model: nn.Module, inputs: ExampleInputs, dtype: torch.dtype) -> l
     """
     cast = inputs.mapped(lambda item: item.to(dtype) if item.is_floating_point() else item)
     model.to(dtype)
-    with torch.no_grad(), eval_mode(model), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        with _InFloat64() if dtype == torch.float64 else nullcontext():
-            return _tensors(cast.call(model))
+    in_full = _InFloat64() if dtype == torch.float64 else nullcontext()
+    with torch.no_grad(), eval_mode(model), _same_random_numbers(model), in_full:
+        return _tensors(cast.call(model))
+
+
+@contextmanager
+def _same_random_numbers(model: nn.Module) -> Iterator[None]:
+    devices = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
+    with torch.random.fork_rng(devices=[device for device in devices if device.type == "cuda"]):
+        if devices <= {torch.device("cpu")}:
+            # `torch.manual_seed` formats the call stack thrice, for each kind of GPU that isn't there.
+            torch.default_generator.manual_seed(0)
+        else:
+            torch.manual_seed(0)
+        yield
 
 
 def _tensors(output: object) -> list[Tensor]:

@@ -17,7 +17,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from rr.compactors import CHILD, compactors_bypassed
 from rr.copies import OwnTensors, copy_of
 from rr.errors import InputError, first_line
-from rr.graph.exporting import switches_as_numbers, without_dumps, without_fused_attention, without_fused_recurrence
+from rr.graph.exporting import (
+    switches_as_numbers,
+    without_dumps,
+    without_fused_attention,
+    without_fused_recurrence,
+    without_stack_traces,
+)
 from rr.graph.sizes import with_sizes
 from rr.graph.tensors import ExampleInputs, Inputs, eval_mode, named_tensors
 
@@ -197,7 +203,7 @@ def _run(model: nn.Module, inputs: ExampleInputs) -> None:
 def _export(model: nn.Module, inputs: ExampleInputs) -> torch.export.ExportedProgram:
     def export() -> torch.export.ExportedProgram:
         # Strict, torch 2.6's default, can't trace every forward that non-strict, the default since, can.
-        with without_dumps():
+        with without_dumps(), without_stack_traces():
             return torch.export.export(model, inputs.args, dict(inputs.kwargs), strict=False)
 
     try:

@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.output.parent.mkdir(parents=True, exist_ok=True)
         done = examined(todo, options.jobs, threads, options.most_parameters, 60 * options.minutes_each)
         for position, (name, figures) in enumerate(done, start=1):
-            results["models"][name] = {**figures, "commit": results["commit"]}
+            results["models"][name] = {**figures, "commit": results["commit"], "cpu": results["hardware"]["cpu"]}
             write_text_whole(options.output, json.dumps(results, indent=1) + "\n")
             print(f"[{position}/{len(todo)}] {name}: {in_short(figures)}", flush=True)
     plot_seconds(results["models"], options.output.with_name(f"{options.output.stem}_seconds.png"))

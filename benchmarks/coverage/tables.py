@@ -274,8 +274,9 @@ def _machine(results: Mapping[str, Any]) -> str:
     commits = {figures.get("commit", results["commit"]) or "unknown" for figures in results["models"].values()}
     short = [commit[:10] + "+" * commit.endswith("+") for commit in sorted(commits)]  # +: with changes since
     hardware = results["hardware"]
+    cpus = sorted({figures.get("cpu", hardware["cpu"]) for figures in results["models"].values()})
     return (
-        f"{hardware['cpu']}, {hardware['cores']} cores, {results['threads']} threads a network; {versions}; "
+        f"{' and '.join(cpus)}, {hardware['cores']} cores, {results['threads']} threads a network; {versions}; "
         f"commit {', '.join(short)}"
     )
 

@@ -184,3 +184,8 @@ def test_random_networks_are_counted_and_a_failure_is_told(failed: bool) -> None
     assert f"1,200 networks in 30 minutes. {'The run with seed 1000 failed' if failed else 'None failed'}." in text
     assert "| a conv\\|bn | 1,100 |\n| glu | 70 |" in text
     assert "a CPU, torch 2.14, commit 0123456789." in text
+
+
+def test_each_machine_is_named(results: dict[str, Any]) -> None:
+    results["models"]["timm/dpn68"]["cpu"] = "another CPU"
+    assert "measured on a CPU and another CPU, 2 cores" in page(results)

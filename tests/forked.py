@@ -8,9 +8,11 @@ with the one that starts them but its threads' number, and can be killed.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import runpy
+import socket
 import subprocess
 import sys
 import tempfile
@@ -116,6 +118,22 @@ def run(*command: object, cwd: Path | None = None, env: Mapping[str, str] | None
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         with Forked([sys.executable, *map(str, command)], stdout=out, stderr=err, cwd=cwd, env=env) as process:
             code = process.wait()
+        out.seek(0)
+        err.seek(0)
+        return Done(code, out.read(), err.read())
+
+
+def run_ranks(number: int, *command: object, cwd: Path | None = None) -> Done:
+    """`torchrun --nproc_per_node NUMBER COMMAND` to its end, without torchrun; the code is the first that isn't 0."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    line = [sys.executable, *map(str, command)]
+    job = {"OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(number)}
+    places = [{**os.environ, **job, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(number)]
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err, contextlib.ExitStack() as open_ones:
+        ranks = [open_ones.enter_context(Forked(line, stdout=out, stderr=err, cwd=cwd, env=place)) for place in places]
+        code = next((code for code in map(Forked.wait, ranks) if code), 0)  # the others aren't waited for then
         out.seek(0)
         err.seek(0)
         return Done(code, out.read(), err.read())

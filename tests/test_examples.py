@@ -1,20 +1,17 @@
-"""Every example, run in a process of its own as a user runs it, and held to what it promises."""
+"""Every example, run in a process of its own, and held to what it promises."""
 
 from __future__ import annotations
 
 import functools
-import io
-import multiprocessing
 import re
-import runpy
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
+
+from tests import forked
 
 pytestmark = pytest.mark.slow
 
@@ -22,10 +19,6 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = "digits"  # no example, but what they train
 TARGET = 0.5  # of the MACs, in every example
 ONE_ROW = 0.05  # of the MACs, at most, that the next row would have taken
-
-# Each process is forked from one that has done nothing but import these, which would take it four seconds.
-FRESH = multiprocessing.get_context("forkserver")
-FRESH.set_forkserver_preload(["torch._dynamo", "torch.export", "sklearn.datasets", "rr"])
 
 
 @dataclass(frozen=True)
@@ -70,29 +63,12 @@ class Output:
         assert self.accuracies[2] >= self.accuracies[0] - 1 > 90
 
 
-def _main(name: str, options: list[str], channel: Connection) -> None:
-    """In the example's own process."""
-    sys.path.insert(0, str(ROOT))
-    sys.argv = [name, *options]
-    printed = io.StringIO()
-    try:
-        with redirect_stdout(printed), redirect_stderr(printed):
-            runpy.run_module(f"examples.{name}", run_name="__main__")
-    finally:
-        channel.send(printed.getvalue())
-
-
 @functools.cache
 def run(name: str, *options: str | int) -> Output:
     """`python -m examples.NAME OPTIONS`; run once for the same options."""
-    ours, theirs = FRESH.Pipe(duplex=False)
-    process = FRESH.Process(target=_main, args=(name, [str(option) for option in options], theirs))
-    process.start()
-    assert ours.poll(180), f"{name} has said nothing in three minutes"
-    text = ours.recv()
-    process.join(30)
-    assert process.exitcode == 0, text
-    return Output(text)
+    done = forked.run("-m", f"examples.{name}", *options, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return Output(done.stdout + done.stderr)
 
 
 @functools.cache
@@ -104,8 +80,8 @@ def command(*words: str, folder: Path = ROOT) -> Output:
 
 
 def plain() -> Output:
-    """The plain loop with its own settings, by the command line that its docstring gives."""
-    return command(sys.executable, "-m", "examples.plain")
+    """The plain loop with its own settings."""
+    return run("plain")
 
 
 def test_a_plain_loop() -> None:
@@ -113,8 +89,8 @@ def test_a_plain_loop() -> None:
 
 
 def test_an_example_runs_by_its_path_from_anywhere(tmp_path: Path) -> None:
-    output = command(sys.executable, str(ROOT / "examples" / "plain.py"), "--epochs", "1", folder=tmp_path)
-    assert output.epochs == run("plain", "--epochs", 1).epochs
+    output = command(sys.executable, str(ROOT / "examples" / "plain.py"), "--epochs", "3", folder=tmp_path)
+    assert output.epochs == run("plain", "--epochs", 3).epochs
 
 
 def test_a_file_to_run_that_is_not_there_is_a_line(tmp_path: Path) -> None:
@@ -171,13 +147,13 @@ def test_accumulated_steps_are_those_of_the_whole_batch() -> None:
         pattern = r"(\d+) steps, rows' norms ([\d.]+) to ([\d.]+)"
         assert Output(part).numbers(pattern) == pytest.approx(Output(other).numbers(pattern), abs=5e-5)
     assert "44 steps" in parts.epochs[-1]
-    run("accumulate").check_pruned()
+    run("accumulate", "--accumulate", 2).check_pruned()
 
 
 def test_two_processes_have_the_same_masks() -> None:
-    output = command(
-        sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "examples.ddp", "--epochs", "3"
-    )
+    done = forked.run_ranks(2, "-m", "examples.ddp", "--epochs", "3", cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    output = Output(done.stdout)
     output.check_equal()
     found = re.findall(r"rank (\d): loss ([\d.]+), masked units (\[[\d, ]*\])", output.text)
     assert sorted(rank for rank, _, _ in found) == ["0", "1"]

@@ -1,4 +1,4 @@
-"""A pruning run of two processes, by both of torch's launchers."""
+"""A pruning run of two processes."""
 
 from __future__ import annotations
 
@@ -14,27 +14,18 @@ import pytest
 from base_model import build_model
 from rr.weights import load_network
 from tests.experiments.runs import PRUNE, SCRIPT
-from tests.forked import AMPLE
+from tests.forked import AMPLE, run_ranks
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize(
-    ("launcher", "narrow"),
-    [(["-m", "torch.distributed.run"], "full"), (["-m", "torch.distributed.launch"], "rows")],
-    ids=["torchrun", "torch.distributed.launch"],
-)
-def test_two_processes(launcher: list[str], narrow: str, base_weights: Path, tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, *launcher, "--nproc_per_node=2", f"--master_port={port}", str(SCRIPT), *PRUNE]
-    command += ["--base-weights", str(base_weights), "--output-dir", str(tmp_path / "run"), "--max-steps", "20"]
-    command += ["--narrow", narrow, "--narrow-threshold", "0.9", "--rows-per-update", "4"]
-    command += ["--score", "taylor", "--per-mac", "--proximal", "--masked-penalty", "0.1", "--tighten-steps", "10"]
-    run = subprocess.run(
-        command, capture_output=True, text=True, timeout=AMPLE, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
+@pytest.mark.parametrize(("launched", "narrow"), [(True, "rows"), (False, "full")], ids=["launched", "ranks"])
+def test_two_processes(launched: bool, narrow: str, base_weights: Path, tmp_path: Path) -> None:
+    """By the launcher of the README, and as torchrun starts them (benchmarks/studies has a test with it)."""
+    command = [str(SCRIPT), *PRUNE, "--base-weights", str(base_weights), "--output-dir", str(tmp_path / "run")]
+    command += ["--narrow", narrow, "--narrow-threshold", "0.9", "--rows-per-update", "4", "--max-steps", "20"]
+    command += ["--score", "taylor", "--per-mac", "--masked-penalty", "0.1", "--tighten-steps", "10"]
+    run = _launched(command) if launched else run_ranks(2, *command)
     assert run.returncode == 0, run.stderr[-3000:]
     log = (tmp_path / "run" / "log.txt").read_text()
     assert "dead channels taken out" in log  # and the ranks' gradients still fit each other
@@ -44,3 +35,12 @@ def test_two_processes(launcher: list[str], narrow: str, base_weights: Path, tmp
         tmp_path / "run" / "finish_converted.hdf5", lambda **widths: build_model("src20", in_channels=1, **widths)
     )
     assert sum(parameter.numel() for parameter in model.parameters()) > 0
+
+
+def _launched(command: list[str]) -> subprocess.CompletedProcess:
+    launcher = [sys.executable, "-m", "torch.distributed.launch", "--nproc_per_node=2"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        launcher.append(f"--master_port={free.getsockname()[1]}")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run([*launcher, *command], capture_output=True, text=True, timeout=AMPLE, env=environment)

@@ -13,7 +13,7 @@ from base_model import build_any
 from rr import load_converted
 from rr.graph import ChannelGraph
 from tests import scripts
-from tests.experiments.runs import PRUNE, pruned
+from tests.experiments.runs import PAPER, pruned
 
 pytestmark = pytest.mark.slow
 
@@ -53,7 +53,7 @@ def test_a_network_of_ones_own_from_its_own_checkpoint(tmp_path: Path) -> None:
     name = f"{path}:build"
     torch.manual_seed(0)
     torch.save({"model": build_any(name, 10, 1).state_dict(), "epoch": 7}, weights)
-    pruned(*PRUNE, "-a", name, "--weights", weights, "--flops-target", "0.5", cwd=tmp_path)
+    pruned(*PAPER, "-a", name, "--weights", weights, "--flops-target", "0.5", cwd=tmp_path)
     result = json.loads((folder / "result.json").read_text())
     assert result["conversion"]["macs_ratio"] <= 0.5
     assert result["conversion"]["float64_difference"] <= 1e-10

@@ -76,7 +76,7 @@ def test_with_a_teacher_too_a_killed_run_goes_on_bit_identically(base_weights: P
     """The unpruned network teaches; a killed run finds it in its own folder, and the base weights may be gone."""
     weights = tmp_path / "base.hdf5"
     shutil.copy(base_weights, weights)
-    common = [*PRUNE, "--base-weights", weights, "--checkpoint-interval", "5", "--max-steps", "40"]
+    common = [*PRUNE, "--base-weights", weights, "--checkpoint-interval", "5", "--max-steps", "20"]
     common += ["--narrow", "rows", "--narrow-threshold", "0.9", "--seed", "1"]  # not the base weights' seed
     options = [*common, "--distill", "0.5", "--temperature", "2"]
     whole, untaught, folder = (tmp_path / name for name in ("whole", "untaught", "killed"))
@@ -86,7 +86,7 @@ def test_with_a_teacher_too_a_killed_run_goes_on_bit_identically(base_weights: P
     finals = [read_hdf5(each / "finish.hdf5").arrays for each in (whole, untaught)]
     assert any((array != finals[1][name]).any() for name, array in finals[0].items())
 
-    killed("step 30 ", *options, "--output-dir", folder)
+    killed("iter 17, unmasked", *options, "--output-dir", folder)
     weights.unlink()
     pruned(*options, "--output-dir", folder, "-c", "continue")
     assert_same_weights(whole, folder)
@@ -97,13 +97,13 @@ def test_stopped_by_a_person_it_says_how_to_go_on_and_does_so_bit_by_bit(
     number: signal.Signals, code: int, finished: Path, base_weights: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "stopped"
-    options = [*PRUNE, "--base-weights", base_weights, "--output-dir", folder, "--checkpoint-interval", "7"]
-    done = stopped(number, "iter 150, unmasked", *options)
+    options = [*PRUNE, "--base-weights", base_weights, "--output-dir", folder, "--checkpoint-interval", "5"]
+    done = stopped(number, "iter 40, unmasked", *options)
     assert done.returncode == code
     *before, last = done.stderr.splitlines()
     assert last == f"stopped; the same command with -c continue goes on from {folder / 'latest.pth'}"
     assert "Traceback" not in done.stderr
     assert not any("-c continue" in line for line in before)
     resumed = pruned(*options, "-c", "continue")
-    assert "step 147 of 276" in resumed.stderr
+    assert "going on after epoch 1, step 35 " in resumed.stderr
     assert_same_weights(finished, folder, BOTH)

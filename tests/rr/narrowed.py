@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from base_model import build_model
+from base_model.cifar_resnet import CifarResNet, cifar_resnet_widths
 from rr import ResRepPruner, paper_config
 from rr.narrowing.take_out import silent_units
 from tests.rr.networks import Net, conv, generic, graph_of, head
@@ -21,6 +21,11 @@ OPTIMIZERS = {
     "SGD": lambda pruner: torch.optim.SGD(pruner.param_groups(lr=0.01, momentum=0.9, weight_decay=1e-3)),
     "AdamW": lambda pruner: torch.optim.AdamW(pruner.model.parameters(), lr=1e-3, weight_decay=0.1, amsgrad=True),
 }
+
+
+def residual() -> CifarResNet:
+    """As `src20`, with a block a stage."""
+    return CifarResNet(1, cifar_resnet_widths(1), num_classes=10, in_channels=3, folded=False)
 
 
 def dense_blocks() -> Net:
@@ -93,8 +98,8 @@ def norms() -> Net:
 
 
 FAMILIES: dict[str, tuple[Callable[[], nn.Module], str, int]] = {
-    "residual, inner layers": (lambda: build_model("src20"), "internal", 8),
-    "residual streams": (lambda: build_model("src20"), "all", 8),
+    "residual, inner layers": (residual, "internal", 8),
+    "residual streams": (residual, "all", 8),
     "depthwise, squeeze and excite": (separable, "all", 8),
     "dense": (dense_blocks, "all", 8),
     "all sorts": (all_sorts, "all", 8),

@@ -1,17 +1,12 @@
 """Several processes give what one gives; devices that aren't there are refused."""
 
 import argparse
-import contextlib
-import os
-import socket
-import sys
-import tempfile
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.forked import Forked
+from tests.forked import run_ranks
 from tests.training import tiny_run
 from tests.training.tiny_run import StepSum, metrics_without_times, run, tiny_recipe
 from training import World, add_local_rank, checkpoint, evaluate
@@ -19,17 +14,8 @@ from training.distributed import choose_device
 
 
 def in_two_processes(folder: Path, *words: str) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    places = [{"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2"} for rank in ("0", "1")]
-    line = [sys.executable, "-m", tiny_run.__name__, "--output-dir", str(folder), *words]
-    with tempfile.TemporaryFile("w+") as errors, contextlib.ExitStack() as open_ones:
-        processes = [open_ones.enter_context(Forked(line, env=environment | place, stderr=errors)) for place in places]
-        failed = any(process.wait() for process in processes)  # the other one isn't waited for then
-        errors.seek(0)
-        assert not failed, errors.read()
+    done = run_ranks(2, "-m", tiny_run.__name__, "--output-dir", folder, *words)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow

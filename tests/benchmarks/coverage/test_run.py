@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -66,27 +64,19 @@ def test_what_needs_a_package_that_is_not_there_is_left_out_and_said(
 @pytest.mark.slow
 def test_the_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "there" / "coverage.json"
-    command = [
-        sys.executable,
-        str(run.__file__),
-        "--output",
-        str(output),
-        "--models",
-        "src20",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("[1/1] src20: 99.8% of the MACs can go")
+    options = ["--output", str(output), "--models", "src20"]
+    main(options)
+    assert capsys.readouterr().out.startswith("[1/1] src20: 99.8% of the MACs can go")
     first = json.loads(output.read_text())
     assert first["models"]["src20"]["bars"] == dict.fromkeys(BARS, True)
     assert first["models"]["src20"]["commit"] == first["commit"]
     assert {"versions", "hardware", "threads", "jobs"} <= set(first)
     assert output.with_name("coverage_seconds.png").stat().st_size > 5_000
-    main(command[2:])  # goes on: nothing is left to do
+    main(options)  # goes on: nothing is left to do
     assert capsys.readouterr().out == ""
     assert json.loads(output.read_text())["models"] == first["models"]
 
-    main([*command[2:4], "--trace-again", "src20"])
+    main([*options[:2], "--trace-again", "src20"])
     again = json.loads(output.read_text())["models"]["src20"]
     changed = {key for key, value in again.items() if value != first["models"]["src20"][key]}
     assert changed == {"trace_seconds", "trace_cpu_seconds"}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,8 +13,10 @@ from PIL import Image
 from torch import nn
 
 from base_model import build_model
+from benchmarks.studies import runs
 from data import Data, load_data
 from rr.weights import save_hdf5
+from tests.forked import Forked
 
 
 @pytest.fixture(scope="module")
@@ -49,3 +53,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed in (0, 1):
         save_hdf5(folder / "bases" / f"s{seed}" / "finish.hdf5", build_model("src20", num_classes=2).state_dict(), {})
     return folder
+
+
+@pytest.fixture
+def forked_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processes of a study's runs have done their imports when they begin."""
+    instead = SimpleNamespace(Popen=Forked, STDOUT=subprocess.STDOUT, DEVNULL=subprocess.DEVNULL)
+    monkeypatch.setattr(runs, "subprocess", instead)

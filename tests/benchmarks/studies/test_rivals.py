@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from base_model import build_model, full_widths
-from benchmarks.studies import rivals
+from benchmarks.studies import cuts, rivals
 from benchmarks.studies.rivals import Rival, SparseLearning, two_parts
 from data import Data
 from rr.weights import read_hdf5, save_hdf5
@@ -95,6 +95,7 @@ def test_a_rival_that_is_stopped_ends_with_the_same_weights(
     how: str, more: list[str], stops: int, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped behind the first checkpoint of each of its parts."""
+    monkeypatch.setattr(cuts, "PRUNING_STEPS", 50)  # coarse, but of the same parts
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     options = [*RIVAL, "--how", how, *more] + ([] if how == "scratch" else ["--weights", str(base)])
     rivals.main([*options, "--output-dir", str(whole)])

@@ -23,18 +23,16 @@ SCRIPT = Path(short_schedules.__file__)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_runs")
 def test_killed_it_goes_on_and_no_run_is_trained_twice_at_once(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = call(place, "--arms", "scratch", "--epochs", "120", "--seeds", "1", "--output", str(place / "killed.json"))
-    folder = place / "runs" / "scratch-e120-lr0.1-s1"
+    words = call(place, "--arms", "scratch", "--epochs", "20", "--seeds", "1", "--output", str(place / "killed.json"))
+    folder = place / "runs" / "scratch-e20-lr0.1-s1"
     process = subprocess.Popen([sys.executable, str(SCRIPT), *words], stdout=subprocess.PIPE)
-    deadline = time.monotonic() + 200
-    while not (folder / "latest.pth").exists():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    _wait_for(folder, process)  # made by the run itself, which has the lock then
     with pytest.raises(SystemExit):
         short_schedules.main(words)
     assert "another process is at work" in capsys.readouterr().out
+    _wait_for(folder / "latest.pth", process)
     process.send_signal(signal.SIGTERM)
     assert process.wait(600) == 128 + signal.SIGTERM
     assert not (folder / "finish.hdf5").exists()
@@ -45,7 +43,16 @@ def test_killed_it_goes_on_and_no_run_is_trained_twice_at_once(place: Path, caps
     assert json.loads((place / "killed.json").read_text())["entries"][0]["top1"]["n"] == 1
 
 
+def _wait_for(path: Path, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 600
+    while not path.exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_runs")
 def test_a_run_that_fails_is_told_and_the_others_go_on(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,10 +88,10 @@ def test_compiling_more_threads_or_processes_make_it_no_other_run(place: Path, m
 
 @pytest.mark.slow
 def test_two_processes_train_a_run_together(place: Path) -> None:
-    """A rival's and one of ours, with four images of each batch for either process."""
+    """With four images of each batch for either."""
     output = place / "together.json"
     more = ("--epochs", "1", "--seeds", "0", "--lr", "0.03", "--processes", "2", "--output", str(output))
-    short_schedules.main(call(place, "--arms", "l1", "fast", *more))
-    for entry in json.loads(output.read_text())["entries"]:
-        assert [run["processes"] for run in entry["runs"]] == [2]
-        assert 0.4 < entry["macs_ratio"]["mean"] <= 1
+    short_schedules.main(call(place, "--arms", "l1", *more))
+    (entry,) = json.loads(output.read_text())["entries"]
+    assert [run["processes"] for run in entry["runs"]] == [2]
+    assert 0.4 < entry["macs_ratio"]["mean"] <= 0.47

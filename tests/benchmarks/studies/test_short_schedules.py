@@ -14,6 +14,7 @@ from tests.benchmarks.studies.helpers import call
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_runs")
 def test_arms_run_once_and_are_read_then(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

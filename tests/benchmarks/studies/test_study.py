@@ -45,6 +45,7 @@ def test_bad_input_is_one_line(place: Path, more: list[str], words: str, capsys:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_runs")
 def test_what_a_file_keeps_is_not_trained_again(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

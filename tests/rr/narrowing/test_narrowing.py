@@ -23,7 +23,7 @@ def test_folding_waits_for_the_end_of_dying() -> None:
     """A fold while others still die disturbs the training; when nothing more is to die, all layers are folded."""
     pruner = folding_pruner("residual, inner layers", flops_target=0.6)
     set_masks(pruner, np.ones(pruner.graph.num_units, dtype=bool))
-    layer = "stage3.block1.conv1.conv"
+    layer = "stage3.block0.conv1.conv"
     alive = pruner.unmasked.alive
     alive[pruner.graph.sites[layer].units[:60]] = False
     set_masks(pruner, alive)

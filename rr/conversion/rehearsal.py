@@ -23,6 +23,7 @@ from rr.graph.vanishing import may_vanish, without_unread
 
 logger = logging.getLogger(__name__)
 
+SHARES = 0.3, 0.7  # of a group's units that are dead, from and to
 Failure = Callable[[Sequence[Group]], str | None]
 
 
@@ -35,18 +36,20 @@ def rehearse(
         model: the network; it stays as it is.
         graph: its graph.
         example_inputs: what it is called with.
-        selected: [num_units] of bool; half of them are dead in the rehearsal.
+        selected: [num_units] of bool; about half of them are dead in the rehearsal.
         min_width: units that each group keeps at least.
     """
 
-    def half(tried: Sequence[Group]) -> np.ndarray:
+    def about_half(tried: Sequence[Group]) -> np.ndarray:
         alive = np.ones(graph.num_units, dtype=bool)
-        for group in tried:  # each at other places, or two that ought to be one would seem to agree
-            units = np.random.default_rng(group.units[0]).permutation(group.units[selected[group.units]])
-            alive[units[: min(len(units) // 2, max(len(group.units) - min_width, 0))]] = False
+        for group in tried:  # each at other places, of another width: two that ought to be one would seem to agree
+            random = np.random.default_rng(group.units[0])
+            units = random.permutation(group.units[selected[group.units]])
+            dead = round(random.uniform(*SHARES) * len(units))
+            alive[units[: min(dead, max(len(group.units) - min_width, 0))]] = False
         return alive
 
-    failure = _failure(model, graph, example_inputs, selected, half)
+    failure = _failure(model, graph, example_inputs, selected, about_half)
     groups = [group for group in graph.groups if selected[group.units].any()]
     groups.sort(key=lambda group: group.units[0] in graph.counted)
     suspects = sum(group.units[0] in graph.counted for group in groups)

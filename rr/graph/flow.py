@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 
 from torch import fx, nn
 
-from rr.graph import rules_columns, rules_elementwise, rules_layers, rules_products, rules_shape
+from rr.graph import rules_columns, rules_cuts, rules_elementwise, rules_layers, rules_products, rules_shape
 from rr.graph.affine import module_ends, record_affine
 from rr.graph.channel_ids import ChannelFlow, compact
 from rr.graph.layers import LayerKind
@@ -41,7 +41,7 @@ RULES: dict[OperationKind, Rule] = {
     OperationKind.MOVE: rules_shape.move,
     OperationKind.VIEW: rules_shape.view,
     OperationKind.LIKE: rules_shape.like,
-    OperationKind.CUT: rules_shape.cut,
+    OperationKind.CUT: rules_cuts.cut,
     OperationKind.PADDING: rules_shape.padding,
     OperationKind.PIXEL_SHUFFLE: rules_shape.pixel_shuffle,
     OperationKind.PIXEL_UNSHUFFLE: rules_shape.pixel_unshuffle,

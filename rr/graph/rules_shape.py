@@ -1,4 +1,4 @@
-"""Rules for what moves elements: run as it is, on the ids; where channels are cut or grouped, parts are tied.
+"""Rules for what moves elements: run as it is, on the ids; where channels are grouped, what is alike is tied.
 
 A rule returns the ids of the node's output, or None where it doesn't understand the node.
 """
@@ -13,11 +13,9 @@ import torch
 from torch import Tensor, fx
 
 from rr.graph.channel_ids import channel_vector, compact, spread, uniform, varying
-from rr.graph.layers import Sizes
 from rr.graph.operations import operation
-from rr.graph.trace import argument, running_module, shape_of
+from rr.graph.trace import argument, shape_of
 from rr.graph.walk import Ids, Walk
-from rr.weights.written_sizes import are_sizes
 
 
 def move(walk: Walk, node: fx.Node) -> Ids | None:
@@ -25,7 +23,7 @@ def move(walk: Walk, node: fx.Node) -> Ids | None:
     if walk.reads_parameter(node):
         return None
     args, kwargs = fx.map_arg((node.args, node.kwargs), lambda source: walk.ids[source])
-    return _listed(node.target(*args, **kwargs))
+    return listed(node.target(*args, **kwargs))
 
 
 def view(walk: Walk, node: fx.Node) -> Ids | None:
@@ -46,66 +44,9 @@ def like(walk: Walk, node: fx.Node) -> Ids | None:
     return ids.expand(shape) if operation(node) == "expand_as" else _split_channels(walk, ids, ids.reshape(shape))
 
 
-def cut(walk: Walk, node: fx.Node) -> Ids | None:
-    """Parts of the ids."""
-    if walk.reads_parameter(node):
-        return None
-    whole = _tied_parts(walk, node)
-    if whole is None:
-        return None
-    args, kwargs = fx.map_arg((node.args, node.kwargs), lambda source: walk.ids[source])
-    return _listed(node.target(whole, *args[1:], **kwargs))
-
-
-def _listed(moved: Tensor | tuple[Tensor, ...] | list[Tensor]) -> Ids:
+def listed(moved: Tensor | tuple[Tensor, ...] | list[Tensor]) -> Ids:
+    """What an operation on ids gave; several of them as a list."""
     return moved if isinstance(moved, Tensor) else list(moved)
-
-
-def _tied_parts(walk: Walk, node: fx.Node) -> Tensor | None:
-    """The ids to cut: parts of equal size keep their sizes equal when channels at the same place go together.
-
-    The rehearsal finds out whether the forward takes those sizes from the tensor or has them hard-coded.
-    """
-    ids = walk.ids[node.args[0]]
-    name = operation(node)
-    dim = argument(node, 1 if name in ("slice", "select", "unbind", "narrow") else 2, "dim", 0) % ids.dim()
-    size = ids.shape[dim]
-    if getattr(node.meta["val"], "shape", None) == ids.shape or uniform(compact(ids), [dim]):
-        return ids  # every part has all channels
-    if name in ("select", "unbind"):
-        part = 1
-    elif name in ("slice", "narrow"):
-        start = argument(node, 2, "start", 0) or 0
-        part = shape_of(node)[dim]
-        if argument(node, 4, "step", 1) != 1 or (start % size) % part:
-            return None
-    elif name == "split_with_sizes" and _cut_by_sizes_of_module(walk, node, ids, dim):
-        return ids
-    else:
-        part, *others = {value.shape[dim] for value in node.meta["val"]}
-        if others:
-            return None
-    if size % part:
-        return None
-    parts = walk.flow.tie(compact(ids).unflatten(dim, (size // part, part)), [dim])
-    walk.flow.count(parts)
-    return parts.flatten(dim, dim + 1).expand(ids.shape)
-
-
-def _cut_by_sizes_of_module(walk: Walk, node: fx.Node, ids: Tensor, dim: int) -> bool:
-    """Whether the module that cuts has just these sizes in one of its attributes, where a conversion can change them.
-
-    The rehearsal finds out whether it's that attribute which the forward takes them from.
-    """
-    place, sizes, channels = running_module(node), list(node.args[1]), channel_vector(ids, dim)
-    kept = vars(walk.modules[place]) if place in walk.modules else {}
-    attributes = [name for name, value in kept.items() if are_sizes(value) and [*value] == sizes]
-    if channels is None or len(attributes) != 1:
-        return False
-    parts = np.split(channels, np.cumsum(sizes)[:-1])
-    walk.record_sizes(Sizes(place, attributes[0], tuple(parts)))
-    walk.flow.count(ids)
-    return True
 
 
 def _split_channels(walk: Walk, source: Tensor, moved: Tensor) -> Tensor | None:

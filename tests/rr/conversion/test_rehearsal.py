@@ -57,6 +57,24 @@ def test_a_forward_that_takes_other_channels_when_there_are_fewer_is_found_out()
     assert not graph.prunable[graph.layers["a"].out_units].any()
 
 
+def test_two_layers_whose_widths_must_be_equal_are_found_out() -> None:
+    """Half of each would do: the first one's channels are viewed as so many as the other one has."""
+    torch.manual_seed(0)
+    model = Net(
+        lambda net, x: net.fc((net.b(net.a(x).view(net.c(x).shape)) * net.d(net.c(x))).mean((2, 3))),
+        a=conv(1, 8),
+        b=conv(8, 6),
+        c=conv(1, 8),
+        d=conv(8, 6),
+        fc=nn.Linear(6, 3),
+    )
+    graph = ChannelGraph(model, torch.randn(2, 1, 4, 4))
+    assert graph.prunable[graph.layers["a"].out_units].all()
+    graph = rehearse(model, graph, torch.randn(2, 1, 4, 4), graph.prunable)
+    assert not graph.prunable[graph.layers["a"].out_units].any()
+    assert graph.prunable[graph.layers["b"].out_units].all()
+
+
 def test_the_rehearsal_blames_few_groups_in_few_trials() -> None:
     groups = [Group(np.array([unit]), (f"layer{unit}",)) for unit in range(64)]
     trials = []

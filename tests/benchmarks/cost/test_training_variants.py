@@ -14,7 +14,7 @@ from benchmarks.cost.training_variants import Schedule, Setting, mask, narrow_pl
 from rr.compactors import find_compactors
 
 TINY = Setting("src20", "float32", batch=2, image_size=16)
-SILENT_UNITS_LEAVE_CONSTANTS = Setting("torchvision/mobilenet_v2", "float32", batch=2, image_size=32)
+SILENT_UNITS_LEAVE_CONSTANTS = Setting("smi1_cifar", "float32", batch=2, image_size=16)
 
 
 @pytest.mark.slow

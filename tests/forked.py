@@ -125,11 +125,8 @@ def run(*command: object, cwd: Path | None = None, env: Mapping[str, str] | None
 
 def run_ranks(number: int, *command: object, cwd: Path | None = None) -> Done:
     """`torchrun --nproc_per_node NUMBER COMMAND` to its end, without torchrun; the code is the first that isn't 0."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
     line = [sys.executable, *map(str, command)]
-    job = {"OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(number)}
+    job = {"OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": str(number)}
     places = [{**os.environ, **job, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(number)]
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err, contextlib.ExitStack() as open_ones:
         ranks = [open_ones.enter_context(Forked(line, stdout=out, stderr=err, cwd=cwd, env=place)) for place in places]
@@ -137,6 +134,13 @@ def run_ranks(number: int, *command: object, cwd: Path | None = None) -> Done:
         out.seek(0)
         err.seek(0)
         return Done(code, out.read(), err.read())
+
+
+def free_port() -> str:
+    """One of this machine that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
 
 
 def _target(wanted: IO[Any] | int | None) -> tuple[IO[str] | None, int | None, list[int]]:

@@ -147,7 +147,7 @@ def test_accumulated_steps_are_those_of_the_whole_batch() -> None:
         pattern = r"(\d+) steps, rows' norms ([\d.]+) to ([\d.]+)"
         assert Output(part).numbers(pattern) == pytest.approx(Output(other).numbers(pattern), abs=5e-5)
     assert "44 steps" in parts.epochs[-1]
-    run("accumulate", "--accumulate", 2).check_pruned()
+    run("accumulate").check_pruned()
 
 
 def test_two_processes_have_the_same_masks() -> None:

@@ -213,19 +213,16 @@ def outputs_of(model: nn.Module, inputs: ExampleInputs, dtype: torch.dtype) -> l
     cast = inputs.mapped(lambda item: item.to(dtype) if item.is_floating_point() else item)
     model.to(dtype)
     in_full = _InFloat64() if dtype == torch.float64 else nullcontext()
-    with torch.no_grad(), eval_mode(model), _same_random_numbers(model), in_full:
+    with torch.no_grad(), eval_mode(model), _same_random_numbers(), in_full:
         return _tensors(cast.call(model))
 
 
 @contextmanager
-def _same_random_numbers(model: nn.Module) -> Iterator[None]:
-    devices = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
-    with torch.random.fork_rng(devices=[device for device in devices if device.type == "cuda"]):
-        if devices <= {torch.device("cpu")}:
-            # `torch.manual_seed` formats the call stack thrice, for each kind of GPU that isn't there.
-            torch.default_generator.manual_seed(0)
-        else:
-            torch.manual_seed(0)
+def _same_random_numbers() -> Iterator[None]:
+    # `torch.manual_seed` formats the call stack for each kind of GPU that isn't there.
+    seed = torch.manual_seed if torch.accelerator.is_available() else torch.default_generator.manual_seed
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []):
+        seed(0)
         yield
 
 

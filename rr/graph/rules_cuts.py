@@ -8,7 +8,6 @@ conversion changes them; the rehearsal finds out whether the forward does take t
 from __future__ import annotations
 
 import numpy as np
-import torch
 from torch import Tensor, fx
 
 from rr.graph.channel_ids import channel_vector, compact, uniform
@@ -45,6 +44,7 @@ def _with_tied_parts(walk: Walk, node: fx.Node) -> Tensor | None:
     if ends is None:
         return None
     if name == "split_with_sizes" and _cut_by_a_list(walk, node, channel_vector(ids, dim)):
+        walk.flow.count(ids)
         return ids
     parts = np.diff(ends)
     alike = len(set(parts)) == 1
@@ -57,7 +57,7 @@ def _with_tied_parts(walk: Walk, node: fx.Node) -> Tensor | None:
         return None
     for sizes in (sizes for of_end in found.values() for sizes in of_end):
         walk.record_sizes(sizes)
-    walk.flow.count(compact(ids))
+    walk.flow.count(ids)
     return ids
 
 
@@ -83,7 +83,6 @@ def _cut_by_a_list(walk: Walk, node: fx.Node, channels: np.ndarray | None) -> bo
     if channels is None or len(names) != 1:
         return False
     walk.record_sizes(Sizes(running_module(node), names[0], tuple(np.split(channels, np.cumsum(sizes)[:-1]))))
-    walk.flow.count(torch.from_numpy(channels))
     return True
 
 
@@ -102,8 +101,10 @@ def _numbers_of_module(walk: Walk, node: fx.Node, channels: np.ndarray, ends: li
         channels: [C] of ids that are cut.
         ends: where the parts end, from 0 to C.
     """
-    name, parts, inner = operation(node), np.split(channels, ends[1:-1]), range(1, len(ends) - 1)
-    kept = _kept(walk, node)
+    name, kept = operation(node), _kept(walk, node)
+    if name not in ("slice", "narrow", "split", "split_with_sizes"):
+        return {}  # by how many parts, not by how large ones
+    parts, inner = np.split(channels, ends[1:-1]), range(1, len(ends) - 1)
 
     def numbers(of: np.ndarray) -> list[Sizes]:
         names = [name for name, number in kept.items() if type(number) is int and number == len(of)]
@@ -112,17 +113,15 @@ def _numbers_of_module(walk: Walk, node: fx.Node, channels: np.ndarray, ends: li
     if name == "split_with_sizes":
         each = [numbers(part) for part in parts]
         found = {end: each[end - 1] + each[end] for end in inner if each[end - 1] and each[end]}
-    elif name in ("split", "chunk"):
-        each = numbers(parts[0]) if name == "split" else []
+    elif name == "split":
+        each = numbers(parts[0])
         found = {end: each for end in inner if each}
-    elif name in ("slice", "narrow"):
+    else:
         size, stop = len(channels), argument(node, 3, "end", None) if name == "slice" else None
         from_behind = {at % size for at in (argument(node, 2, "start", 0), stop) if at is not None and at < 0}
         cuts = {end: channels[ends[end] :] if ends[end] in from_behind else channels[: ends[end]] for end in inner}
         each = {end: numbers(of) for end, of in cuts.items()}
         found = {end: sizes for end, sizes in each.items() if sizes}
-    else:
-        return {}
-    if not found and name != "chunk" and len({len(part) for part in parts}) == 1:  # `x.split(self.channels // 2, 1)`
+    if not found and len({len(part) for part in parts}) == 1:  # `x.split(self.channels // 2, 1)`
         found = {end: numbers(channels) for end in inner}
     return found

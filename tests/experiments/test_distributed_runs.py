@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 from base_model import build_model
 from rr.weights import load_network
 from tests.experiments.runs import PRUNE, SCRIPT
-from tests.forked import AMPLE, run_ranks
+from tests.forked import AMPLE, free_port, run_ranks
 
 pytestmark = pytest.mark.slow
 
@@ -38,9 +37,6 @@ def test_two_processes(launched: bool, narrow: str, base_weights: Path, tmp_path
 
 
 def _launched(command: list[str]) -> subprocess.CompletedProcess:
-    launcher = [sys.executable, "-m", "torch.distributed.launch", "--nproc_per_node=2"]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        launcher.append(f"--master_port={free.getsockname()[1]}")
+    launcher = [sys.executable, "-m", "torch.distributed.launch", "--nproc_per_node=2", f"--master_port={free_port()}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run([*launcher, *command], capture_output=True, text=True, timeout=AMPLE, env=environment)

@@ -143,13 +143,13 @@ def test_a_run_that_is_older_than_a_setting_can_be_gone_on_with(
     folder = tmp_path / "older"
     shutil.copytree(finished, folder)
     stored = json.loads((folder / "run.json").read_text())
-    newer = {"death_steps", "tighten_steps", "score", "per_mac", "narrow"}
+    newer = {"death_steps", "tighten_steps", "score", "per_mac", "masked_penalty", "narrow"}
     older = {"min_width": "num_at_least", "warmup_steps": "before_mask_iters", "rows_per_update": "begin_granularity"}
     kept = {name: value for name, value in stored["recipe"].items() if name not in newer}
     stored["recipe"] = {older.get(name, name): value for name, value in kept.items()}
     stored["recipe"] |= {"compactor_lr_factor": 1.0, "fold_share": 0.25}  # gone since
     (folder / "run.json").write_text(json.dumps(stored))
-    options = [*PRUNE, "--base-weights", base_weights, "--output-dir", folder]
+    options = [*PRUNE, "--masked-penalty", "none", "--base-weights", base_weights, "--output-dir", folder]
     pruned(*options, "-c", "continue")
     refused = prune(*options, "-c", "continue", "--score", "taylor")
     assert refused.returncode == 2

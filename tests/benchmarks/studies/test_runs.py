@@ -88,10 +88,10 @@ def test_compiling_more_threads_or_processes_make_it_no_other_run(place: Path, m
 
 @pytest.mark.slow
 def test_two_processes_train_a_run_together(place: Path) -> None:
-    """With four images of each batch for either."""
+    """A rival's and one of ours, with four images of each batch for either process."""
     output = place / "together.json"
     more = ("--epochs", "1", "--seeds", "0", "--lr", "0.03", "--processes", "2", "--output", str(output))
-    short_schedules.main(call(place, "--arms", "l1", *more))
-    (entry,) = json.loads(output.read_text())["entries"]
-    assert [run["processes"] for run in entry["runs"]] == [2]
-    assert 0.4 < entry["macs_ratio"]["mean"] <= 0.47
+    short_schedules.main(call(place, "--arms", "l1", "fast", *more))
+    for entry in json.loads(output.read_text())["entries"]:
+        assert [run["processes"] for run in entry["runs"]] == [2]
+        assert 0.4 < entry["macs_ratio"]["mean"] <= 1

@@ -18,6 +18,14 @@ from rr.graph import ChannelGraph, Group
 from tests.rr.networks import Net, conv
 
 
+def rehearsed(model: nn.Module) -> ChannelGraph:
+    """Its graph after a rehearsal; by the rules alone, all of `a` might go."""
+    images = torch.randn(2, 1, 4, 4)
+    graph = ChannelGraph(model, images)
+    assert graph.prunable[graph.layers["a"].out_units].all()
+    return rehearse(model, graph, images, graph.prunable)
+
+
 def test_layers_before_a_size_of_the_forwards_own_stay(caplog: pytest.LogCaptureFixture) -> None:
     """`view(-1, 96)` holds for six channels alone, `view(len(x), -1)` for any number: known before training."""
 
@@ -51,9 +59,7 @@ def test_a_forward_that_takes_other_channels_when_there_are_fewer_is_found_out()
         b=conv(1, 8),
         fc=nn.Linear(8, 3),
     )
-    graph = ChannelGraph(model, torch.randn(2, 1, 4, 4))
-    assert graph.prunable[graph.layers["a"].out_units].all()
-    graph = rehearse(model, graph, torch.randn(2, 1, 4, 4), graph.prunable)
+    graph = rehearsed(model)
     assert not graph.prunable[graph.layers["a"].out_units].any()
 
 
@@ -68,9 +74,7 @@ def test_two_layers_whose_widths_must_be_equal_are_found_out() -> None:
         d=conv(8, 6),
         fc=nn.Linear(6, 3),
     )
-    graph = ChannelGraph(model, torch.randn(2, 1, 4, 4))
-    assert graph.prunable[graph.layers["a"].out_units].all()
-    graph = rehearse(model, graph, torch.randn(2, 1, 4, 4), graph.prunable)
+    graph = rehearsed(model)
     assert not graph.prunable[graph.layers["a"].out_units].any()
     assert graph.prunable[graph.layers["b"].out_units].all()
 

@@ -1,4 +1,4 @@
-"""The error that a user can put right."""
+"""The errors that a user can put right."""
 
 
 class InputError(ValueError):
@@ -7,6 +7,18 @@ class InputError(ValueError):
     The scripts show it as one line. Whatever else is raised is a fault of the code, the user's or ours, and keeps its
     traceback.
     """
+
+
+class WriteError(OSError):
+    """A file can't be written: the disk is full or read-only, a folder is gone. What was there before is still there.
+
+    The scripts show it as one line and end with exit code 1.
+    """
+
+
+def printable(text: str) -> str:
+    """The text in one line, without what could steer a terminal: names and messages may come from anyone's file."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in " ".join(text.split()))
 
 
 def first_line(error: Exception) -> str:

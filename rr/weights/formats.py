@@ -7,8 +7,10 @@ from pathlib import Path
 from torch import Tensor
 
 from rr.errors import InputError
-from rr.weights.arrays import WeightFile, check_is_file, to_arrays
+from rr.weights import checksums
+from rr.weights.arrays import WeightFile, check_is_file
 from rr.weights.hdf5 import read_hdf5
+from rr.weights.soundness import arrays_of, check_weights
 from rr.weights.torch_files import read_pth
 
 _STATE_KEYS = ("state_dict", "model", "model_state_dict", "net")
@@ -25,10 +27,14 @@ def read_weights(path: str | Path) -> WeightFile:
         InputError: if the file is missing, broken or of another kind.
     """
     suffix = Path(path).suffix
-    if suffix == ".safetensors":
-        return WeightFile(to_arrays(_read_safetensors(path)), {}, None)
-    if suffix not in _TORCH_SUFFIXES:
+    if suffix not in (".safetensors", *_TORCH_SUFFIXES):
         return read_hdf5(path)
+    file = _of_safetensors(path) if suffix == ".safetensors" else _of_torch(path)
+    check_weights(path, file)
+    return file
+
+
+def _of_torch(path: str | Path) -> WeightFile:
     payload = state = read_pth(path)
     for key in _STATE_KEYS:
         if isinstance(payload, dict) and isinstance(payload.get(key), dict):
@@ -39,8 +45,18 @@ def read_weights(path: str | Path) -> WeightFile:
             f"{path} holds no weights: save a state dict, torch.save(model.state_dict(), FILE), plain or in a dict "
             f"under one of {', '.join(_STATE_KEYS)}"
         )
-    is_ours = {"deps", "attributes"} <= payload.keys()
-    return WeightFile(to_arrays(state), *((payload["attributes"], payload["deps"]) if is_ours else ({}, None)))
+    if not {"deps", "attributes"} <= payload.keys():
+        return WeightFile(arrays_of(path, state), {}, None)
+    deps, attributes = payload["deps"], payload["attributes"]
+    is_list = isinstance(deps, (list, tuple)) and all(type(width) is int for width in deps)
+    if not (deps is None or is_list) or not isinstance(attributes, dict):
+        raise InputError(f"{path} has deps or attributes of another kind than a conversion writes: convert again")
+    return WeightFile(arrays_of(path, state), attributes, None if deps is None else list(deps))
+
+
+def _of_safetensors(path: str | Path) -> WeightFile:
+    checksums.tell_of_none(path)
+    return WeightFile(arrays_of(path, _read_safetensors(path)), {}, None)
 
 
 def _read_safetensors(path: str | Path) -> dict[str, Tensor]:
@@ -52,5 +68,5 @@ def _read_safetensors(path: str | Path) -> dict[str, Tensor]:
         raise InputError(f"{path} needs the package safetensors: `pip install safetensors`") from None
     try:
         return load_file(path)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, KeyError) as error:  # KeyError: a type of numbers that torch lacks
         raise InputError(f"{path} isn't a whole .safetensors file ({error}): write or copy it again") from error

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
+import resource
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from rr.errors import WriteError
 from rr.weights import read_hdf5, read_pth, save_hdf5, save_pth
-from rr.whole_files import write_text_whole, written_whole
+from rr.whole_files import append_line, write_text_whole, written_whole
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -86,3 +91,42 @@ def test_a_file_outlasts_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_text_is_in_utf_8(tmp_path: Path) -> None:
     write_text_whole(tmp_path / "a.txt", "Ä → b\n")
     assert (tmp_path / "a.txt").read_bytes() == "Ä → b\n".encode()
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """Files of this process can't grow over 20,000 bytes, as on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.usefixtures("small_files")
+def test_a_full_disk_is_one_line_and_the_old_file_stays(tmp_path: Path) -> None:
+    reason = os.strerror(errno.EFBIG)
+    path = tmp_path / "a"
+    for write in (
+        lambda large: save_pth(path, {"a": torch.zeros(10_000 if large else 2)}),
+        lambda large: save_hdf5(path, {"a": torch.zeros(10_000 if large else 2)}, {}),
+        lambda large: write_text_whole(path, "a" * (30_000 if large else 2)),
+    ):
+        write(False)
+        before = path.read_bytes()
+        with pytest.raises(WriteError, match=f"^can't write {path}: {reason}$"):
+            write(True)
+        assert path.read_bytes() == before
+        assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(WriteError, match=reason):
+        append_line(path, "a" * 30_000)
+
+
+def test_a_place_that_is_no_folder_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("")
+    with pytest.raises(WriteError, match=r"a/b/c\.txt: "):
+        write_text_whole(tmp_path / "a" / "b" / "c.txt", "")
+
+
+def test_an_error_of_the_block_stays_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), written_whole(tmp_path / "a"):
+        raise ZeroDivisionError

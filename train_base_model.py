@@ -25,6 +25,7 @@ from experiments.starts import BaseStart
 from experiments.wording import in_options
 from training.endings import ends_in_one_line
 from training.recipe import Recipe
+from training.stopping import stop_requests
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -33,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with ends_in_one_line(in_options(arguments)) as ending:
         recipe, start, options = parse_arguments(arguments)
         ending.folder = Path(recipe.output_dir)
+        if recipe.signal_checkpoint is not None:
+            stop_requests().listen_to(recipe.signal_checkpoint)
         from experiments.base_training import train_base  # torch takes seconds to import: --help needn't wait for it
 
         train_base(recipe, start, options.conti_or_fs, options.local_rank)

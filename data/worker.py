@@ -1,5 +1,6 @@
 """Large images: decoded and augmented in worker processes, as is usual for ImageNet."""
 
+import signal
 from collections.abc import Iterator
 
 import numpy as np
@@ -46,6 +47,7 @@ class ImageFolderData(Data):
             sampler=[share.indices for share in shares],
             num_workers=min(self._workers, len(shares)),
             pin_memory=device.type == "cuda",
+            worker_init_fn=_leave_interrupts_to_the_first,
             generator=torch.Generator(),  # its own: otherwise it would draw from the training process's random numbers
         )
         normalise = Normaliser(self.mean, self.std, device)
@@ -54,6 +56,11 @@ class ImageFolderData(Data):
                 raise with_others(loaded, self._folders.train.files + self._folders.val.files)
             images, labels = (tensor.to(device, non_blocking=True) for tensor in loaded)
             yield Batch(normalise(images), labels, share.global_size)
+
+
+def _leave_interrupts_to_the_first(_: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the training one still needs this one's images for its last step."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class _DecodedBatches(Dataset):

@@ -23,9 +23,8 @@ from rr.copies import copy_of
 from rr.weights import CONVERTED_WEIGHTS, load_network, load_strict, read_hdf5, save_converted, save_hdf5
 from rr.whole_files import write_text_whole
 from training import Recipe, RunState, barrier, broadcast_object, evaluate_pair
-from training.run_folder import FINISH_WEIGHTS, INIT_WEIGHTS, METRICS, RUN, stored_recipe
-
-RESULT = "result.json"
+from training.checkpoint_files import load
+from training.run_folder import FINISH, FINISH_WEIGHTS, INIT_WEIGHTS, METRICS, RESULT, RUN, stored_recipe
 
 logger = logging.getLogger(__name__)
 
@@ -220,10 +219,17 @@ def write_result(folder: Path, findings: dict[str, Any]) -> None:
     path = folder / RESULT
     stored = json.loads(path.read_text()) if path.exists() else {}
     run = json.loads((folder / RUN).read_text())
-    epochs = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
-    evaluated = [record for record in epochs if "val" in record]
-    accuracies = {"base": evaluated[0]["val"], "last_epoch": evaluated[-1]["val"]}
-    write_text_whole(path, json.dumps({**stored, **accuracies, **findings, "run": run}, indent=2) + "\n")
+    write_text_whole(path, json.dumps({**stored, **accuracies(folder), **findings, "run": run}, indent=2) + "\n")
+
+
+def accuracies(folder: Path) -> dict[str, dict[str, float]]:
+    """The evaluations before the first step and after the last one, as the last checkpoint has them."""
+    evaluations = load(folder / FINISH).get("evaluations")
+    if not evaluations:  # of an older version: there they are in metrics.jsonl alone
+        epochs = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+        evaluated = [record["val"] for record in epochs if "val" in record]
+        evaluations = {"first": evaluated[0], "last": evaluated[-1]}
+    return {"base": evaluations["first"], "last_epoch": evaluations["last"]}
 
 
 def reached(run: Run, config: ResRepConfig) -> bool:

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from data import Data
-from experiments.pruning import RESULT
 from experiments.testing import arch_of, data_of, load
 from experiments.weight_files import check_is_weights
 from rr import InputError, RefitConfig, RefitReport, prune
 from rr.weights import CONVERTED_WEIGHTS, read_weights, save_converted
 from rr.whole_files import write_text_whole
 from training import World, evaluate_pair, file_attributes, init_world, surroundings
+from training.run_folder import RESULT
 
 
 def pruned_now(options: argparse.Namespace) -> str:

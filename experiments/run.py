@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,10 @@ from training import (
     first_rank_first,
     init_world,
     is_new_run,
+    locked,
     logged_on_terminal,
     network_builder,
+    of_first_rank,
     prepare,
     to_plain,
     train,
@@ -57,6 +60,7 @@ class Run:
         data: the images.
         conti_or_fs: 'continue', 'fs' (from scratch) or None, as the user chose.
         options: how settings are typed, for messages.
+        held: what is let go at the run's end: the folder's lock.
     """
 
     recipe: Recipe
@@ -65,6 +69,7 @@ class Run:
     data: Data
     conti_or_fs: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
+    held: ExitStack = field(default_factory=ExitStack)
     _log: RunLog | None = field(default=None, init=False)
 
     @property
@@ -138,10 +143,12 @@ class Run:
         Raises:
             InputError: as `training.prepare` does.
         """
-        defaults, state = default_values(self.recipe, *self.settings), None
-        if self.world.is_first:
-            state = prepare(self.folder, self.everything, self.conti_or_fs, defaults, of_this_version, self.options)
-        return broadcast_object(self.world, state)
+        return of_first_rank(self.world, self._prepared)
+
+    def _prepared(self) -> RunState:
+        defaults = default_values(self.recipe, *self.settings)
+        self.held.enter_context(locked(self.folder))
+        return prepare(self.folder, self.everything, self.conti_or_fs, defaults, of_this_version, self.options)
 
     def teacher(self, model: nn.Module, state: RunState) -> nn.Module | None:
         """For a recipe with `distill`, the network as it is before its first step, without compactors; else None.
@@ -215,10 +222,13 @@ def begun(
     Raises:
         InputError: for a device or data that are missing.
     """
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0:
+        conti_or_fs = "continue"  # torchrun started it again (--max-restarts): what it does is to go on
     with init_world(recipe.device, local_rank) as world, logged_on_terminal(world):
         # The first process's hold: with `-c continue` they come from a file, which others may not see.
         recipe, settings = broadcast_object(world, (recipe.for_run(), settings))
         with first_rank_first(world):
             data = data_for(recipe.arch, recipe.dataset, recipe.data_dir, recipe.image_size, recipe.workers)
         logger.info("%s", data.describe())
-        yield Run(recipe, settings, world, data, conti_or_fs, typed_as(recipe, *settings))
+        with ExitStack() as held:
+            yield Run(recipe, settings, world, data, conti_or_fs, typed_as(recipe, *settings), held)

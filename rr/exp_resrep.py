@@ -45,6 +45,7 @@ from rr.config import ResRepConfig
 from training.endings import TARGET_MISSED, ends_in_one_line
 from training.options import read_ahead
 from training.recipe import Recipe
+from training.stopping import stop_requests
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -53,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with ends_in_one_line(in_options(arguments)) as ending:
         recipe, config, start, options = parse_arguments(arguments)
         ending.folder = Path(recipe.output_dir)
+        if recipe.signal_checkpoint is not None:
+            stop_requests().listen_to(recipe.signal_checkpoint)
         from experiments.pruning import prune  # torch takes seconds to import, which --help needn't wait for
 
         is_reached = prune(recipe, config, start, options.conti_or_fs, options.local_rank)

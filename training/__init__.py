@@ -30,11 +30,12 @@ if TYPE_CHECKING:
         broadcast_object,
         first_rank_first,
         init_world,
+        of_first_rank,
     )
 
     # A run's folder: what is to be done in it, and what a run says about itself there
     from training.log import RunLog, logged_on_terminal, surroundings
-    from training.run_folder import RunState, is_new_run, prepare, stored_recipe
+    from training.run_folder import RunState, is_new_run, locked, prepare, stored_recipe
 
     # A run's network and its data, each for the other
     from training.network import data_for, file_attributes, network_builder
@@ -86,8 +87,10 @@ __all__ = [
     "from_plain",
     "init_world",
     "is_new_run",
+    "locked",
     "logged_on_terminal",
     "network_builder",
+    "of_first_rank",
     "option_names",
     "prepare",
     "read_ahead",

@@ -38,6 +38,7 @@ class TrainState:
             then, since each change would compile it again.
         epoch: how many epochs are done.
         step: how many steps are done.
+        evaluations: the first of the run and the last so far, as in metrics.jsonl: `first`, `last`.
     """
 
     recipe: Recipe
@@ -54,6 +55,7 @@ class TrainState:
     settled: Callable[[], bool] = lambda: True
     epoch: int = 0
     step: int = 0
+    evaluations: dict[str, dict[str, float]] = field(default_factory=dict)
     network: nn.Module = field(init=False)
     teaching: nn.Module | None = field(init=False)
 

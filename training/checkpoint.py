@@ -1,39 +1,16 @@
-"""Checkpoints on disk: what of a run is in one, only plain values and tensors, whole or not at all."""
+"""What of a run is in a checkpoint, and how the run goes on from it."""
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
-import torch
-
-from rr.whole_files import written_whole
-from training import run_folder
+from rr.errors import InputError, WriteError, first_line
 from training.callback import Callback, TrainState
-from training.distributed import barrier, broadcast_object
+from training.checkpoint_files import LATEST, newest, save
+from training.distributed import barrier, of_first_rank
 from training.meter import Meter
 from training.observe import NonFiniteLoss, check_finite, lr_of_step
 
 logger = logging.getLogger(__name__)
-
-
-def save(path: str | Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint; at every moment `path` is either what it was or the whole new file.
-
-    Args:
-        path: the file.
-        state: tensors, numbers, strings, dicts, lists, tuples.
-
-    Raises:
-        OSError: if it can't be written (the disk is full, say).
-    """
-    with written_whole(path) as beside:
-        torch.save(state, beside)
-
-
-def load(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU; `weights_only`, so that a file from elsewhere can't run code."""
-    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def save_run(name: str, state: TrainState, meter: Meter, callbacks: Sequence[Callback]) -> None:
@@ -47,12 +24,13 @@ def save_run(name: str, state: TrainState, meter: Meter, callbacks: Sequence[Cal
 
     Raises:
         NonFiniteLoss: if something in it isn't finite; the checkpoint before stays.
+        WriteError: if it can't be written; the checkpoint before stays.
     """
     check_finite(state, meter)
     if not all(bool(parameter.isfinite().all()) for parameter in state.model.parameters()):
         raise NonFiniteLoss(
             f"a weight isn't finite after step {state.step} (learning rate {lr_of_step(state, state.step):g}): "
-            f"lower --lr; {run_folder.LATEST}, if there is one, is from before"
+            f"lower --lr; {LATEST}, if there is one, is from before"
         )
     sums = meter.state_dict()
     if state.world.is_first:
@@ -66,20 +44,33 @@ def save_run(name: str, state: TrainState, meter: Meter, callbacks: Sequence[Cal
             "optimizer": state.optimizer.state_dict(),
             "scheduler": state.scheduler.state_dict(),
             "callbacks": [callback.state_dict() for callback in callbacks],
+            "evaluations": state.evaluations,
         }
-        save(state.log.folder / name, contents)
+        if not state.log.folder.is_dir():
+            raise WriteError(f"can't write {state.log.folder / name}: the folder is gone")
+        save(state.log.folder / name, contents, state.recipe.keep if name == LATEST else 1)
     barrier(state.world)
 
 
 def load_run(state: TrainState, meter: Meter, callbacks: Sequence[Callback]) -> None:
-    """Go on from latest.pth, which rank 0 reads for all processes."""
-    path = state.log.folder / run_folder.LATEST
-    saved = broadcast_object(state.world, load(path) if state.world.is_first else None)
-    for callback, callback_state in zip(callbacks, saved["callbacks"], strict=True):
-        callback.load_state_dict(callback_state)
-    state.model.load_state_dict(saved["model"])
-    state.optimizer.load_state_dict(saved["optimizer"])
-    state.scheduler.load_state_dict(saved["scheduler"])
-    meter.load_state_dict(saved["meter"])
+    """Go on from the newest whole checkpoint, which rank 0 reads for all processes.
+
+    Raises:
+        InputError: if there is none, or it isn't one of this network.
+    """
+    saved = of_first_rank(state.world, lambda: newest(state.log.folder))
+    try:
+        for callback, callback_state in zip(callbacks, saved["callbacks"], strict=True):
+            callback.load_state_dict(callback_state)
+        state.model.load_state_dict(saved["model"])
+        state.optimizer.load_state_dict(saved["optimizer"])
+        state.scheduler.load_state_dict(saved["scheduler"])
+        meter.load_state_dict(saved["meter"])
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:  # whole, but not its
+        raise InputError(
+            f"the checkpoint in {state.log.folder} isn't one of this run ({first_line(error)}): go on with the network "
+            "and the version that wrote it, or start again with '-c fs'"
+        ) from error
     state.epoch, state.step = saved["epoch"], saved["step"]
+    state.evaluations = saved.get("evaluations", {})
     logger.info("going on after epoch %d, step %d of %d", state.epoch, state.step, state.total_steps)

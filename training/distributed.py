@@ -1,7 +1,7 @@
 """The processes of a run: which one this is, on which device, and the few things that they do together."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -149,3 +149,21 @@ def broadcast_object(world: World, value: Any) -> Any:
     box = [value]
     distributed.broadcast_object_list(box, src=0, device=world.device)
     return box[0]
+
+
+def of_first_rank(world: World, function: Callable[[], Any]) -> Any:
+    """What a call on rank 0 returns, on every process.
+
+    Raises:
+        InputError: on every process, if the call raises one.
+    """
+    value = error = None
+    if world.is_first:
+        try:
+            value = function()
+        except InputError as raised:
+            error = raised
+    value, error = broadcast_object(world, (value, error))
+    if error is not None:
+        raise error
+    return value

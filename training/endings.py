@@ -9,16 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
-from rr.errors import InputError
-from training.run_folder import LATEST
+from rr.errors import InputError, WriteError, printable
+from training.run_folder import checkpoints
+from training.stopping import Terminated, stop_requests
 
 TARGET_MISSED = 3  # exit status of a pruning run that did all, but whose network is larger than was asked for
-
-
-class Terminated(BaseException):
-    """SIGTERM came; only a script's end catches this, and what is open is closed on the way."""
 
 
 @dataclass
@@ -27,18 +23,16 @@ class Ending:
 
     Attributes:
         folder: of the run that it works on, None where there is none.
-        interrupted: whether Ctrl-C was pressed.
     """
 
     folder: Path | None = None
-    interrupted: bool = False
 
     def stopped(self) -> str:
         """The line that says how to go on."""
         if self.folder is None:
             return "stopped"
-        if (self.folder / LATEST).exists():
-            return f"stopped; the same command with -c continue goes on from {self.folder / LATEST}"
+        if kept := checkpoints(self.folder):
+            return f"stopped; the same command with -c continue goes on from {kept[0]}"
         return f"stopped before the first checkpoint in {self.folder}; the same command (also -c continue) starts again"
 
 
@@ -54,38 +48,27 @@ def ends_in_one_line(words: Callable[[str], str] = str) -> Iterator[Ending]:
     Yields:
         What the script can say when it is stopped, for the script to fill in.
     """
-    ending = Ending()
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        ending.interrupted = True
-        signal.default_int_handler(number, frame)
-
-    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, _terminate)}
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, as after nohup
-        before[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield ending
-    except InputError as error:
-        _say("error: " + words(" ".join(str(error).split())))  # messages of libraries may have several lines
-        sys.exit(2)
-    except KeyboardInterrupt:
-        _say(ending.stopped())
-        sys.exit(128 + signal.SIGINT)
-    except Exception:
-        if not ending.interrupted:
-            raise
-        _say(ending.stopped())  # a package that was being imported may have made another error of the interrupt
-        sys.exit(128 + signal.SIGINT)
-    except Terminated:
-        _say(ending.stopped())
-        sys.exit(128 + signal.SIGTERM)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _terminate(_: int, __: FrameType | None) -> None:
-    raise Terminated
+    ending, requests = Ending(), stop_requests()
+    with requests.received():
+        try:
+            yield ending
+        except InputError as error:
+            _say("error: " + words(printable(str(error))))
+            sys.exit(2)
+        except WriteError as error:
+            _say("error: " + printable(str(error)))
+            sys.exit(1)
+        except KeyboardInterrupt:
+            _say(ending.stopped())
+            sys.exit(128 + signal.SIGINT)
+        except Terminated as stop:
+            _say(ending.stopped())
+            sys.exit(128 + stop.number)
+        except Exception:
+            if requests.number is None:
+                raise
+            _say(ending.stopped())  # a package that was being imported may have made another error of the interrupt
+            sys.exit(128 + requests.number)
 
 
 def _say(line: str) -> None:

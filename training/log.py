@@ -8,7 +8,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,12 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from rr.whole_files import write_text_whole
+from rr.whole_files import append_line, write_errors_of, write_text_whole
 from training import run_folder
 from training.distributed import World
 from training.evaluation import Evaluation
+
+logger = logging.getLogger(__name__)
 
 
 class RunLog:
@@ -45,10 +47,9 @@ class RunLog:
         self._writer: SummaryWriter | None = None
         if not self.active:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / run_folder.RUN
-        if resume and path.exists():
-            run = json.loads(path.read_text())
+        run = _run_so_far(path) if resume else None
+        if run is not None:
             run.setdefault("resumed", []).append(surroundings(world))
         else:
             run = {"recipe": recipe, "seed": recipe.get("seed"), **surroundings(world)}
@@ -57,7 +58,8 @@ class RunLog:
     def __enter__(self) -> "RunLog":
         if self.active:
             self._writer = SummaryWriter(str(self.folder / run_folder.TENSORBOARD))
-            file = logging.FileHandler(self.folder / run_folder.LOG, encoding="utf-8")
+            with write_errors_of(self.folder / run_folder.LOG):
+                file = _FileHandler(self.folder / run_folder.LOG, encoding="utf-8")
             file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
             root = logging.getLogger()
             self._handlers = [file]
@@ -71,13 +73,17 @@ class RunLog:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         root = logging.getLogger()
-        if error is not None and self._handlers:  # for log.txt alone: on the terminal, whoever catches it tells
-            self._handlers[0].emit(logging.makeLogRecord({"msg": f"stopped by {kind.__name__}: {error}"}))
         for handler in self._handlers:
             root.removeHandler(handler)
-            handler.close()
+        # An error that is on its way mustn't be hidden by a disk that is full.
+        with suppress(OSError) if error is not None else nullcontext():
+            if error is not None and self._handlers:  # for log.txt alone: on the terminal, whoever catches it tells
+                self._handlers[0].emit(logging.makeLogRecord({"msg": f"stopped by {kind.__name__}: {error}"}))
+            for handler in self._handlers:
+                handler.close()
+            if self._writer is not None:
+                self._writer.close()
         if self._writer is not None:
-            self._writer.close()
             root.setLevel(self._level)
 
     def curves(self, kind: str, evaluation: Evaluation, step: int) -> None:
@@ -100,16 +106,18 @@ class RunLog:
         """Append one line to metrics.jsonl; the record's `epoch` is how many are done."""
         if self._writer is not None:
             self._writer.flush()
-            with open(self.folder / run_folder.METRICS, "a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
+            append_line(self.folder / run_folder.METRICS, json.dumps(record))
 
     def rewind(self, epoch: int) -> None:
         """Drop the lines of metrics.jsonl after this epoch (and one torn by a kill): the run goes on from there."""
         path = self.folder / run_folder.METRICS
         if self.active and path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["epoch"] <= epoch]
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+            epochs = [_epoch_of(line) for line in lines]
+            kept = [line for line, done in zip(lines, epochs, strict=True) if done is not None and done <= epoch]
             write_text_whole(path, "".join(kept))
+            if lost := sorted(set(range(epoch + 1)) - set(epochs)):
+                logger.warning("%s lacks %d epochs, from %d on: their curves are lost", path, len(lost), lost[0])
 
     def progress_bar(self, total: int, initial: int) -> tqdm:
         """A bar over the run's steps with the time left; nothing where stderr isn't a terminal."""
@@ -118,6 +126,23 @@ class RunLog:
         knows_size = not quiet and os.get_terminal_size(sys.stderr.fileno()).columns > 0
         size = {"dynamic_ncols": True} if knows_size else {"ncols": 120, "nrows": 20}
         return tqdm(total=total, initial=initial, unit="step", disable=quiet, smoothing=0.05, **size)
+
+
+def _run_so_far(path: Path) -> dict[str, Any] | None:
+    """What run.json says; None where it is lost or damaged."""
+    try:
+        run = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return run if isinstance(run, dict) and isinstance(run.get("recipe"), dict) else None
+
+
+def _epoch_of(line: str) -> int | None:
+    """The epoch of a line of metrics.jsonl; None for one that a kill tore, or that is damaged."""
+    try:
+        return int(json.loads(line)["epoch"]) if line.endswith("\n") else None
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 @contextmanager
@@ -138,6 +163,14 @@ def logged_on_terminal(world: World) -> Iterator[None]:
     finally:
         root.removeHandler(handler)
         root.setLevel(level)
+
+
+class _FileHandler(logging.FileHandler):
+    """Writes to log.txt; a line that can't be written ends the run, in one line and not in a traceback for each."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        with write_errors_of(self.baseFilename):
+            raise
 
 
 class _TerminalHandler(logging.Handler):

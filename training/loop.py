@@ -15,9 +15,11 @@ from torch.nn.parallel import DistributedDataParallel
 from data import Batch, Data
 from rr.errors import InputError
 from training import run_folder
+from training.agreement import Agreement
 from training.allocator import keep_freed_memory
 from training.callback import Callback, TrainState
 from training.checkpoint import load_run, save_run
+from training.checkpoint_files import LATEST
 from training.distributed import World, barrier
 from training.evaluation import Evaluation, batch_sums, hits_of, sum_dtype
 from training.log import RunLog
@@ -26,6 +28,7 @@ from training.meter import Meter
 from training.observe import callback_scalars, epoch_record, look, validate
 from training.recipe import Recipe
 from training.schedule import lr_factor
+from training.stopping import stop_requests
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,8 @@ def train(
     Raises:
         InputError: if there is a teacher without `distill`, or `distill` without a teacher.
         NonFiniteLoss: at the next look (every log_interval steps) after a loss that isn't finite.
+        WriteError: if a file can't be written; the last checkpoint stays.
+        KeyboardInterrupt, Terminated: once a checkpoint is written, where a signal asked for that.
     """
     if (teacher is None) != (recipe.distill == 0):
         raise InputError(f"distill is {recipe.distill:g}: give a teacher where it's over 0, and only there")
@@ -96,12 +101,15 @@ def train(
         val = validate(state)
         log.epoch({"epoch": 0, "step": 0, "val": val.to_dict(), **callback_scalars(callbacks)})
 
-    with log.progress_bar(state.total_steps, state.step) as bar:
+    requests = stop_requests()
+    agreement = Agreement(world, requests)
+    with log.progress_bar(state.total_steps, state.step) as bar, requests.held_back():
         while state.step < state.total_steps:
             epoch_began = time.perf_counter()
             model.train()
             meter.start_clock()
             for batch in _rest_of_epoch(state):
+                agreement.ask()
                 torch.manual_seed(_step_seed(recipe.seed, state.step, world.rank))
                 sums = _forward_backward(state, batch)
                 state.optimizer.step()
@@ -114,8 +122,11 @@ def train(
                 bar.update()
                 if state.step % recipe.log_interval == 0:
                     look(state, meter, callbacks, bar)
-                if _is_due(recipe.checkpoint_interval, state.step) and not _epoch_is_over(state):
-                    save_run(run_folder.LATEST, state, meter, callbacks)
+                is_to_stop = agreement.is_to_stop()
+                if (is_to_stop or _is_due(recipe.checkpoint_interval, state.step)) and not _epoch_is_over(state):
+                    save_run(LATEST, state, meter, callbacks)
+                    if is_to_stop:
+                        requests.leave()
 
             look(state, meter, callbacks, bar)
             trained = meter.epoch()
@@ -128,7 +139,9 @@ def train(
             log.epoch(epoch_record(state, trained, val, callbacks, seconds))
             if _is_due(recipe.save_interval, state.epoch):
                 state.save_weights(f"epoch-{state.epoch}.hdf5")
-            save_run(run_folder.LATEST, state, meter, callbacks)
+            save_run(LATEST, state, meter, callbacks)
+            if agreement.is_to_stop() and state.step < state.total_steps:
+                requests.leave()
 
     val = val or validate(state)  # resumed after the last epoch
     save_run(run_folder.FINISH, state, meter, callbacks)

@@ -7,8 +7,8 @@ from typing import Any
 from tqdm import tqdm
 
 from rr.errors import InputError
-from training import run_folder
 from training.callback import Callback, TrainState
+from training.checkpoint_files import LATEST
 from training.evaluation import Evaluation, evaluate
 from training.meter import Meter
 
@@ -65,7 +65,7 @@ def check_finite(state: TrainState, meter: Meter) -> None:
     if step is not None:
         raise NonFiniteLoss(
             f"the loss isn't finite at step {step} (learning rate {lr_of_step(state, step):g}): lower --lr or add "
-            f"--warmup-epochs; {run_folder.LATEST}, if there is one, is from before"
+            f"--warmup-epochs; {LATEST}, if there is one, is from before"
         )
 
 
@@ -87,6 +87,7 @@ def validate(state: TrainState) -> Evaluation:
     )
     logger.info("val at epoch %d, top1=%.4f, top5=%.4f, loss=%.6f", state.epoch, val.top1, val.top5, val.loss)
     state.log.curves("Val", val, state.step)
+    state.evaluations = {"first": val.to_dict(), **state.evaluations, "last": val.to_dict()}
     return val
 
 

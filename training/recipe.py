@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 from dataclasses import dataclass, replace
 
 from rr.errors import InputError
@@ -89,6 +90,12 @@ class Recipe:
     checkpoint_interval: int = setting(
         "steps between checkpoints inside an epoch; 0: only after each epoch", 1000, topic=_RECORDS
     )
+    keep: int = setting("checkpoints that stay: the latest, and those before it", 2, topic=_RECORDS)
+    signal_checkpoint: str | None = setting(
+        "another signal (USR1, say) on which a checkpoint is written and the run left, as on TERM and INT; none: no",
+        None,
+        topic=_RECORDS,
+    )
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -110,6 +117,11 @@ class Recipe:
         self._require("warmup_epochs", self.warmup_epochs < self.epochs, f"must be less than epochs ({self.epochs})")
         self._require("nesterov", not self.nesterov or self.momentum > 0, "needs a momentum greater than 0")
         self._require("workers", self.workers is None or self.workers >= 0, "must be none, 0 or more")
+        self._require(
+            "signal_checkpoint",
+            self.signal_checkpoint is None or hasattr(signal.Signals, f"SIG{self.signal_checkpoint}"),
+            "give a signal's name without SIG: USR1",
+        )
         self._require("output_dir", bool(self.output_dir), "name a folder")
         after = self.milestone_epochs
         self._require(
@@ -140,7 +152,7 @@ class Recipe:
             raise InputError(f"{name} is {getattr(self, name)!r}: {what}")
 
 
-_COUNTS = ("epochs", "batch_size", "accumulate", "val_interval", "log_interval")
+_COUNTS = ("epochs", "batch_size", "accumulate", "val_interval", "log_interval", "keep")
 _NOT_NEGATIVE = (
     *("image_size", "max_steps", "seed", "warmup_epochs", "val_last", "save_interval", "checkpoint_interval"),
     *("weight_decay", "bias_lr_factor", "min_lr"),

@@ -2,19 +2,25 @@
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from rr.errors import InputError
-from rr.whole_files import BESIDE_SUFFIX
+from rr.whole_files import BESIDE_SUFFIX, write_errors_of
+from training.checkpoint_files import checkpoints, load
 
 RUN, LOG, METRICS, TENSORBOARD = "run.json", "log.txt", "metrics.jsonl", "tensorboard"
-LATEST, INIT_WEIGHTS, FINISH, FINISH_WEIGHTS = "latest.pth", "init.hdf5", "finish.pth", "finish.hdf5"
+INIT_WEIGHTS, FINISH, FINISH_WEIGHTS = "init.hdf5", "finish.pth", "finish.hdf5"
+RESULT, REPORT = "result.json", "report.html"
 
 # Fields that may change between two parts of one run: they don't alter what is computed.
-FREE_FIELDS = frozenset({"output_dir", "device", "workers", "log_interval", "checkpoint_interval", "compile"})
+FREE_FIELDS = frozenset(
+    {"output_dir", "device", "workers", "log_interval", "checkpoint_interval", "keep", "signal_checkpoint", "compile"}
+)
+LOCK, LOCK_SECONDS = ".lock", 10  # a run that was just killed can leave workers behind for a moment
 
 MOST_SHOWN = 5  # of the settings in which two runs differ
 
@@ -57,6 +63,7 @@ def prepare(
         raise InputError(f"{folder} is a file: choose another --output-dir")
     stored = stored_recipe(folder)
     finished = (folder / FINISH_WEIGHTS).exists()
+    _clear_leftovers(folder)
     if conti_or_fs == "fs":
         if finished and stored is None:
             raise InputError(
@@ -64,11 +71,16 @@ def prepare(
             )
         _clear(folder)
         return RunState.START
-    if not finished and not (folder / LATEST).exists():  # new, or stopped before there was anything to keep
+    if not finished and not checkpoints(folder):  # new, or stopped before there was anything to keep
         _clear(folder)
         return RunState.START
-    differing = (
-        _differences({**(defaults or {}), **translate(stored)}, recipe, options or {}) if stored is not None else []
+    held = [stored] if finished else [stored, _recipe_in_checkpoint(folder)]  # the checkpoint's is what it was made by
+    differing = next(
+        filter(
+            None,
+            (_differences({**(defaults or {}), **translate(one)}, recipe, options or {}) for one in held if one),
+        ),
+        [],
     )
     if differing:
         shown = differing[:MOST_SHOWN] + [f"{len(differing) - MOST_SHOWN} more"] * (len(differing) > MOST_SHOWN)
@@ -89,13 +101,56 @@ def prepare(
 
 def is_new_run(folder: str | Path, conti_or_fs: str | None = None) -> bool:
     """Whether a run starts from its first weights: there is none to continue, or it is to start again."""
-    return conti_or_fs == "fs" or not any((Path(folder) / name).exists() for name in (LATEST, FINISH_WEIGHTS))
+    return conti_or_fs == "fs" or not (checkpoints(folder) or (Path(folder) / FINISH_WEIGHTS).exists())
 
 
 def stored_recipe(folder: str | Path) -> dict[str, Any] | None:
-    """All settings of the run in a folder, as plain values; None where there is none."""
-    path = Path(folder) / RUN
-    return json.loads(path.read_text())["recipe"] if path.exists() else None
+    """All settings of the run in a folder, as plain values; None where there is none.
+
+    run.json has them; where it is lost or damaged, the newest whole checkpoint does.
+    """
+    try:
+        recipe = json.loads((Path(folder) / RUN).read_text())["recipe"]
+    except (OSError, ValueError, KeyError, TypeError):  # no file, no text, no JSON, another JSON
+        recipe = None
+    return recipe if isinstance(recipe, dict) else _recipe_in_checkpoint(folder)
+
+
+@contextmanager
+def locked(folder: str | Path) -> Iterator[None]:
+    """Within the context, no other process works in the folder, which is made if it isn't there.
+
+    Raises:
+        InputError: if another process is at work there.
+        WriteError: if the folder can't be made.
+    """
+    from filelock import FileLock, Timeout  # comes with torch, and --help needs none of it
+
+    if Path(folder).is_file():  # `prepare` says so
+        yield
+        return
+    lock = FileLock(Path(folder) / LOCK)
+    with write_errors_of(folder):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=LOCK_SECONDS)
+        except Timeout:
+            raise InputError(
+                f"another process is at work in {folder}: wait for its end, or choose another --output-dir"
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _recipe_in_checkpoint(folder: str | Path) -> dict[str, Any] | None:
+    for path in (*checkpoints(folder), Path(folder) / FINISH):
+        try:
+            return load(path)["recipe"]
+        except InputError:  # `newest` tells of it
+            continue
+    return None
 
 
 def _differences(stored: dict[str, Any], recipe: dict[str, Any], options: Mapping[str, str]) -> list[str]:
@@ -111,8 +166,15 @@ def _differences(stored: dict[str, Any], recipe: dict[str, Any], options: Mappin
 def _clear(folder: Path) -> None:
     if not (folder / RUN).exists():  # no run is in it, so no files of one
         return
-    for pattern in (LOG, METRICS, "*.hdf5", "*.pth", f"*{BESIDE_SUFFIX}"):
+    for pattern in (LOG, METRICS, RESULT, REPORT, "*.hdf5", "*.pth", "*.safetensors", "*.pt2"):
         for path in folder.glob(pattern):
             path.unlink()
     shutil.rmtree(folder / TENSORBOARD, ignore_errors=True)
     (folder / RUN).unlink()  # last, so that an interrupted clearing is done again
+
+
+def _clear_leftovers(folder: Path) -> None:
+    """Remove what a kill left half-written, also by the name that such a file had in older versions."""
+    for pattern in (f"*{BESIDE_SUFFIX}", ".*.tmp"):
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)

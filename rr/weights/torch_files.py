@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import codecs
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 
 from rr.errors import InputError
+from rr.records import check_records
 from rr.weights import checksums
 from rr.weights.arrays import check_is_file
 from rr.whole_files import written_whole
@@ -38,7 +38,8 @@ def read_pth(path: str | Path) -> Any:
         InputError: if the file is missing, broken, or holds anything else.
     """
     check_is_file(path)
-    check_records(path)
+    if not check_records(path):
+        checksums.tell_of_none(path)
     try:
         with torch.serialization.safe_globals([argparse.Namespace, *_of_numpy()]):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -52,37 +53,6 @@ def read_pth(path: str | Path) -> Any:
         raise InputError(
             f"{path} isn't a whole .pth file of tensors and plain values ({reason}): write or copy it again"
         ) from error
-
-
-def check_records(path: str | Path) -> None:
-    """Check a file of torch.save for damage, by the CRC-32 that it has of each of its records.
-
-    Raises:
-        InputError: if a record isn't what was written, or the file says that it holds more than it has.
-    """
-    path = Path(path)
-    with open(path, "rb") as file:
-        is_zip = file.read(4) == b"PK\x03\x04"
-    if not is_zip:  # as torch.save wrote them before PyTorch 1.6
-        checksums.tell_of_none(path)
-        return
-    try:
-        with zipfile.ZipFile(path) as records:
-            infos = records.infolist()
-            if any(info.compress_type != zipfile.ZIP_STORED for info in infos):
-                raise InputError(f"{path} is compressed, as torch.save never writes: save it again")
-            if sum(info.file_size for info in infos) > path.stat().st_size:
-                raise InputError(f"{path} says that it holds more than it has: write or copy it again")
-            if not any(info.CRC for info in infos):  # torch.serialization.set_crc32_options(False)
-                checksums.tell_of_none(path)
-                return
-            damaged = records.testzip()
-    except InputError:
-        raise
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"{path} isn't a whole .pth file ({error}): write or copy it again") from error
-    if damaged is not None:
-        raise InputError(f"{path} is damaged, in {damaged!r:.80}: write or copy it again")
 
 
 def _of_numpy() -> list[Any]:

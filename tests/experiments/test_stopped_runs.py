@@ -92,18 +92,19 @@ def test_with_a_teacher_too_a_killed_run_goes_on_bit_identically(base_weights: P
     assert_same_weights(whole, folder)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("name", ["INT", "TERM", "USR1"])
 def test_stopped_by_a_person_it_says_how_to_go_on_and_does_so_bit_by_bit(
-    number: signal.Signals, code: int, finished: Path, base_weights: Path, tmp_path: Path
+    name: str, finished: Path, base_weights: Path, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "stopped"
-    options = [*PRUNE, "--base-weights", base_weights, "--output-dir", folder, "--checkpoint-interval", "5"]
+    """The step of the signal is done, and in the checkpoint."""
+    number, folder = signal.Signals[f"SIG{name}"], tmp_path / "stopped"
+    options = [*PRUNE, "--base-weights", base_weights, "--output-dir", folder, "--signal-checkpoint", "USR1"]
     done = stopped(number, "iter 40, unmasked", *options)
-    assert done.returncode == code
+    assert done.returncode == 128 + number
     *before, last = done.stderr.splitlines()
     assert last == f"stopped; the same command with -c continue goes on from {folder / 'latest.pth'}"
     assert "Traceback" not in done.stderr
     assert not any("-c continue" in line for line in before)
     resumed = pruned(*options, "-c", "continue")
-    assert "going on after epoch 1, step 35 " in resumed.stderr
+    assert "going on after epoch 1, step 40 " in resumed.stderr
     assert_same_weights(finished, folder, BOTH)

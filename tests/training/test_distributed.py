@@ -9,7 +9,7 @@ import torch
 from tests.forked import run_ranks
 from tests.training import tiny_run
 from tests.training.tiny_run import StepSum, metrics_without_times, run, tiny_recipe
-from training import World, add_local_rank, checkpoint, evaluate
+from training import World, add_local_rank, checkpoint_files, evaluate
 from training.distributed import choose_device
 
 
@@ -25,7 +25,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path, distill: float) -> 
     one, two = tmp_path / "one", tmp_path / "two"
     run(tiny_recipe(one, distill=distill), callbacks=[StepSum()])
     in_two_processes(two, "--accumulate", "2", "--distill", str(distill))
-    a, b = (checkpoint.load(folder / "finish.pth") for folder in (one, two))
+    a, b = (checkpoint_files.load(folder / "finish.pth") for folder in (one, two))
     for name, value in a["model"].items():
         assert torch.allclose(value, b["model"][name], rtol=0, atol=1e-12), name
     assert a["callbacks"][0] == b["callbacks"][0]
@@ -40,7 +40,7 @@ def test_all_processes_are_evaluated_with_the_first_ones_statistics(tmp_path: Pa
     """Each process has its own BN statistics, and rank 0's are in the files: the evaluation must be of those."""
     in_two_processes(tmp_path / "two", "--net", "dropout", "--max-steps", "7")
     model = tiny_run.DropoutNet()
-    model.load_state_dict(checkpoint.load(tmp_path / "two" / "finish.pth")["model"])
+    model.load_state_dict(checkpoint_files.load(tmp_path / "two" / "finish.pth")["model"])
     alone = evaluate(model, tiny_run.tiny_data(), World(0, 0, 1, torch.device("cpu")), batch_size=8)
     assert metrics_without_times(tmp_path / "two")[-1]["val"] == pytest.approx(alone.to_dict(), rel=1e-6)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from rr import InputError
+from rr.errors import WriteError
 from training import ends_in_one_line
 
 
@@ -25,6 +26,19 @@ def test_other_errors_keep_their_traceback(error: Exception, capsys: pytest.Capt
     with pytest.raises(type(error)), ends_in_one_line():
         raise error
     assert capsys.readouterr().err == ""
+
+
+def test_what_cannot_be_written_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped, ends_in_one_line():
+        raise WriteError("can't write a.pth: No space left on device")
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err == "error: can't write a.pth: No space left on device\n"
+
+
+def test_what_could_steer_a_terminal_is_shown_as_text(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit), ends_in_one_line():
+        raise InputError("no array 'a\x1b[2J\x07é'")
+    assert capsys.readouterr().err == "error: no array 'a\\x1b[2J\\x07é'\n"
 
 
 def in_folder(folder: Path, work: Callable[[], None]) -> None:

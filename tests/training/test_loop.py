@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from rr import Share, param_groups
 from tests.training import tiny_run
 from tests.training.tiny_run import PlainNet, StepSum, run, tiny_data, tiny_recipe, tiny_teacher
-from training import Callback, NonFiniteLoss, TrainState, checkpoint
+from training import Callback, NonFiniteLoss, TrainState, checkpoint_files
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -81,7 +81,7 @@ def test_a_teacher_is_asked_in_eval_mode_and_neither_trained_nor_saved(tmp_path:
     assert kept.model is not kept.teacher
     assert all(torch.equal(value, before[name]) for name, value in kept.teacher.state_dict().items())
     assert all(parameter.grad is None for parameter in kept.teacher.parameters())
-    saved = checkpoint.load(tmp_path / "latest.pth")
+    saved = checkpoint_files.load(tmp_path / "latest.pth")
     assert saved["model"].keys() == before.keys()
     held = [name for group in saved["optimizer"]["param_groups"] for name in group["params"]]
     assert len(held) == len(list(kept.model.parameters()))
@@ -225,7 +225,7 @@ def test_non_finite_loss_keeps_the_last_good_checkpoint(
     with pytest.raises(NonFiniteLoss, match=rf"loss isn't finite at step 10 \(learning rate {rate:g}\)") as stopped:
         run(settings, callbacks=[Break(step=10)])
     assert isinstance(stopped.value, ValueError)
-    saved = checkpoint.load(tmp_path / "latest.pth")
+    saved = checkpoint_files.load(tmp_path / "latest.pth")
     assert saved["step"] == last_good
     assert all(value.isfinite().all() for value in saved["model"].values())
     assert "stopped by NonFiniteLoss" in (tmp_path / "log.txt").read_text()
@@ -240,7 +240,7 @@ class BreakWeight(Callback):
 def test_non_finite_weight_is_not_saved(tmp_path: Path) -> None:
     with pytest.raises(NonFiniteLoss, match="weight isn't finite after step 14"):
         run(tiny_recipe(tmp_path, val_last=0), callbacks=[BreakWeight()])
-    assert checkpoint.load(tmp_path / "latest.pth")["step"] == 7
+    assert checkpoint_files.load(tmp_path / "latest.pth")["step"] == 7
 
 
 def test_amp_trains_in_bfloat16_and_sums_in_float32(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from tests import forked
 from tests.scripts import Done
 from tests.training import tiny_run
 from tests.training.tiny_run import StepSum, metrics_without_times, run, tiny_recipe
-from training import Callback, TrainState, checkpoint
+from training import Callback, TrainState, checkpoint, checkpoint_files
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -40,7 +40,7 @@ def assert_same(a: object, b: object, place: str = "") -> None:
 
 
 def assert_same_runs(one: Path, other: Path) -> None:
-    a, b = (checkpoint.load(folder / "finish.pth") for folder in (one, other))
+    a, b = (checkpoint_files.load(folder / "finish.pth") for folder in (one, other))
     del a["recipe"], b["recipe"]  # they differ in output_dir and checkpoint_interval
     assert_same(a, b)
     assert metrics_without_times(one) == metrics_without_times(other)
@@ -54,7 +54,7 @@ def test_kill_in_mid_epoch_changes_nothing(tmp_path: Path, distill: float) -> No
     settings = ("--distill", str(distill))
     stopped = command(killed, *settings, "--kill-at", "11")  # checkpoints at 3, 6, 7 (epoch), 9
     assert stopped.returncode == -signal.SIGKILL, stopped.stderr
-    assert checkpoint.load(killed / "latest.pth")["step"] == 9
+    assert checkpoint_files.load(killed / "latest.pth")["step"] == 9
     assert not (killed / "finish.hdf5").exists()
     resumed = command(killed, *settings, "-c", "continue")
     assert resumed.returncode == 0, resumed.stderr
@@ -93,7 +93,7 @@ def test_stop_between_the_metrics_line_and_the_checkpoint(tmp_path: Path, monkey
     run(tiny_recipe(tmp_path / "whole"), net="dropout", callbacks=[StepSum()])
     real = checkpoint.save
 
-    def save(path: Path, state: dict) -> None:
+    def save(path: Path, state: dict, keep: int) -> None:
         if state["step"] == 14:
             raise Stop
         real(path, state)

@@ -1,11 +1,14 @@
 """What happens to a folder that holds a run."""
 
 import json
+import multiprocessing
 from pathlib import Path
 
 import pytest
 
-from training import RunState, prepare
+from rr.errors import InputError
+from training import RunState, locked, prepare, stored_recipe
+from training.checkpoint_files import save
 
 RECIPE = {"arch": "src20", "lr": 0.1, "milestones": [2, 3], "output_dir": "x", "workers": None}
 
@@ -114,3 +117,63 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="is a file"):
         prepare(tmp_path / "file", RECIPE)
+
+
+def checkpoint(folder: Path, recipe: dict) -> None:
+    """A whole checkpoint of a run with this recipe."""
+    parts = {name: {} for name in ("meter", "model", "optimizer", "scheduler")}
+    save(folder / "latest.pth", {**parts, "recipe": recipe, "callbacks": [], "epoch": 1, "step": 5})
+
+
+@pytest.mark.parametrize("text", [None, "", "null", '{"recipe": null}', "\0" * 20])
+def test_without_its_run_json_a_run_has_the_recipe_of_its_checkpoint(tmp_path: Path, text: str | None) -> None:
+    checkpoint(tmp_path, RECIPE)
+    if text is not None:
+        (tmp_path / "run.json").write_text(text)
+    assert stored_recipe(tmp_path) == RECIPE
+    with pytest.raises(InputError, match=r"lr: there 0\.1, now 0\.5"):
+        prepare(tmp_path, {**RECIPE, "lr": 0.5}, "continue")
+    assert prepare(tmp_path, RECIPE, "continue") is RunState.RESUME
+
+
+def test_the_checkpoint_says_what_the_run_is_whatever_run_json_says(tmp_path: Path) -> None:
+    fill(tmp_path, recipe={**RECIPE, "lr": 0.5})
+    checkpoint(tmp_path, RECIPE)
+    with pytest.raises(InputError, match=r"lr: there 0\.1, now 0\.5"):
+        prepare(tmp_path, {**RECIPE, "lr": 0.5}, "continue")
+
+
+def test_an_earlier_checkpoint_is_one_too(tmp_path: Path) -> None:
+    fill(tmp_path)
+    checkpoint(tmp_path, RECIPE)
+    (tmp_path / "latest.pth").rename(tmp_path / "latest-1.pth")
+    assert prepare(tmp_path, RECIPE, "continue") is RunState.RESUME
+
+
+@pytest.mark.parametrize("mode", ["continue", "fs"])
+def test_what_a_kill_left_goes_at_the_next_start(mode: str, tmp_path: Path) -> None:
+    fill(tmp_path, "latest.pth", ".init.hdf5.123.tmp", "latest.pth.77.new", "result.json", "notes.md")
+    prepare(tmp_path, RECIPE, mode)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == ({"latest.pth", "result.json", "run.json", "notes.md"} if mode == "continue" else {"notes.md"})
+
+
+def hold(folder: Path, held: object, let_go: object) -> None:
+    with locked(folder):
+        held.set()
+        let_go.wait(60)
+
+
+def test_two_runs_cannot_work_in_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.run_folder.LOCK_SECONDS", 0.1)
+    context = multiprocessing.get_context("fork")
+    held, let_go = context.Event(), context.Event()
+    process = context.Process(target=hold, args=(tmp_path / "run", held, let_go))
+    process.start()
+    assert held.wait(60)
+    with pytest.raises(InputError, match="another process is at work"), locked(tmp_path / "run"):
+        pass
+    process.kill()  # a lock goes with its process
+    process.join()
+    with locked(tmp_path / "run"):
+        pass

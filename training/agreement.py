@@ -14,8 +14,7 @@ from training.stopping import StopRequests
 class Agreement:
     """Whether all processes are to stop after a step: as soon as one of them was asked to.
 
-    The question goes around while the step is made, on a group of its own that works on the CPU, so it costs no time
-    and no synchronisation with a GPU.
+    The question goes around while the step is made, between CPUs, so it costs no time and no synchronisation with a GPU.
 
     Args:
         world: the processes.
@@ -24,19 +23,21 @@ class Agreement:
 
     def __init__(self, world: World, requests: StopRequests) -> None:
         self._requests = requests
-        self._group = distributed.new_group(backend="gloo") if world.size > 1 else None
+        self._is_alone = world.size == 1
+        # Of its own only where it must be: with two gloo groups, a restart by torchrun hangs in joining the first.
+        self._group = distributed.new_group(backend="gloo") if world.size > 1 and world.device.type == "cuda" else None
         self._flag = torch.zeros(1, dtype=torch.int32)
         self._work: Any = None
 
     def ask(self) -> None:
         """At the start of a step."""
-        if self._group is not None:
+        if not self._is_alone:
             self._flag.fill_(self._requests.number is not None)
             self._work = distributed.all_reduce(self._flag, distributed.ReduceOp.MAX, group=self._group, async_op=True)
 
     def is_to_stop(self) -> bool:
         """At the end of the step: the same on every process."""
-        if self._group is None:
+        if self._is_alone:
             return self._requests.number is not None
         if self._work is not None:
             self._work.wait()

@@ -48,7 +48,7 @@ def save_run(name: str, state: TrainState, meter: Meter, callbacks: Sequence[Cal
         }
         if not state.log.folder.is_dir():
             raise WriteError(f"can't write {state.log.folder / name}: the folder is gone")
-        save(state.log.folder / name, contents, state.recipe.keep if name == LATEST else 1)
+        save(state.log.folder / name, contents, state.recipe.keep if name == LATEST else None)
     barrier(state.world)
 
 

@@ -21,13 +21,13 @@ _KINDS = {
 }
 
 
-def save(path: str | Path, state: dict[str, Any], keep: int = 1) -> None:
+def save(path: str | Path, state: dict[str, Any], keep: int | None = None) -> None:
     """Write a checkpoint; at every moment it, or the one before it, is there whole.
 
     Args:
         path: the file.
         state: tensors, numbers, strings, dicts, lists, tuples.
-        keep: how many stay: this one and those before it, under other names.
+        keep: how many stay of a run that goes on: this one, latest.pth, and those before it, under other names.
 
     Raises:
         WriteError: if it can't be written (the disk is full, say); all before it stay.
@@ -37,7 +37,8 @@ def save(path: str | Path, state: dict[str, Any], keep: int = 1) -> None:
 
         with open(beside, "wb") as file:  # torch tells no reason if it opens the file
             torch.save(state, file)
-        make_way(Path(path), keep)
+        if keep is not None:
+            make_way(Path(path), keep)
 
 
 def load(path: str | Path) -> dict[str, Any]:

@@ -61,7 +61,11 @@ def init_world(device: str = "auto", local_rank: int | None = None) -> World:
     if size > 1:
         if chosen.type == "cuda":
             torch.cuda.set_device(chosen)
-        distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo", rank=rank, world_size=size)
+        store, rank, size = next(distributed.rendezvous("env://", rank, size))
+        # torchrun --max-restarts keeps the store, and in it the addresses of processes that are gone.
+        store = distributed.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        backend = "nccl" if chosen.type == "cuda" else "gloo"
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=size)
     return World(rank, local_rank, size, chosen)
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rr.conversion.widths_plot import width_figure
 from rr.graph import LiveModel
 from rr.graph.costs import macs_of_layer
 from rr.graph.explanation import in_columns, reasons_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,19 @@ class ConversionReport:
             "macs_ratio": self.macs_ratio,
             "parameters_ratio": self.parameters_ratio,
         }
+
+    def plot(self) -> Figure:
+        """Widths by layer before and after, as a matplotlib figure: a notebook's cell shows it, `savefig` writes it.
+
+        Raises:
+            InputError: where matplotlib is missing.
+        """
+        layers = self.layers
+        return width_figure(
+            [layer.name for layer in layers],
+            [layer.width_before for layer in layers],
+            [layer.width_after for layer in layers],
+        )
 
     def __str__(self) -> str:
         rows = [("layer", "width", "", "MACs", "", "kept", "why the rest stays")]

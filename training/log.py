@@ -15,6 +15,7 @@ from typing import Any
 import numpy
 import torch
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 from tqdm import tqdm
 
 from rr.whole_files import append_line, write_errors_of, write_text_whole
@@ -23,6 +24,7 @@ from training.distributed import World
 from training.evaluation import Evaluation
 
 logger = logging.getLogger(__name__)
+HPARAMS_METRICS = ("Top1-Acc/Val", "Loss/Val")  # the curves whose last value TensorBoard shows beside the settings
 
 
 class RunLog:
@@ -58,6 +60,7 @@ class RunLog:
     def __enter__(self) -> "RunLog":
         if self.active:
             self._writer = SummaryWriter(str(self.folder / run_folder.TENSORBOARD))
+            self._write_settings()
             with write_errors_of(self.folder / run_folder.LOG):
                 file = _FileHandler(self.folder / run_folder.LOG, encoding="utf-8")
             file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
@@ -86,15 +89,19 @@ class RunLog:
         if self._writer is not None:
             root.setLevel(self._level)
 
+    def _write_settings(self) -> None:
+        """The recipe as hyperparameters, in the run's own event file: `add_hparams` would begin a run for them."""
+        settings = {name: _plain(value) for name, value in self.recipe.items() if value is not None}
+        for summary in hparams(settings, {tag: None for tag in HPARAMS_METRICS}):
+            self._writer.file_writer.add_summary(summary)
+
     def curves(self, kind: str, evaluation: Evaluation, step: int) -> None:
-        """Add a point to the curves Top1-Acc, Top5-Acc and Loss, of kind 'Train' or 'Val', at a step."""
-        if self._writer is not None:
-            for tag, value in (
-                ("Top1-Acc", evaluation.top1),
-                ("Top5-Acc", evaluation.top5),
-                ("Loss", evaluation.loss),
-            ):
-                self._writer.add_scalars(tag, {kind: value}, step)
+        """Add a point to the curves Top1-Acc, Top5-Acc and Loss, of kind 'Train' or 'Val', at a step.
+
+        Their tags are Top1-Acc/Train and so on: all in one run, where `add_scalars` would begin one for each curve.
+        """
+        values = {"Top1-Acc": evaluation.top1, "Top5-Acc": evaluation.top5, "Loss": evaluation.loss}
+        self.scalars({f"{tag}/{kind}": value for tag, value in values.items()}, step)
 
     def scalars(self, values: dict[str, float], step: int) -> None:
         """Add a point to each named curve, at a step."""
@@ -184,6 +191,11 @@ class _TerminalHandler(logging.Handler):
         in_bar = getattr(record, "progress", False) and sys.stderr.isatty()
         if not in_bar and not getattr(record, "shown", False):
             tqdm.write(self.format(record), file=sys.stderr)
+
+
+def _plain(value: Any) -> bool | int | float | str:
+    """A setting as TensorBoard takes it: tuples and the like as text."""
+    return value if isinstance(value, bool | int | float | str) else str(value)
 
 
 def surroundings(world: World) -> dict[str, Any]:

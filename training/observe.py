@@ -37,7 +37,8 @@ def look(state: TrainState, meter: Meter, callbacks: Sequence[Callback], bar: tq
         return
     progress = {name: text for callback in callbacks for name, text in callback.progress().items()}
     state.log.curves("Train", seen.train, state.step)
-    state.log.scalars(callback_scalars(callbacks).get("scalars", {}), state.step)
+    measured = callback_scalars(callbacks).get("scalars", {})
+    state.log.scalars({"learning rate": lr_of_step(state, state.step), **measured}, state.step)
     bar.set_description(
         f"epoch {min(state.step // state.steps_per_epoch + 1, state.recipe.epochs)}/{state.recipe.epochs}"
     )

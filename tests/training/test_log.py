@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from training import Evaluation, RunLog, World
 
@@ -33,21 +34,32 @@ def test_curves_have_the_published_tags(tmp_path: Path) -> None:
         log.curves("Train", Evaluation(50.0, 90.0, 1.5, 10), 100)
         log.curves("Val", Evaluation(60.0, 95.0, 1.25, 10), 200)
         log.scalars({"macs": 0.5}, 100)
-    found = {}
-    for folder in [tmp_path / "tensorboard", *(tmp_path / "tensorboard").iterdir()]:
-        if folder.is_dir():
-            events = EventAccumulator(str(folder)).Reload()
-            for tag in events.Tags()["scalars"]:
-                found[folder.name, tag] = [(event.step, event.value) for event in events.Scalars(tag)]
-    assert found == {
-        ("Top1-Acc_Train", "Top1-Acc"): [(100, 50.0)],
-        ("Top5-Acc_Train", "Top5-Acc"): [(100, 90.0)],
-        ("Loss_Train", "Loss"): [(100, 1.5)],
-        ("Top1-Acc_Val", "Top1-Acc"): [(200, 60.0)],
-        ("Top5-Acc_Val", "Top5-Acc"): [(200, 95.0)],
-        ("Loss_Val", "Loss"): [(200, 1.25)],
-        ("tensorboard", "macs"): [(100, 0.5)],
+    assert not [path for path in (tmp_path / "tensorboard").iterdir() if path.is_dir()]  # one run
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    tags = events.Tags()["scalars"]
+    assert {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags} == {
+        "Top1-Acc/Train": [(100, 50.0)],
+        "Top5-Acc/Train": [(100, 90.0)],
+        "Loss/Train": [(100, 1.5)],
+        "Top1-Acc/Val": [(200, 60.0)],
+        "Top5-Acc/Val": [(200, 95.0)],
+        "Loss/Val": [(200, 1.25)],
+        "macs": [(100, 0.5)],
     }
+
+
+def test_the_settings_are_hyperparameters_of_the_same_run(tmp_path: Path) -> None:
+    with RunLog(tmp_path, FIRST, {**RECIPE, "amp": False, "milestones": (1, 2), "teacher": None}):
+        pass
+    assert not [path for path in (tmp_path / "tensorboard").iterdir() if path.is_dir()]
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    settings = HParamsPluginData.FromString(content).session_start_info.hparams
+    assert settings["arch"].string_value == "src20"
+    assert settings["seed"].number_value == 3
+    assert settings["amp"].bool_value is False
+    assert settings["milestones"].string_value == "(1, 2)"
+    assert "teacher" not in settings
 
 
 def test_rewind_drops_later_epochs_and_torn_lines(tmp_path: Path) -> None:

@@ -35,9 +35,9 @@ def test_the_plot_has_each_layer_before_and_after() -> None:
 
 
 def test_names_that_look_like_formulas_are_drawn_as_they_are() -> None:
-    figure = width_figure(["$\\frac{", "<b>"], [4, 4], [2, 4])
+    figure = width_figure(["$\\frac{$", "<b>"], [4, 4], [2, 4])
     figure.savefig(io.BytesIO(), format="png")  # a formula that isn't one would raise
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["$\\frac{", "<b>"]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["$\\frac{$", "<b>"]
 
 
 def test_a_plot_without_matplotlib_names_what_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:

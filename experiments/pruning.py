@@ -16,6 +16,7 @@ from experiments.hints import command, comparison
 from experiments.recipes import base_folder
 from experiments.resrep_callback import ResRepCallback
 from experiments.run import DOWNLOAD, Run, begun
+from experiments.run_report import RESULT, write_report
 from experiments.starts import PruningStart
 from experiments.target import missed
 from rr import InputError, ResRepConfig, ResRepPruner
@@ -89,6 +90,8 @@ def prune(
                 write_converted(run, pruner)
             barrier(run.world)
             evaluate_converted(run)
+            if run.world.is_first:
+                report_on(run)
             say_where(run, start)
             return reached(run, config)
 
@@ -230,6 +233,14 @@ def accuracies(folder: Path) -> dict[str, dict[str, float]]:
         evaluated = [record["val"] for record in epochs if "val" in record]
         evaluations = {"first": evaluated[0], "last": evaluated[-1]}
     return {"base": evaluations["first"], "last_epoch": evaluations["last"]}
+
+
+def report_on(run: Run) -> None:
+    """Write the run's report; where a package for it is missing, the log says what brings it, and the run goes on."""
+    try:
+        logger.info("the report: %s", write_report([run.folder]))
+    except InputError as error:
+        logger.warning("no report was written: %s", error)
 
 
 def reached(run: Run, config: ResRepConfig) -> bool:

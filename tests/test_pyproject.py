@@ -74,7 +74,14 @@ def test_a_package_has_one_range() -> None:
     ids=lambda path: path.relative_to(ROOT).as_posix(),
 )
 def test_the_package_imports_only_what_it_depends_on(path: Path) -> None:
-    assert third_party(path) <= {package(requirement) for requirement in PROJECT["dependencies"]} | {"rr"}
+    needed = {package(requirement) for requirement in PROJECT["dependencies"]} | {"rr"}
+    optional = {package(requirement) for requirement in EXTRAS["report"]}
+    assert third_party(path) <= needed | optional
+    at_once = ast.parse(path.read_text(encoding="utf-8")).body  # what importing the module imports: the optional not
+    imports = ast.Module([node for node in at_once if isinstance(node, ast.Import | ast.ImportFrom)], [])
+    assert (
+        not {name.split(".")[0] for name in re.findall(r"(?m)^(?:from|import) (\S+)", ast.unparse(imports))} & optional
+    )
 
 
 def test_the_version_stands_in_the_source_alone() -> None:

@@ -14,7 +14,7 @@ from training.stopping import StopRequests
 class Agreement:
     """Whether all processes are to stop after a step: as soon as one of them was asked to.
 
-    The question goes around while the step is made, between CPUs, so it costs no time and no synchronisation with a GPU.
+    The question goes around between CPUs while the step is made: it costs no time, and no synchronisation with a GPU.
 
     Args:
         world: the processes.
@@ -24,7 +24,7 @@ class Agreement:
     def __init__(self, world: World, requests: StopRequests) -> None:
         self._requests = requests
         self._is_alone = world.size == 1
-        # Of its own only where it must be: with two gloo groups, a restart by torchrun hangs in joining the first.
+        # Of its own where the processes' is of GPUs.
         self._group = distributed.new_group(backend="gloo") if world.size > 1 and world.device.type == "cuda" else None
         self._flag = torch.zeros(1, dtype=torch.int32)
         self._work: Any = None

@@ -8,7 +8,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +59,9 @@ class RunLog:
 
     def __enter__(self) -> "RunLog":
         if self.active:
-            self._writer = SummaryWriter(str(self.folder / run_folder.TENSORBOARD))
-            self._write_settings()
+            with self._curve_errors():
+                self._writer = SummaryWriter(str(self.folder / run_folder.TENSORBOARD))
+                self._write_settings()
             with write_errors_of(self.folder / run_folder.LOG):
                 file = _FileHandler(self.folder / run_folder.LOG, encoding="utf-8")
             file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
@@ -89,6 +90,9 @@ class RunLog:
         if self._writer is not None:
             root.setLevel(self._level)
 
+    def _curve_errors(self) -> AbstractContextManager[None]:
+        return write_errors_of(self.folder / run_folder.TENSORBOARD)
+
     def _write_settings(self) -> None:
         """The recipe as hyperparameters, in the run's own event file: `add_hparams` would begin a run for them."""
         settings = {name: _plain(value) for name, value in self.recipe.items() if value is not None}
@@ -106,13 +110,15 @@ class RunLog:
     def scalars(self, values: dict[str, float], step: int) -> None:
         """Add a point to each named curve, at a step."""
         if self._writer is not None:
-            for tag, value in values.items():
-                self._writer.add_scalar(tag, value, step)
+            with self._curve_errors():
+                for tag, value in values.items():
+                    self._writer.add_scalar(tag, value, step)
 
     def epoch(self, record: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl; the record's `epoch` is how many are done."""
         if self._writer is not None:
-            self._writer.flush()
+            with self._curve_errors():
+                self._writer.flush()
             append_line(self.folder / run_folder.METRICS, json.dumps(record))
 
     def rewind(self, epoch: int) -> None:

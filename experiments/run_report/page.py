@@ -1,0 +1,79 @@
+"""The page itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.run_report.reading import RunFiles, read_run
+from rr.errors import InputError
+from rr.whole_files import write_text_whole
+
+REPORT = "report.html"
+TEMPLATE = "report.html.j2"
+
+
+def write_report(folders: Sequence[str | Path], output: str | Path | None = None) -> Path:
+    """Write the report on runs, side by side where there are several.
+
+    Args:
+        folders: of the runs, one or more.
+        output: the file to write; None: report.html in the first folder.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: where a folder holds no run, or matplotlib or Jinja2 is missing.
+    """
+    try:
+        import jinja2
+
+        from experiments.run_report import figures
+    except ModuleNotFoundError as error:
+        raise InputError(f'a report needs {error.name}: pip install "resrep[report]"') from None
+    runs = [read_run(folder) for folder in folders]
+    files = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(loader=files, autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
+    environment.filters["literal"] = _literal
+    forgetting = [
+        (run.name, figures.in_both(lambda figure, run=run: figures.draw_forgetting(figure, run), _height(run)))
+        for run in runs
+        if figures.has_forgetting(run)
+    ]
+    page = environment.get_template(TEMPLATE).render(
+        runs=runs,
+        curves=figures.in_both(lambda figure: figures.draw_curves(figure, runs), 2.8),
+        forgetting=forgetting,
+        recipes=[(run.name, json.dumps(run.run.get("recipe", {}), indent=2)) for run in runs],
+        summary=[_summary(run) for run in runs],
+    )
+    path = Path(output) if output is not None else Path(folders[0]) / REPORT
+    write_text_whole(path, page)
+    return path
+
+
+def _summary(run: RunFiles) -> dict[str, Any]:
+    found = run.result.get("conversion", {})
+    accuracies = run.curve("val", "top1")[1]
+    return {
+        "name": run.name,
+        "first": run.result.get("base", {}).get("top1", accuracies[0] if accuracies else None),
+        "last": run.result.get("converted", {}).get("top1", accuracies[-1] if accuracies else None),
+        "macs": (found["macs_before"], found["macs_after"]) if found else None,
+        "parameters": (found["parameters_before"], found["parameters_after"]) if found else None,
+        "proof": (found["float64_difference"], found["cut_difference"]) if found else None,
+        "proven_at": found.get("proven_at", []),
+    }
+
+
+def _height(run: RunFiles) -> float:
+    rows = sum(name.startswith("width/") for name in run.epochs[-1]["scalars"])
+    return 1.0 + 0.16 * rows
+
+
+def _literal(text: str) -> str:
+    """Text without control characters, which no page may hold."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)

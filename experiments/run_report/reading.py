@@ -1,0 +1,69 @@
+"""What a run's folder tells: its settings, its epochs, and what came out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rr.errors import InputError
+from training.run_folder import METRICS, RUN
+
+RESULT = "result.json"
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """One run's files, as far as they are there.
+
+    Attributes:
+        name: the folder, as it was given.
+        run: run.json.
+        epochs: the lines of metrics.jsonl.
+        result: result.json; empty for a base network, or a run that isn't done.
+    """
+
+    name: str
+    run: dict[str, Any]
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    result: dict[str, Any] = field(default_factory=dict)
+
+    def curve(self, *keys: str) -> tuple[list[float], list[float]]:
+        """Epochs, and a value of each that has it: `curve("val", "top1")`."""
+        found = []
+        for record in self.epochs:
+            value: Any = record
+            for key in keys:
+                value = value.get(key) if isinstance(value, dict) else None
+            if value is not None:
+                found.append((record["epoch"], value))
+        return [epoch for epoch, _ in found], [value for _, value in found]
+
+    @property
+    def layers(self) -> list[dict[str, Any]]:
+        """The conversion's report by layer; none where nothing was converted."""
+        return self.result.get("conversion", {}).get("layers", [])
+
+
+def read_run(folder: str | Path) -> RunFiles:
+    """Read what is there; a line that a kill has torn is left out.
+
+    Raises:
+        InputError: where the folder holds no run, or a file of it is broken.
+    """
+    folder = Path(folder)
+    if not (folder / RUN).is_file():
+        raise InputError(f"{folder} holds no run ({RUN} is missing): give a folder that a script has trained in")
+    try:
+        run = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        lines = _text(folder / METRICS).splitlines(keepends=True)
+        epochs = [json.loads(line) for line in lines if line.endswith("\n")]
+        result = json.loads(_text(folder / RESULT) or "{}")
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"a file in {folder} is broken ({error}): bring it back from a copy") from None
+    return RunFiles(str(folder), run, epochs, result)
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.exists() else ""

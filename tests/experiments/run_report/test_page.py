@@ -1,0 +1,86 @@
+"""A run's report: what it says, and that it needs nothing beside it."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments.run_report import write_report
+from rr import InputError
+
+LAYER = {"macs_before": 4000, "macs_after": 2000, "stays": "a <reason>"}
+
+
+def a_run(folder: Path, *, converted: bool = True) -> Path:
+    """A run's folder, its last line torn by a kill."""
+    folder.mkdir()
+    (folder / "run.json").write_text(json.dumps({"recipe": {"arch": "<script>alert(1)</script>"}}))
+    records = [
+        {
+            "epoch": epoch,
+            "val": {"top1": 90.0 + epoch / 100, "loss": 0.1},
+            "scalars": {"MACs/remaining": 1 - epoch / 4, "width/<b>$\\frac{$\x07": 16.0 - epoch},
+        }
+        for epoch in range(3)
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records) + '{"epo')
+    if converted:
+        conversion = {
+            "layers": [{"name": "<b>\x07", "width_before": 16, "width_after": 7, **LAYER}],
+            **{"macs_before": 4000, "macs_after": 2000, "parameters_before": 300, "parameters_after": 100},
+            **{"float64_difference": 2.5e-16, "cut_difference": 3e-5, "proven_at": ["1 x 3 x 8 x 8"]},
+        }
+        result = {"conversion": conversion, "base": {"top1": 91.25}, "converted": {"top1": 90.5}}
+        (folder / "result.json").write_text(json.dumps(result))
+    return folder
+
+
+def test_the_page_has_the_figures_of_the_files_and_needs_nothing_beside_it(tmp_path: Path) -> None:
+    path = write_report([a_run(tmp_path / "one")])
+    assert path == tmp_path / "one" / "report.html"
+    page = path.read_text()
+    for words in ("91.25%", "90.50%", "4,000 → 2,000", "300 → 100", "33.3%", "2.5e-16", "3.0e-05", "a &lt;reason&gt;"):
+        assert words in page
+    sources = re.findall(r'(?:src|href|srcset)="([^"]*)"', page)
+    assert len(sources) == 5  # two figures, light and dark, and the page's icon
+    assert all(source.startswith("data:") for source in sources)
+
+
+def test_names_and_settings_are_text(tmp_path: Path) -> None:
+    page = write_report([a_run(tmp_path / "one")]).read_text()
+    assert "<script" not in page
+    assert "<b>" not in page
+    assert "\x07" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_runs_are_set_side_by_side_and_unfinished_ones_have_what_there_is(tmp_path: Path) -> None:
+    folders = [a_run(tmp_path / "one"), a_run(tmp_path / "two", converted=False)]
+    page = write_report(folders, tmp_path / "both.html").read_text()
+    assert page.count("<tr><td>" + str(folders[0])) == page.count("<tr><td>" + str(folders[1])) == 1
+    assert "not converted" in page
+    assert page.count("<h2>Forgetting") == 2
+    assert not (folders[0] / "report.html").exists()
+
+
+def test_a_run_before_its_first_epoch_has_a_page(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"recipe": {}}')
+    assert "not yet" in write_report([tmp_path]).read_text()
+
+
+def test_what_is_no_run_and_what_is_broken_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"holds no run"):
+        write_report([tmp_path])
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(InputError, match=r"is broken"):
+        write_report([tmp_path])
+
+
+def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(InputError, match=r"jinja2: pip install .resrep\[report\]"):
+        write_report([a_run(tmp_path / "one")])

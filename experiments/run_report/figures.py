@@ -40,6 +40,7 @@ def draw_curves(figure: Figure, runs: Sequence[RunFiles]) -> None:
     for axes, title in ((accuracy, "top-1, validation (%)"), (loss, "loss, validation"), (macs, "MACs left (%)")):
         axes.set_title(title, fontsize=9)
         axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
     macs.set_ylim(0, 105)
     if len(runs) > 1:
         figure.legend(loc="outside lower center", ncols=2, frameon=False)
@@ -82,8 +83,8 @@ def _uri(draw: Callable[[Figure], None], height: float, ink: str) -> str:
 def _in_ink(axes: Axes, ink: str) -> None:
     axes.tick_params(colors=ink, labelsize=7)
     axes.title.set_color(ink)
-    axes.xaxis.label.set_color(ink)
-    axes.yaxis.label.set_color(ink)
+    axes.xaxis.label.set(color=ink, fontsize=8)
+    axes.yaxis.label.set(color=ink, fontsize=8)
     for side in axes.spines.values():
         side.set_color(ink)
 

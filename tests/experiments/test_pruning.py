@@ -75,7 +75,14 @@ def test_base_weights_of_other_data_are_told_of(base_weights: Path, tmp_path: Pa
 def test_files_are_the_documented_ones(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
     assert {"log.txt", "init.hdf5", "before_first_mask.hdf5", "latest.pth", "finish.hdf5"} <= names
-    assert {"finish_converted.hdf5", "finish_converted.pth", "metrics.jsonl", "run.json", "tensorboard"} <= names
+    assert {
+        "finish_converted.hdf5",
+        "finish_converted.pth",
+        "metrics.jsonl",
+        "run.json",
+        "report.html",
+        "tensorboard",
+    } <= names
     converted = read_hdf5(finished / "finish_converted.hdf5")
     assert len(converted.deps) == len(full_widths("src20"))
     assert not any("compactor" in name or ".bn." in name for name in converted.arrays)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -84,3 +87,19 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(InputError, match=r"jinja2: pip install .resrep\[report\]"):
         write_report([a_run(tmp_path / "one")])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium: apt-get install chromium")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_browser_shows_it_without_errors_or_sideways_scrolling(tmp_path: Path, width: int) -> None:
+    page = write_report([a_run(tmp_path / "one")]).read_text()
+    measure = "<script>console.log('scrollWidth', document.documentElement.scrollWidth)</script>"
+    frame = tmp_path / "frame.html"  # a window of Chromium's is never as narrow as a phone, a frame is
+    held = html.escape(page + measure)
+    frame.write_text(f'<meta charset="utf-8"><iframe style="border:0" width="{width}" srcdoc="{held}"></iframe>')
+    words = ["chromium", "--headless", "--no-sandbox", "--enable-logging=stderr", "--dump-dom", frame.as_uri()]
+    said = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True).stderr
+    console = [line for line in said.splitlines() if "CONSOLE" in line]
+    assert len(console) == 1, console
+    assert int(re.search(r"scrollWidth (\d+)", console[0])[1]) <= width

@@ -18,7 +18,7 @@ class Listing:
     Attributes:
         files: full paths of the images.
         labels: int64 [N], the class of each.
-        ignored: full paths of the files that aren't images by their suffix.
+        ignored: full paths of what isn't an image by its suffix, no regular file, or a link to what is elsewhere.
     """
 
     files: tuple[str, ...]
@@ -76,19 +76,17 @@ def _class_names(split: Path) -> tuple[str, ...]:
 
 
 def _list(split: Path, classes: tuple[str, ...]) -> Listing:
+    places = [_identity(split / name) for name in classes]
+    for name, place in zip(classes, places, strict=True):
+        if (twin := classes[places.index(place)]) != name:
+            raise InputError(f"'{split / name}' and '{split / twin}' are one folder: remove one of the two links")
     files: list[str] = []
     labels: list[int] = []
     ignored: list[str] = []
     for label, name in enumerate(classes):
-        # Hidden files are left out: macOS writes a `._cat.jpg`, which isn't an image, beside each `cat.jpg`.
-        inside = sorted(
-            os.path.join(folder, file)
-            for folder, _, names in os.walk(split / name, followlinks=True)
-            for file in names
-            if not file.startswith(".")
-        )
+        inside, left_out = _walk(split / name, set(places) | {_identity(split)})
         found = [file for file in inside if file.lower().endswith(SUFFIXES)]
-        ignored += [file for file in inside if not file.lower().endswith(SUFFIXES)]
+        ignored += left_out + [file for file in inside if not file.lower().endswith(SUFFIXES)]
         if not found:
             raise InputError(
                 f"no images in '{split / name}' (looked for {' '.join(SUFFIXES)}); add some or remove the folder"
@@ -96,3 +94,36 @@ def _list(split: Path, classes: tuple[str, ...]) -> Listing:
         files += found
         labels += [label] * len(found)
     return Listing(tuple(files), np.array(labels, dtype=np.int64), tuple(ignored))
+
+
+def _walk(top: Path, elsewhere: set[tuple[int, int]]) -> tuple[list[str], list[str]]:
+    """The files below a class's folder, each folder visited once, sorted; and what is left out of it.
+
+    Links are followed, but not to a folder that has been visited, nor back to the split or into another class: images
+    would count twice, or under a wrong label, and a link into its own folder would never end. What isn't a regular file
+    (a pipe, say) is left out: opening it could wait for ever.
+
+    Args:
+        top: the class's folder.
+        elsewhere: the split's folder and those of all classes.
+    """
+    visited, files, left_out, to_visit = set(elsewhere), [], [], [str(top)]
+    while to_visit:
+        for entry in sorted(os.scandir(to_visit.pop()), key=lambda entry: entry.name):
+            if entry.is_dir():
+                place = _identity(entry.path)
+                if place in visited:
+                    left_out.append(entry.path)
+                else:
+                    visited.add(place)
+                    to_visit.append(entry.path)
+            # Hidden files don't count: macOS writes a `._cat.jpg`, which isn't an image, beside each `cat.jpg`.
+            elif not entry.name.startswith("."):
+                (files if entry.is_file() else left_out).append(entry.path)
+    return sorted(files), left_out
+
+
+def _identity(folder: str | Path) -> tuple[int, int]:
+    """The same for all paths and links to one folder."""
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino

@@ -19,6 +19,7 @@ from rr.errors import InputError
 
 log = logging.getLogger(__name__)
 
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF", "GIF")  # by contents: no other decoder is run
 GREY_MODES = ("1", "L", "LA", "La")
 CACHE_VERSION = 1  # part of the cache's key: raise it when decoding changes
 FILES_PER_JOB = 256
@@ -146,7 +147,7 @@ def load_small_images(folders: ClassFolders, image_size: int, threads: int) -> t
 
 def _open(path: str) -> Image.Image:
     try:
-        return Image.open(path)
+        return Image.open(path, formats=FORMATS)
     except Exception as error:  # as in read_image
         raise BadImages({path: _reason(error)}) from error
 

@@ -16,7 +16,7 @@ from experiments.hints import command, comparison
 from experiments.recipes import base_folder
 from experiments.resrep_callback import ResRepCallback
 from experiments.run import DOWNLOAD, Run, begun
-from experiments.run_report import RESULT, write_report
+from experiments.run_report import write_report
 from experiments.starts import PruningStart
 from experiments.target import missed
 from rr import InputError, ResRepConfig, ResRepPruner

@@ -16,6 +16,7 @@ OF_MORE_THAN_ONE = {
     "tests/docs/test_pages.py": "all pages in docs/, and README.md",
     "tests/experiments/test_distributed_runs.py": "whole runs in several processes",
     "tests/experiments/test_narrowed_runs.py": "whole runs that get narrower on the way",
+    "tests/data/test_links.py": "folders of images from strangers",
     "tests/experiments/test_own_network.py": "whole runs of a network in a person's own file",
     "tests/experiments/test_stopped_runs.py": "whole runs that are stopped and go on",
     "tests/rr/conversion/test_random_networks.py": "from tracing to the proof, on networks that are made at random",

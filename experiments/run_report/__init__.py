@@ -1,6 +1,6 @@
 """A run, or runs side by side, as one HTML page that needs nothing beside it."""
 
-from experiments.run_report.page import REPORT, write_report
-from experiments.run_report.reading import RESULT, RunFiles, read_run
+from experiments.run_report.page import write_report
+from experiments.run_report.reading import RunFiles, read_run
 
-__all__ = ["REPORT", "RESULT", "RunFiles", "read_run", "write_report"]
+__all__ = ["RunFiles", "read_run", "write_report"]

@@ -10,8 +10,8 @@ from typing import Any
 from experiments.run_report.reading import RunFiles, read_run
 from rr.errors import InputError
 from rr.whole_files import write_text_whole
+from training.run_folder import REPORT
 
-REPORT = "report.html"
 TEMPLATE = "report.html.j2"
 
 

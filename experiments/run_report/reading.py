@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rr.errors import InputError
-from training.run_folder import METRICS, RUN
-
-RESULT = "result.json"
+from training.run_folder import METRICS, RESULT, RUN
 
 
 @dataclass(frozen=True)

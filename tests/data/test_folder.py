@@ -199,7 +199,7 @@ def test_resuming_decodes_only_the_tail(large, monkeypatch):
     data = load_data("folder", large, image_size=65, workers=0)
     opened = []
     really_open = Image.open
-    monkeypatch.setattr(Image, "open", lambda path: opened.append(path) or really_open(path))
+    monkeypatch.setattr(Image, "open", lambda path, **how: opened.append(path) or really_open(path, **how))
     list(data.train_batches(0, batch_size=4, seed=0, device="cpu", start_step=2))
     assert len(opened) == 4
 

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from rr.errors import printable
 from training.endings import ends_in_one_line
 from training.options import OptionParser
 
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from experiments.weight_table import describe, read  # torch takes seconds to import: --help needn't wait for it
 
         file, what = read(path)
-        print(f"{path}: {what}\n\n{describe(file)}")
+        print(printable(f"{path}: {what}\n\n{describe(file)}"))
 
 
 if __name__ == "__main__":

@@ -17,8 +17,13 @@ class WriteError(OSError):
 
 
 def printable(text: str) -> str:
-    """The text in one line, without what could steer a terminal: names and messages may come from anyone's file."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in " ".join(text.split()))
+    """The text with what could steer a terminal as it is typed in Python: names may come from anyone's file."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in text)
+
+
+def in_one_line(text: str) -> str:
+    """The same in one line; messages of libraries may have several."""
+    return printable(" ".join(text.split()))
 
 
 def first_line(error: Exception) -> str:

@@ -134,3 +134,8 @@ def test_what_is_no_file_of_weights_is_said_to_be_none(tmp_path: Path) -> None:
     done = display(tmp_path / "run.json")
     assert (done.returncode, done.stdout) == (2, "")
     assert "run.json is no file of weights: give one of .hdf5" in done.stderr
+
+
+def test_an_attribute_cannot_steer_the_terminal(tmp_path: Path) -> None:
+    save_hdf5(tmp_path / "a.hdf5", {"w": torch.ones(2)}, {"arch": "src20\x1b[2J\x07é"})
+    assert "arch: src20\\x1b[2J\\x07é" in display(tmp_path / "a.hdf5").stdout

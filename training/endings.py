@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rr.errors import InputError, WriteError, printable
+from rr.errors import InputError, WriteError, in_one_line
 from training.run_folder import checkpoints
 from training.stopping import Terminated, stop_requests
 
@@ -53,10 +53,10 @@ def ends_in_one_line(words: Callable[[str], str] = str) -> Iterator[Ending]:
         try:
             yield ending
         except InputError as error:
-            _say("error: " + words(printable(str(error))))
+            _say("error: " + words(in_one_line(str(error))))
             sys.exit(2)
         except WriteError as error:
-            _say("error: " + printable(str(error)))
+            _say("error: " + in_one_line(str(error)))
             sys.exit(1)
         except KeyboardInterrupt:
             _say(ending.stopped())

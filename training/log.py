@@ -18,6 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 from tqdm import tqdm
 
+from rr.errors import printable
 from rr.whole_files import append_line, write_errors_of, write_text_whole
 from training import run_folder
 from training.distributed import World
@@ -196,7 +197,7 @@ class _TerminalHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         in_bar = getattr(record, "progress", False) and sys.stderr.isatty()
         if not in_bar and not getattr(record, "shown", False):
-            tqdm.write(self.format(record), file=sys.stderr)
+            tqdm.write(printable(self.format(record)), file=sys.stderr)
 
 
 def _plain(value: Any) -> bool | int | float | str:

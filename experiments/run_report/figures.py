@@ -5,48 +5,85 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.run_report.reading import RunFiles
 
-PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito
+PALETTE = {  # Okabe and Ito, and lighter ones of the same hues on dark paper
+    "light": ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"),
+    "dark": ("#56b4e9", "#ff9a52", "#3fd0a4", "#e8a9cd", "#f2c14e", "#a6d8f5"),
+}
 INK = {"light": "#1c2530", "dark": "#e4e9ee"}
+WIDTH = {"panel": 3.4, "page": 7.0}  # inches
 LEAST_SPAN = 2.0  # points of accuracy: a narrower axis would make noise look like news
 
+Draw = Callable[[Figure, str], None]  # onto an empty figure, for "light" or "dark"
 
-def in_both(draw: Callable[[Figure], None], height: float) -> dict[str, str]:
+
+@dataclass(frozen=True)
+class Panel:
+    """One quantity over a run's epochs.
+
+    Attributes:
+        title: what it is, with its unit.
+        keys: where a line of metrics.jsonl has it.
+        factor: what it is multiplied by.
+    """
+
+    title: str
+    keys: tuple[str, ...]
+    factor: float = 1
+
+
+PANELS = (
+    Panel("top-1, validation (%)", ("val", "top1")),
+    Panel("loss, validation", ("val", "loss")),
+    Panel("MACs left (%)", ("scalars", "MACs/remaining"), 100),
+)
+
+
+def in_both(draw: Draw, height: float, width: str = "page") -> dict[str, str]:
     """A figure for light and for dark, as data URIs.
 
     Args:
-        draw: draws on an empty figure.
-        height: in inches; the width is 7.
+        draw: draws it.
+        height: in inches.
+        width: a key of WIDTH.
     """
-    return {scheme: _uri(draw, height, ink) for scheme, ink in INK.items()}
+    return {scheme: _uri(draw, (WIDTH[width], height), scheme) for scheme in INK}
 
 
-def draw_curves(figure: Figure, runs: Sequence[RunFiles]) -> None:
-    """Accuracy, loss and MACs over epochs, a colour for each run; one legend."""
-    accuracy, loss, macs = figure.subplots(1, 3)
-    for run, colour in zip(runs, _colours(runs), strict=True):
-        accuracy.plot(*run.curve("val", "top1"), color=colour, label=_literal(run.name))
-        loss.plot(*run.curve("val", "loss"), color=colour)
-        epochs, shares = run.curve("scalars", "MACs/remaining")
-        macs.plot(epochs, [100 * share for share in shares], color=colour)
-    low, high = accuracy.get_ylim()
-    if high - low < LEAST_SPAN:
-        accuracy.set_ylim((low + high - LEAST_SPAN) / 2, (low + high + LEAST_SPAN) / 2)
-    for axes, title in ((accuracy, "top-1, validation (%)"), (loss, "loss, validation"), (macs, "MACs left (%)")):
-        axes.set_title(title, fontsize=9)
-        axes.set_xlabel("epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
-    macs.set_ylim(0, 105)
-    if len(runs) > 1:
-        figure.legend(loc="outside lower center", ncols=2, frameon=False)
+def has_curve(panel: Panel, runs: Sequence[RunFiles]) -> bool:
+    """Whether a run has the quantity."""
+    return any(run.curve(*panel.keys)[0] for run in runs)
 
 
-def draw_forgetting(figure: Figure, run: RunFiles) -> None:
+def draw_panel(figure: Figure, scheme: str, panel: Panel, runs: Sequence[RunFiles]) -> None:
+    """A quantity over epochs, a colour for each run: the page has the legend."""
+    axes = figure.add_subplot()
+    for run, colour in zip(runs, colours(runs, scheme), strict=True):
+        epochs, values = run.curve(*panel.keys)
+        axes.plot(epochs, [panel.factor * value for value in values], color=colour)
+    low, high = axes.get_ylim()
+    if "%" in panel.title and high - low < LEAST_SPAN:
+        axes.set_ylim((low + high - LEAST_SPAN) / 2, (low + high + LEAST_SPAN) / 2)
+    if panel.factor == 100:
+        axes.set_ylim(0, 105)
+    axes.set_title(panel.title, fontsize=9, loc="left", color=INK[scheme])
+    axes.set_xlabel("epoch")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def colours(runs: Sequence[RunFiles], scheme: str) -> list[str]:
+    """Each run's, in all of a page's figures."""
+    return [PALETTE[scheme][place % len(PALETTE[scheme])] for place in range(len(runs))]
+
+
+def draw_forgetting(figure: Figure, scheme: str, run: RunFiles) -> None:
     """Each layer's channels that aren't masked, as a share of the first epoch's, over epochs."""
     names = [name for name in run.epochs[-1]["scalars"] if name.startswith("width/")]
     curves = [run.curve("scalars", name) for name in names]
@@ -67,14 +104,11 @@ def has_forgetting(run: RunFiles) -> bool:
     return bool(run.epochs) and any(name.startswith("width/") for name in run.epochs[-1].get("scalars", {}))
 
 
-def _uri(draw: Callable[[Figure], None], height: float, ink: str) -> str:
-    figure = Figure(figsize=(7, height), layout="constrained")
-    draw(figure)
+def _uri(draw: Draw, size: tuple[float, float], scheme: str) -> str:
+    figure = Figure(figsize=size, layout="constrained")
+    draw(figure, scheme)
     for axes in figure.axes:
-        _in_ink(axes, ink)
-    for legend in figure.legends:
-        for text in legend.get_texts():
-            text.set(color=ink, parse_math=False)
+        _in_ink(axes, INK[scheme])
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=144, transparent=True)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
@@ -82,15 +116,10 @@ def _uri(draw: Callable[[Figure], None], height: float, ink: str) -> str:
 
 def _in_ink(axes: Axes, ink: str) -> None:
     axes.tick_params(colors=ink, labelsize=7)
-    axes.title.set_color(ink)
     axes.xaxis.label.set(color=ink, fontsize=8)
     axes.yaxis.label.set(color=ink, fontsize=8)
     for side in axes.spines.values():
         side.set_color(ink)
-
-
-def _colours(runs: Sequence[RunFiles]) -> list[str]:
-    return [PALETTE[place % len(PALETTE)] for place in range(len(runs))]
 
 
 def _literal(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,18 @@ def write_report(folders: Sequence[str | Path], output: str | Path | None = None
     environment = jinja2.Environment(loader=files, autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
     environment.filters["literal"] = _literal
     forgetting = [
-        (run.name, figures.in_both(lambda figure, run=run: figures.draw_forgetting(figure, run), _height(run)))
+        (run.name, figures.in_both(partial(figures.draw_forgetting, run=run), _height(run)))
         for run in runs
         if figures.has_forgetting(run)
     ]
     page = environment.get_template(TEMPLATE).render(
         runs=runs,
-        curves=figures.in_both(lambda figure: figures.draw_curves(figure, runs), 2.8),
+        panels=[
+            (panel.title, figures.in_both(partial(figures.draw_panel, panel=panel, runs=runs), 2.6, "panel"))
+            for panel in figures.PANELS
+            if figures.has_curve(panel, runs)
+        ],
+        colours=list(zip(figures.colours(runs, "light"), figures.colours(runs, "dark"), strict=True)),
         forgetting=forgetting,
         recipes=[(run.name, json.dumps(run.run.get("recipe", {}), indent=2)) for run in runs],
         summary=[_summary(run) for run in runs],

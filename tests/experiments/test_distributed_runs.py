@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ from base_model import build_model
 from rr.weights import load_network
 from tests.experiments.runs import PRUNE, SCRIPT
 from tests.forked import AMPLE, free_port, run_ranks
+from training.checkpoint_files import load
+from training.endings import TARGET_MISSED
 
 pytestmark = pytest.mark.slow
 
@@ -34,6 +37,21 @@ def test_two_processes(launched: bool, narrow: str, base_weights: Path, tmp_path
         tmp_path / "run" / "finish_converted.hdf5", lambda **widths: build_model("src20", in_channels=1, **widths)
     )
     assert sum(parameter.numel() for parameter in model.parameters()) > 0
+
+
+def test_a_signal_to_one_process_stops_all_after_the_same_step(base_weights: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    options = [*PRUNE, "--base-weights", base_weights, "--output-dir", folder, "--max-steps", "30"]
+    stopped = ["-m", "tests.experiments.stopped_run", signal.SIGTERM, "iter 13, unmasked", SCRIPT, *options]
+    done = run_ranks(2, *stopped)  # rank 0 alone logs, and so is signalled
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert f"-c continue goes on from {folder / 'latest.pth'}" in done.stderr
+    assert "Traceback" not in done.stderr
+    step = load(folder / "latest.pth")["step"]
+    assert step in (13, 14)  # the question goes around while a step is made
+    resumed = run_ranks(2, SCRIPT, *options, "-c", "continue")
+    assert resumed.returncode in (0, TARGET_MISSED), resumed.stderr
+    assert f"step {step} of 30" in resumed.stderr
 
 
 def _launched(command: list[str]) -> subprocess.CompletedProcess:

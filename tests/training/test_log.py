@@ -9,7 +9,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from training import Evaluation, RunLog, World
+from training import Evaluation, RunLog, World, logged_on_terminal
 
 FIRST, SECOND = (World(rank, rank, 2, torch.device("cpu")) for rank in (0, 1))
 RECIPE = {"arch": "src20", "seed": 3}
@@ -95,3 +95,9 @@ def test_other_ranks_write_nothing(tmp_path: Path) -> None:
         log.rewind(0)
         log.progress_bar(3, 0).close()
     assert not (tmp_path / "run").exists()
+
+
+def test_nothing_that_is_logged_steers_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with logged_on_terminal(FIRST):
+        logging.getLogger("data").warning("class \x1b[2Jcat\n  a table")
+    assert capsys.readouterr().err == "class \\x1b[2Jcat\n  a table\n"

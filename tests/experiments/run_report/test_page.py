@@ -49,7 +49,7 @@ def test_the_page_has_the_figures_of_the_files_and_needs_nothing_beside_it(tmp_p
     for words in ("91.25%", "90.50%", "4,000 → 2,000", "300 → 100", "33.3%", "2.5e-16", "3.0e-05", "a &lt;reason&gt;"):
         assert words in page
     sources = re.findall(r'(?:src|href|srcset)="([^"]*)"', page)
-    assert len(sources) == 5  # two figures, light and dark, and the page's icon
+    assert len(sources) == 9  # three curves and the forgetting, light and dark, and the page's icon
     assert all(source.startswith("data:") for source in sources)
 
 

@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 import os
-import uuid
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +14,8 @@ from torchvision.transforms.v2 import functional as TF
 from tqdm import tqdm
 
 from data.folder import ClassFolders
-from rr.errors import InputError
+from rr.errors import InputError, WriteError
+from rr.whole_files import written_whole
 
 log = logging.getLogger(__name__)
 
@@ -206,15 +206,9 @@ def _read_cache(cache: Path, folders: ClassFolders, image_size: int) -> tuple[np
 
 
 def _write_cache(cache: Path, train: np.ndarray, val: np.ndarray) -> None:
-    """Write the cache under a name of its own, then rename it: processes that race each leave a whole file."""
-    unfinished = cache.with_suffix(f".{uuid.uuid4().hex}.tmp")
+    """Write the cache, whole: processes that race each leave a whole file."""
     try:
-        with open(unfinished, "xb") as file:
+        with written_whole(cache) as beside, open(beside, "wb") as file:
             np.savez(file, train=train, val=val)
-        os.replace(unfinished, cache)
-    except OSError as error:  # a read-only or full disk
+    except WriteError as error:  # a read-only or full disk
         log.info("no cache in '%s' (%s); the images are decoded each time", cache.parent, error)
-        try:
-            unfinished.unlink(missing_ok=True)
-        except OSError:
-            log.warning("can't remove '%s'", unfinished)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import distributed, nn
 
-from rr.errors import InputError
+from rr.errors import InputError, WriteError
 
 
 @dataclass(frozen=True)
@@ -159,13 +159,13 @@ def of_first_rank(world: World, function: Callable[[], Any]) -> Any:
     """What a call on rank 0 returns, on every process.
 
     Raises:
-        InputError: on every process, if the call raises one.
+        InputError, WriteError: on every process, if the call raises one.
     """
     value = error = None
     if world.is_first:
         try:
             value = function()
-        except InputError as raised:
+        except (InputError, WriteError) as raised:
             error = raised
     value, error = broadcast_object(world, (value, error))
     if error is not None:

@@ -119,8 +119,9 @@ class Recipe:
         self._require("workers", self.workers is None or self.workers >= 0, "must be none, 0 or more")
         self._require(
             "signal_checkpoint",
-            self.signal_checkpoint is None or hasattr(signal.Signals, f"SIG{self.signal_checkpoint}"),
-            "give a signal's name without SIG: USR1",
+            self.signal_checkpoint is None
+            or (hasattr(signal.Signals, f"SIG{self.signal_checkpoint}") and self.signal_checkpoint not in _UNHEARD),
+            "give the name of a signal that a process can hear, without SIG: USR1",
         )
         self._require("output_dir", bool(self.output_dir), "name a folder")
         after = self.milestone_epochs
@@ -152,6 +153,7 @@ class Recipe:
             raise InputError(f"{name} is {getattr(self, name)!r}: {what}")
 
 
+_UNHEARD = ("KILL", "STOP")
 _COUNTS = ("epochs", "batch_size", "accumulate", "val_interval", "log_interval", "keep")
 _NOT_NEGATIVE = (
     *("image_size", "max_steps", "seed", "warmup_epochs", "val_last", "save_interval", "checkpoint_interval"),

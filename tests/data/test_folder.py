@@ -137,7 +137,7 @@ def test_a_folder_that_can_not_be_written_to(tmp_path, monkeypatch, failing):
     make_folder(tmp_path)
 
     def refuse(path, mode="r", **options):
-        if "x" in mode:
+        if "w" in mode:
             raise PermissionError(errno.EACCES, "read-only")
         return builtins.open(path, mode, **options)
 

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from experiments.recipes import base_recipe
-from training import to_plain
+from training import Recipe, to_plain
 
 
 @pytest.mark.parametrize(
@@ -60,3 +60,10 @@ def test_plain_values_are_what_json_gives_back() -> None:
     plain = to_plain(base_recipe("src56").for_run())
     assert plain["milestones"] == [120, 180]
     assert plain == json.loads(json.dumps(plain))
+
+
+@pytest.mark.parametrize("name", ["SIGUSR1", "usr1", "KILL", "STOP", ""])
+def test_only_a_signal_that_a_process_can_hear_asks_for_a_checkpoint(name: str) -> None:
+    with pytest.raises(ValueError, match="signal_checkpoint"):
+        Recipe("src20", "digits", signal_checkpoint=name)
+    assert Recipe("src20", "digits", signal_checkpoint="USR1").signal_checkpoint == "USR1"

@@ -118,7 +118,16 @@ def test_files_and_evaluations(tmp_path: Path, caplog: pytest.LogCaptureFixture)
         run(tiny_recipe(tmp_path, epochs=7, val_interval=2, val_last=2, save_interval=3), callbacks=[StepSum()])
     written = {path.name for path in tmp_path.iterdir()}
     assert written == {
-        *("log.txt", "metrics.jsonl", "run.json", "tensorboard", "init.hdf5", "latest.pth", "finish.hdf5"),
+        *(
+            "log.txt",
+            "metrics.jsonl",
+            "run.json",
+            "tensorboard",
+            "init.hdf5",
+            "latest.pth",
+            "latest-1.pth",
+            "finish.hdf5",
+        ),
         *("finish.pth", "epoch-3.hdf5", "epoch-6.hdf5"),
     }
     lines = metrics(tmp_path)

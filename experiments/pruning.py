@@ -13,6 +13,7 @@ import torch
 
 from base_model import model_names
 from experiments.hints import command, comparison
+from experiments.pruned_files import write_pruned
 from experiments.recipes import base_folder
 from experiments.resrep_callback import ResRepCallback
 from experiments.run import DOWNLOAD, Run, begun
@@ -21,7 +22,7 @@ from experiments.starts import PruningStart
 from experiments.target import missed
 from rr import InputError, ResRepConfig, ResRepPruner
 from rr.copies import copy_of
-from rr.weights import CONVERTED_WEIGHTS, load_network, load_strict, read_hdf5, save_converted, save_hdf5
+from rr.weights import CONVERTED_WEIGHTS, load_network, load_strict, read_hdf5, save_hdf5
 from rr.whole_files import write_text_whole
 from training import Recipe, RunState, barrier, broadcast_object, evaluate_pair
 from training.checkpoint_files import load
@@ -170,7 +171,7 @@ def write_converted(run: Run, pruner: ResRepPruner) -> None:
         logger.info("%d rows that could be dropped stay, to keep the requested widths", report.kept_for_width)
     ratios = {"masked_macs_ratio": unmasked.macs_ratio, "masked_params_ratio": unmasked.params_ratio}
     write_result(run.folder, {"conversion": {**report.as_dict(), **ratios}})
-    save_converted(run.folder / CONVERTED_WEIGHTS, slim, run.attributes)  # last: the file says that all is done
+    write_pruned(run.folder, slim, run.recipe.arch, run.data, run.everything, report.as_dict())  # last: all is done
 
 
 @contextmanager
@@ -261,9 +262,9 @@ def say_where(run: Run, start: PruningStart) -> None:
     if not base.is_file():
         base = run.folder / INIT_WEIGHTS
     logger.info(
-        "the pruned network: %s and %s; figures: %s; log, curves and recipe beside them\ncompare it with the base: %s",
+        "the pruned network: %s (and .pth, .safetensors, .pt2); figures: %s; log, curves and recipe beside them\n"
+        "compare it with the base: %s",
         converted,
-        converted.with_suffix(".pth").name,
         RESULT,
         comparison(run.recipe, converted, base),
     )

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from data import Data
+from experiments.pruned_files import write_pruned
 from experiments.testing import arch_of, data_of, load
 from experiments.weight_files import check_is_weights
 from rr import InputError, RefitConfig, RefitReport, prune
-from rr.weights import CONVERTED_WEIGHTS, read_weights, save_converted
+from rr.weights import CONVERTED_WEIGHTS, read_weights
 from rr.whole_files import write_text_whole
 from training import World, evaluate_pair, file_attributes, init_world, surroundings
 from training.run_folder import RESULT
@@ -70,7 +71,8 @@ def pruned_now(options: argparse.Namespace) -> str:
         }
         folder.mkdir(parents=True, exist_ok=True)
         write_text_whole(folder / RESULT, json.dumps(result, indent=2) + "\n")
-        save_converted(folder / CONVERTED_WEIGHTS, slim.cpu(), attributes)  # last: the file says that all is done
+        proof = report.conversion.as_dict()
+        write_pruned(folder, slim.cpu(), options.arch, data, result["settings"], proof)  # last: all is done
     conversion = report.conversion
     return "\n".join(
         [

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     # The result, and files
     from rr.conversion import ConversionError, ConversionReport
     from rr.errors import InputError
-    from rr.weights import load_converted, save_converted
+    from rr.export import load_pruned, save_pruned
+    from rr.weights import NetworkCard, load_converted, save_converted
 
     # Inspection
     from rr.graph import ChannelGraph, explain
@@ -40,6 +41,7 @@ __all__ = [
     "ConversionReport",
     "InputError",
     "LayerTables",
+    "NetworkCard",
     "RefitConfig",
     "RefitReport",
     "ResRepConfig",
@@ -50,8 +52,10 @@ __all__ = [
     "explain",
     "fast_config",
     "load_converted",
+    "load_pruned",
     "paper_config",
     "param_groups",
     "prune",
     "save_converted",
+    "save_pruned",
 ]

@@ -7,8 +7,8 @@
 The network, the data and where they are come from the options, else from the weight file and the run.json beside it.
 Takes some training images, without their labels, chooses the channels that the network can do without once all that
 reads them is refitted (least squares), refits it, tests both networks on the validation images, and writes
-finish_converted.hdf5, finish_converted.pth and result.json to the output folder. A few minutes for CIFAR networks on
-two cores. For more accuracy, prune while training: rr/exp_resrep.py.
+finish_converted.hdf5 (with .pth, .safetensors and .pt2 beside it) and result.json to the output folder. A few minutes
+for CIFAR networks on two cores. For more accuracy, prune while training: rr/exp_resrep.py.
 """
 
 from __future__ import annotations

@@ -7,9 +7,10 @@ from pathlib import Path
 from torch import Tensor
 
 from rr.errors import InputError
-from rr.weights import checksums
-from rr.weights.arrays import WeightFile, check_is_file
+from rr.weights.arrays import WeightFile
+from rr.weights.card import NetworkCard
 from rr.weights.hdf5 import read_hdf5
+from rr.weights.safetensors_files import read_safetensors
 from rr.weights.soundness import arrays_of, check_weights
 from rr.weights.torch_files import read_pth
 
@@ -55,18 +56,18 @@ def _of_torch(path: str | Path) -> WeightFile:
 
 
 def _of_safetensors(path: str | Path) -> WeightFile:
-    checksums.tell_of_none(path)
-    return WeightFile(arrays_of(path, _read_safetensors(path)), {}, None)
+    state, card = read_safetensors(path)
+    about = ({}, None) if card is None else (_attributes_of(card), list(card.widths) or None)
+    return WeightFile(arrays_of(path, state), *about)
 
 
-def _read_safetensors(path: str | Path) -> dict[str, Tensor]:
-    check_is_file(path)
-    try:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-    except ImportError:
-        raise InputError(f"{path} needs the package safetensors: `pip install safetensors`") from None
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, KeyError) as error:  # KeyError: a type of numbers that torch lacks
-        raise InputError(f"{path} isn't a whole .safetensors file ({error}): write or copy it again") from error
+def _attributes_of(card: NetworkCard) -> dict[str, str | int | float]:
+    """What the other formats' attributes say, from a card."""
+    said = {
+        "arch": card.architecture,
+        "dataset": card.recipe.get("dataset"),
+        "num_classes": len(card.classes) or card.keywords.get("num_classes"),
+        "in_channels": card.in_channels,
+        "image_size": card.image_size,
+    }
+    return {name: value for name, value in said.items() if type(value) in (str, int)}

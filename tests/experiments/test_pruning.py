@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from base_model import build_model, full_widths
+from rr import load_pruned
 from rr.graph import ChannelGraph
 from rr.weights import read_hdf5
 from tests.experiments.runs import COMMON, PRUNE, assert_same_weights, prune, pruned
@@ -75,14 +76,11 @@ def test_base_weights_of_other_data_are_told_of(base_weights: Path, tmp_path: Pa
 def test_files_are_the_documented_ones(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
     assert {"log.txt", "init.hdf5", "before_first_mask.hdf5", "latest.pth", "finish.hdf5"} <= names
-    assert {
-        "finish_converted.hdf5",
-        "finish_converted.pth",
-        "metrics.jsonl",
-        "run.json",
-        "report.html",
-        "tensorboard",
-    } <= names
+    assert {f"finish_converted.{suffix}" for suffix in ("hdf5", "pth", "safetensors", "pt2")} <= names
+    assert {"metrics.jsonl", "run.json", "report.html", "tensorboard"} <= names
+    card = load_pruned(finished / "finish_converted.safetensors").card
+    assert card.recipe["dataset"] == "digits"
+    assert "output_dir" not in card.recipe
     converted = read_hdf5(finished / "finish_converted.hdf5")
     assert len(converted.deps) == len(full_widths("src20"))
     assert not any("compactor" in name or ".bn." in name for name in converted.arrays)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from base_model import build_model
-from rr import load_converted
+from rr import load_converted, load_pruned
 from rr.weights import save_hdf5
 from tests import scripts
 from tests.scripts import Done
@@ -40,6 +40,11 @@ def test_the_files_of_a_pruning_run(weights: Path, tmp_path: Path) -> None:
     full = build_model("src20", num_classes=10, image_size=8, in_channels=1)
     slim = load_converted(folder / "finish_converted.hdf5", full)
     assert sum(p.numel() for p in slim.parameters()) == result["conversion"]["parameters_after"]
+    named = load_pruned(folder / "finish_converted.safetensors")
+    assert torch.equal(named(torch.ones(1, 1, 8, 8)), slim(torch.ones(1, 1, 8, 8)))
+    assert named.card.classes == tuple("0123456789")
+    assert named.card.proof["macs_after"] == result["conversion"]["macs_after"]
+    assert (folder / "finish_converted.pt2").is_file()
     again = prune_now(weights, "--output-dir", folder)
     assert again.returncode == 2
     assert "another --output-dir" in again.stderr

@@ -1,0 +1,51 @@
+"""Networks as programs of torch.export, which run with torch alone, for any batch and any size of the images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from rr.errors import InputError, first_line
+from rr.graph.exporting import without_dumps
+from rr.weights.card import NetworkCard
+from rr.whole_files import written_whole
+
+CARD_FILE = "resrep.json"  # in a .pt2 file: `torch.export.load(path, extra_files={"resrep.json": ""})` reads it
+
+
+def exported_program(model: nn.Module, images: Tensor) -> tuple[ExportedProgram, bool]:
+    """The network in eval mode as a program for any batch, and for images of any size where the network has it.
+
+    Args:
+        model: takes one tensor, [N, C, H, W]; stays as it is.
+        images: an example of any batch; two images are exported, as torch makes a batch of 1 a constant.
+
+    Returns:
+        The program, and whether it takes other heights and widths.
+
+    Raises:
+        InputError: if torch can't export the network with a batch that is free.
+    """
+    was_training = model.training
+    images = images[:1].expand(2, *images.shape[1:]).clone()
+    free = {dim: Dim.DYNAMIC for dim in range(images.ndim) if dim != 1}  # dimension 1: channels
+    try:
+        model.eval()
+        for dims in (free, {0: Dim.DYNAMIC}):
+            try:
+                with without_dumps(), torch.no_grad():
+                    return torch.export.export(model, (images,), dynamic_shapes=(dims,)), len(dims) > 1
+            except Exception as error:  # torch raises nearly anything for what it can't export
+                failed = error
+        raise InputError(f"torch can't export the network ({first_line(failed)})") from failed
+    finally:
+        model.train(was_training)
+
+
+def save_program(path: str | Path, program: ExportedProgram, card: NetworkCard) -> None:
+    """Write a program as `.pt2`, with the card in it, whole or not at all."""
+    with written_whole(path) as temporary, open(temporary, "wb") as file:
+        torch.export.save(program, file, extra_files={CARD_FILE: card.to_json()})

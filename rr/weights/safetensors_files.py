@@ -1,0 +1,56 @@
+"""Tensors and a network's card in `.safetensors` files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from rr.errors import InputError
+from rr.weights.arrays import check_is_file
+from rr.weights.card import CARD_KEY, NetworkCard
+from rr.whole_files import written_whole
+
+# NumPy has these, or a wider one that holds them exactly; weights in 8 bits need scales that no file here has.
+_TYPES = (
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+    *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+)
+
+
+def save_safetensors(path: str | Path, state: Mapping[str, Tensor], card: NetworkCard) -> None:
+    """Write tensors and a card, whole or not at all.
+
+    Args:
+        path: the file; its folder is made if it isn't there.
+        state: tensor by name; those that share memory are written each.
+        card: what the file says of the network.
+    """
+    own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+    with written_whole(path) as temporary:
+        # Not by save_file, whose files nobody else may read.
+        temporary.write_bytes(save(own, metadata={CARD_KEY: card.to_json()}))
+
+
+def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], NetworkCard | None]:
+    """The tensors, and the card where the file has one.
+
+    Raises:
+        InputError: if the file is missing, isn't whole, or holds tensors of other types, or a card that is none.
+    """
+    check_is_file(path)
+    try:
+        with safe_open(path, framework="pt") as file:  # checks the sizes that the file names against its own
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it isn't a dict
+            text = (file.metadata() or {}).get(CARD_KEY)
+    except (SafetensorError, OSError, ValueError, AttributeError) as error:  # safetensors, for types torch lacks, too
+        raise InputError(f"{path} isn't a whole .safetensors file ({error}): write or copy it again") from error
+    for name, tensor in state.items():
+        if tensor.dtype not in _TYPES:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise InputError(f"{path} holds {name!r} as {kind}: give weights in float16, bfloat16, float32 or float64")
+    return state, None if text is None else NetworkCard.from_json(text, str(path))

@@ -36,15 +36,17 @@ def without_fused_recurrence(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def without_dumps() -> Iterator[None]:
-    """Keep quiet what torch prints of a graph that it can't export; its error goes on."""
-    logs = logging.getLogger("torch.fx.experimental.symbolic_shapes")
-    level = logs.level
-    logs.setLevel(logging.ERROR)
+    """Keep quiet what torch prints of a graph or a file that it can't export or read; its error goes on."""
+    logs = [logging.getLogger(name) for name in ("torch.fx.experimental.symbolic_shapes", "torch.export")]
+    levels = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.ERROR)
     try:
         with redirect_stderr(io.StringIO()):
             yield
     finally:
-        logs.setLevel(level)
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)
 
 
 @contextmanager

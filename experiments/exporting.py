@@ -1,0 +1,73 @@
+"""A file of ours in another format, checked in its own runtime. What `tools/export.py` does."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from base_model import build_any
+from experiments.testing import arch_of
+from experiments.weight_files import check_is_weights
+from rr import InputError, NetworkCard
+from rr.export import check_export, exported_program
+from rr.export.runtimes import SUFFIXES, runner, write_program
+from rr.weights import load_network, read_weights
+from rr.weights.safetensors_files import read_safetensors
+from rr.whole_files import write_text_whole
+
+logger = logging.getLogger(__name__)
+
+
+def exported(options: argparse.Namespace) -> tuple[str, bool]:
+    """Export, check, and write what the check found beside the file.
+
+    Args:
+        options: those of `tools/export.py`.
+
+    Returns:
+        What was found, as text, and whether the exported network computes what the model computes.
+
+    Raises:
+        InputError: for what a user can put right.
+    """
+    check_is_weights(options.weights)
+    path = options.output or options.weights.with_suffix(SUFFIXES[options.format])
+    if path.suffix != SUFFIXES[options.format]:
+        raise InputError(f"--output {path} must end in {SUFFIXES[options.format]}")
+    file = read_weights(options.weights)
+    if file.kind == "training":
+        raise InputError(f"{options.weights} holds a network in training, with its compactors: convert it first")
+    arch = arch_of(options, file.attributes)
+    card = card_of(options.weights, arch, file.attributes)
+    channels, size = card.in_channels or 3, options.image_size or card.image_size or 224
+    model, _ = load_network(options.weights, lambda: build_any(arch, **card.keywords))
+    model = model.float().eval()
+    program, any_size = exported_program(model, torch.zeros(2, channels, size, size))
+    write_program(path, options.format, program, card)
+    check = check_export(model, runner(path, options.format), channels, size, any_size)
+    beside = path.with_name(f"{path.name}.json")
+    write_text_whole(beside, json.dumps({"file": path.name, "any_size": any_size, **check.as_dict()}, indent=2) + "\n")
+    lines = [
+        str(check),
+        f"{path}: any batch, {'any size of images' if any_size else f'images of {size} x {size} alone'}; "
+        f"the figures: {beside}",
+    ]
+    if not card.classes:
+        lines.append(f"{options.weights} has no names of classes: export the .safetensors beside it to have them")
+    return "\n".join(lines), check.is_equal
+
+
+def card_of(weights: Path, arch: str, attributes: dict[str, Any]) -> NetworkCard:
+    """The card in a `.safetensors` file, else one of what the file's attributes say."""
+    card = read_safetensors(weights)[1] if weights.suffix == ".safetensors" else None
+    if card is not None:
+        return card
+    names = ("num_classes", "in_channels", "image_size")
+    sizes = {name: int(attributes[name]) for name in names if name in attributes}
+    shape = {name: sizes[name] for name in names[1:] if name in sizes}
+    return NetworkCard(architecture=arch, keywords=sizes, **shape)

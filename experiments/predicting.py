@@ -1,0 +1,60 @@
+"""What a shipped network says of photographs. What `tools/predict.py` does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional as TF
+
+from data.images import BadImages, read_image
+from rr import InputError
+from rr.export.serving import load_served
+
+RESIZED = 256 / 224  # the shorter side before the crop, of the crop: as photographs are validated
+IN_MEMORY = 64  # pixels: sets of small images are cropped from their shorter side itself
+
+
+def predicted(file: Path, paths: Sequence[Path], top: int = 5) -> str:
+    """The likeliest classes of each image, by name.
+
+    Args:
+        file: the network's file.
+        paths: the images.
+        top: how many classes.
+
+    Raises:
+        InputError: for what a user can put right; all broken images are named at once.
+    """
+    served = load_served(file)
+    card = served.card
+    images, broken = [], {}
+    for path in paths:
+        try:
+            images.append(as_validated(read_image(str(path), len(card.mean)), card.image_size))
+        except BadImages as error:
+            broken |= error.found
+    if broken:
+        raise BadImages(broken)
+    lines = []
+    for path, image in zip(paths, images, strict=True):
+        shares = served.probabilities(image[None])[0]
+        if card.classes and len(card.classes) != len(shares):
+            raise InputError(f"{file} names {len(card.classes)} classes, and its network has {len(shares)} outputs")
+        names = card.classes or [f"class {place}" for place in range(len(shares))]
+        found = shares.topk(min(top, len(shares)))
+        lines += [f"{path}:", *(f"  {p:6.1%}  {names[i]}" for p, i in zip(*map(Tensor.tolist, found), strict=True))]
+    return "\n".join(lines)
+
+
+def as_validated(image: Image.Image, size: int) -> Tensor:
+    """An image as in validation: resized, its middle cropped; [C, size, size], values in 0 ... 1."""
+    if image.size != (size, size):
+        side = size if size <= IN_MEMORY else round(size * RESIZED)
+        image = TF.center_crop(TF.resize(image, [side], antialias=True), [size, size])
+    pixels = torch.from_numpy(np.array(image, dtype=np.float32) / 255)
+    return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)

@@ -12,6 +12,7 @@ from rr.errors import InputError
 
 # What a file may have called: its keywords alone, of these types, and never a download or another file.
 _KEYWORDS = ("num_classes", "in_channels", "image_size")
+_LARGEST = 100_000  # of a keyword: a file must not ask for a classifier that no memory holds
 _GIVE_MODEL = "give the full network, load_pruned(FILE, model)"
 
 
@@ -26,7 +27,7 @@ def build_named(name: str, keywords: Mapping[str, Any]) -> nn.Module:
         InputError: for another name or keyword, or where the package is missing; the message says what to give.
     """
     for keyword, value in keywords.items():
-        if keyword not in _KEYWORDS or type(value) is not int or value < 1:
+        if keyword not in _KEYWORDS or type(value) is not int or not 1 <= value <= _LARGEST:
             raise InputError(f"{name} can't be built with {keyword}={value!r} from a file's word: {_GIVE_MODEL}")
     source, _, rest = name.partition("/")
     if source == "torchvision" and rest:

@@ -32,6 +32,7 @@ def test_networks_from_each_place() -> None:
         ("timm/resnet18", {"checkpoint_path": "x"}),
         ("torchvision/resnet18", {"num_classes": "10"}),
         ("torchvision/resnet18", {"num_classes": True}),
+        ("torchvision/resnet18", {"num_classes": 10**9}),
         ("torchvision/resnet18", {"in_channels": 1}),
     ],
 )

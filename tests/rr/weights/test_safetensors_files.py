@@ -61,3 +61,23 @@ def test_damage_and_strange_types_are_refused(tmp_path: Path) -> None:
     save_file({"w": torch.ones(2)}, path, metadata={"resrep": '{"format": 1, "classes": 3}'})
     with pytest.raises(InputError, match="classes that aren't a list"):
         read_safetensors(path)
+
+
+def test_each_flipped_bit_is_noticed_or_changes_nothing(tmp_path: Path) -> None:
+    path, card = tmp_path / "a.safetensors", NetworkCard(architecture="src20", widths=(3,))
+    save_safetensors(path, {"w": torch.arange(6.0)}, card)
+    whole, noticed = path.read_bytes(), 0
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        try:
+            state, its_card = read_safetensors(path)
+        except InputError:
+            noticed += 1
+            continue
+        if its_card is not None:  # else the card's own name was hit, and nobody takes it for a file of save_pruned
+            assert its_card == card
+        assert [*state] == ["w"]
+        assert torch.equal(state["w"], torch.arange(6.0))
+    assert noticed > 0.8 * len(whole)

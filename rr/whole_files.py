@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rr.errors import WriteError
+from rr.errors import InputError, WriteError
 
 BESIDE_SUFFIX = ".new"  # of the file that is written beside another; a kill may leave one behind
 
@@ -64,10 +64,9 @@ def write_errors_of(path: str | Path) -> Iterator[None]:
         cause = error
         while cause is not None and not (isinstance(cause, OSError) and cause.errno):
             cause = cause.__cause__ or cause.__context__
-        if cause is None or isinstance(error, WriteError):
+        if cause is None or isinstance(error, InputError | WriteError):
             raise
-        reason = os.strerror(cause.errno)
-        raise WriteError(f"can't write {path}: {reason}") from error
+        raise WriteError(f"can't write {path}: {os.strerror(cause.errno)}") from error
 
 
 def _to_disk(path: Path) -> None:

@@ -50,13 +50,12 @@ class RunLog:
         self._writer: SummaryWriter | None = None
         if not self.active:
             return
-        path = self.folder / run_folder.RUN
-        run = _run_so_far(path) if resume else None
+        run = run_folder.stored_run(self.folder) if resume else None
         if run is not None:
             run.setdefault("resumed", []).append(surroundings(world))
         else:
             run = {"recipe": recipe, "seed": recipe.get("seed"), **surroundings(world)}
-        write_text_whole(path, json.dumps(run, indent=2) + "\n")
+        write_text_whole(self.folder / run_folder.RUN, json.dumps(run, indent=2) + "\n")
 
     def __enter__(self) -> "RunLog":
         if self.active:
@@ -140,15 +139,6 @@ class RunLog:
         knows_size = not quiet and os.get_terminal_size(sys.stderr.fileno()).columns > 0
         size = {"dynamic_ncols": True} if knows_size else {"ncols": 120, "nrows": 20}
         return tqdm(total=total, initial=initial, unit="step", disable=quiet, smoothing=0.05, **size)
-
-
-def _run_so_far(path: Path) -> dict[str, Any] | None:
-    """What run.json says; None where it is lost or damaged."""
-    try:
-        run = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return run if isinstance(run, dict) and isinstance(run.get("recipe"), dict) else None
 
 
 def _epoch_of(line: str) -> int | None:

@@ -1,6 +1,7 @@
 """What a run's folder holds, and what to do with the run that is already in it."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,12 +16,16 @@ from training.checkpoint_files import checkpoints, load
 RUN, LOG, METRICS, TENSORBOARD = "run.json", "log.txt", "metrics.jsonl", "tensorboard"
 INIT_WEIGHTS, FINISH, FINISH_WEIGHTS = "init.hdf5", "finish.pth", "finish.hdf5"
 RESULT, REPORT = "result.json", "report.html"
+CONVERTED = ("finish_converted.safetensors", "finish_converted.pt2")  # beside its .hdf5 and .pth
 
 # Fields that may change between two parts of one run: they don't alter what is computed.
 FREE_FIELDS = frozenset(
     {"output_dir", "device", "workers", "log_interval", "checkpoint_interval", "keep", "signal_checkpoint", "compile"}
 )
 LOCK, LOCK_SECONDS = ".lock", 10  # a run that was just killed can leave workers behind for a moment
+
+# A process's number before the last suffix; `.NAME.NUMBER.tmp` in older versions.
+_LEFTOVER = re.compile(rf".+\.\d+{re.escape(BESIDE_SUFFIX)}|\..+\.(?:hdf5|pth)\.\d+\.tmp")
 
 MOST_SHOWN = 5  # of the settings in which two runs differ
 
@@ -43,8 +48,8 @@ def prepare(
 ) -> RunState:
     """Decide what to do in `folder` with this recipe (all fields, plain values); start from scratch in a clean one.
 
-    Nothing but a run's own files is ever deleted, and only for 'fs' or where the run had no checkpoint yet. Call it on
-    rank 0 alone.
+    Nothing but a run's own files is ever deleted: what a kill left half-written, and the rest only for 'fs' or where
+    the run had no checkpoint yet. Call it on rank 0 alone.
 
     Args:
         folder: the run's folder.
@@ -63,7 +68,8 @@ def prepare(
         raise InputError(f"{folder} is a file: choose another --output-dir")
     stored = stored_recipe(folder)
     finished = (folder / FINISH_WEIGHTS).exists()
-    _clear_leftovers(folder)
+    if stored is not None:
+        _clear_leftovers(folder)
     if conti_or_fs == "fs":
         if finished and stored is None:
             raise InputError(
@@ -75,13 +81,10 @@ def prepare(
         _clear(folder)
         return RunState.START
     held = [stored] if finished else [stored, _recipe_in_checkpoint(folder)]  # the checkpoint's is what it was made by
-    differing = next(
-        filter(
-            None,
-            (_differences({**(defaults or {}), **translate(one)}, recipe, options or {}) for one in held if one),
-        ),
-        [],
-    )
+    found = [
+        _differences({**(defaults or {}), **translate(one)}, recipe, options or {}) for one in held if one is not None
+    ]
+    differing = next(filter(None, found), [])
     if differing:
         shown = differing[:MOST_SHOWN] + [f"{len(differing) - MOST_SHOWN} more"] * (len(differing) > MOST_SHOWN)
         goes_on = "leave these options out" if conti_or_fs == "continue" else "give '-c continue' and no other options"
@@ -109,11 +112,17 @@ def stored_recipe(folder: str | Path) -> dict[str, Any] | None:
 
     run.json has them; where it is lost or damaged, the newest whole checkpoint does.
     """
+    run = stored_run(folder)
+    return _recipe_in_checkpoint(folder) if run is None else run["recipe"]
+
+
+def stored_run(folder: str | Path) -> dict[str, Any] | None:
+    """What run.json says, its recipe at least; None where it is lost or damaged."""
     try:
-        recipe = json.loads((Path(folder) / RUN).read_text())["recipe"]
-    except (OSError, ValueError, KeyError, TypeError):  # no file, no text, no JSON, another JSON
-        recipe = None
-    return recipe if isinstance(recipe, dict) else _recipe_in_checkpoint(folder)
+        run = json.loads((Path(folder) / RUN).read_text())
+    except (OSError, ValueError):  # no file, no text, no JSON
+        return None
+    return run if isinstance(run, dict) and isinstance(run.get("recipe"), dict) else None
 
 
 @contextmanager
@@ -166,7 +175,7 @@ def _differences(stored: dict[str, Any], recipe: dict[str, Any], options: Mappin
 def _clear(folder: Path) -> None:
     if not (folder / RUN).exists():  # no run is in it, so no files of one
         return
-    for pattern in (LOG, METRICS, RESULT, REPORT, "*.hdf5", "*.pth", "*.safetensors", "*.pt2"):
+    for pattern in (LOG, METRICS, RESULT, REPORT, "*.hdf5", "*.pth", *CONVERTED):
         for path in folder.glob(pattern):
             path.unlink()
     shutil.rmtree(folder / TENSORBOARD, ignore_errors=True)
@@ -175,6 +184,6 @@ def _clear(folder: Path) -> None:
 
 def _clear_leftovers(folder: Path) -> None:
     """Remove what a kill left half-written, also by the name that such a file had in older versions."""
-    for pattern in (f"*{BESIDE_SUFFIX}", ".*.tmp"):
-        for path in folder.glob(pattern):
+    for path in folder.iterdir():
+        if _LEFTOVER.fullmatch(path.name):
             path.unlink(missing_ok=True)

@@ -158,6 +158,18 @@ def test_what_a_kill_left_goes_at_the_next_start(mode: str, tmp_path: Path) -> N
     assert left == ({"latest.pth", "result.json", "run.json", "notes.md"} if mode == "continue" else {"notes.md"})
 
 
+@pytest.mark.parametrize("mode", [None, "continue", "fs"])
+def test_files_of_others_that_look_like_leftovers_stay(mode: str | None, tmp_path: Path) -> None:
+    names = {"config.new", ".editor.tmp", ".notes.txt.5.tmp", "weights.safetensors"}
+    fill(tmp_path, *names, "a.hdf5.77.new", recipe=None)
+    prepare(tmp_path, RECIPE, mode)
+    assert {path.name for path in tmp_path.iterdir()} == {*names, "a.hdf5.77.new"}  # no run is in the folder
+    fill(tmp_path, "latest.pth")
+    prepare(tmp_path, RECIPE, mode or "continue")
+    assert names <= {path.name for path in tmp_path.iterdir()}
+    assert not (tmp_path / "a.hdf5.77.new").exists()
+
+
 def hold(folder: Path, held: object, let_go: object) -> None:
     with locked(folder):
         held.set()

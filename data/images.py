@@ -145,6 +145,11 @@ def load_small_images(folders: ClassFolders, image_size: int, threads: int) -> t
     return train, val
 
 
+def middle(image: Image.Image, size: int, side: int) -> Image.Image:
+    """The middle of an image, as it is validated: the shorter side scaled to `side` pixels, then size x size of it."""
+    return TF.center_crop(TF.resize(image, [side], antialias=True), [size, size])
+
+
 def _open(path: str) -> Image.Image:
     try:
         return Image.open(path, formats=FORMATS)
@@ -168,7 +173,7 @@ def _decode(files: tuple[str, ...], channels: int, image_size: int, threads: int
                 found.update(error.found)
                 continue
             if image.size != (image_size, image_size):
-                image = TF.center_crop(TF.resize(image, [image_size], antialias=True), [image_size, image_size])
+                image = middle(image, image_size, image_size)
             pixels = np.asarray(image)  # [H, W] or [H, W, 3]
             images[place] = pixels if channels == 1 else pixels.transpose(2, 0, 1)
 

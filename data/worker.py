@@ -1,18 +1,22 @@
 """Large images: decoded and augmented in worker processes, as is usual for ImageNet."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as TF
 
 from data.batches import Share, Stream, seed_sequence
 from data.folder import ClassFolders, Listing
-from data.images import BadImages, read_image, with_others
+from data.images import BadImages, middle, read_image, with_others
 from data.source import Batch, Data, DataInfo, Normaliser
+
+RESIZED = 256 / 224  # to evaluate: the shorter side before the crop, over the crop
 
 
 class ImageFolderData(Data):
@@ -30,7 +34,7 @@ class ImageFolderData(Data):
         self._folders = folders
         self._workers = workers
         self._train_transform = v2.Compose([v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip()])
-        self._val_transform = v2.Compose([v2.Resize(round(size * 256 / 224), antialias=True), v2.CenterCrop(size)])
+        self._val_transform = partial(middle, size=size, side=round(size * RESIZED))
 
     def _train_batches(self, shares: list[Share], seed: int, epoch: int, device: torch.device) -> Iterator[Batch]:
         source = _DecodedBatches(self._folders.train, self._train_transform, self.in_channels, (seed, epoch))
@@ -69,7 +73,13 @@ class _DecodedBatches(Dataset):
     A dict and not an exception, because DataLoader would wrap an exception in a page of the worker's traceback.
     """
 
-    def __init__(self, listing: Listing, transform: v2.Compose, channels: int, place: tuple[int, int] | None) -> None:
+    def __init__(
+        self,
+        listing: Listing,
+        transform: Callable[[Image.Image], Image.Image],
+        channels: int,
+        place: tuple[int, int] | None,
+    ) -> None:
         self._listing = listing
         self._transform = transform
         self._channels = channels

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
-from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -16,11 +13,8 @@ from experiments.weight_files import check_is_weights
 from rr import InputError, NetworkCard
 from rr.export import check_export, exported_program
 from rr.export.runtimes import SUFFIXES, runner, write_program
-from rr.weights import load_network, read_weights
-from rr.weights.safetensors_files import read_safetensors
+from rr.weights import WeightFile, network_in, read_weights
 from rr.whole_files import write_text_whole
-
-logger = logging.getLogger(__name__)
 
 
 def exported(options: argparse.Namespace) -> tuple[str, bool]:
@@ -43,10 +37,9 @@ def exported(options: argparse.Namespace) -> tuple[str, bool]:
     if file.kind == "training":
         raise InputError(f"{options.weights} holds a network in training, with its compactors: convert it first")
     arch = arch_of(options, file.attributes)
-    card = card_of(options.weights, arch, file.attributes)
+    card = card_of(file, arch)
     channels, size = card.in_channels or 3, options.image_size or card.image_size or 224
-    model, _ = load_network(options.weights, lambda: build_any(arch, **card.keywords))
-    model = model.float().eval()
+    model = network_in(file, lambda: build_any(arch, **card.keywords), str(options.weights)).float().eval()
     program, any_size = exported_program(model, torch.zeros(2, channels, size, size))
     write_program(path, options.format, program, card)
     check = check_export(model, runner(path, options.format), channels, size, any_size)
@@ -62,11 +55,11 @@ def exported(options: argparse.Namespace) -> tuple[str, bool]:
     return "\n".join(lines), check.is_equal
 
 
-def card_of(weights: Path, arch: str, attributes: dict[str, Any]) -> NetworkCard:
+def card_of(file: WeightFile, arch: str) -> NetworkCard:
     """The card in a `.safetensors` file, else one of what the file's attributes say."""
-    card = read_safetensors(weights)[1] if weights.suffix == ".safetensors" else None
-    if card is not None:
-        return card
+    if file.card is not None:
+        return file.card
+    attributes = file.attributes
     names = ("num_classes", "in_channels", "image_size")
     sizes = {name: int(attributes[name]) for name in names if name in attributes}
     shape = {name: sizes[name] for name in names[1:] if name in sizes}

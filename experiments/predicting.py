@@ -9,14 +9,12 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import functional as TF
 
-from data.images import BadImages, read_image
+from data.images import BadImages, middle, read_image
+from data.registry import LARGEST_IN_MEMORY
+from data.worker import RESIZED
 from rr import InputError
 from rr.export.serving import load_served
-
-RESIZED = 256 / 224  # the shorter side before the crop, of the crop: as photographs are validated
-IN_MEMORY = 64  # pixels: sets of small images are cropped from their shorter side itself
 
 
 def predicted(file: Path, paths: Sequence[Path], top: int = 5) -> str:
@@ -54,7 +52,6 @@ def predicted(file: Path, paths: Sequence[Path], top: int = 5) -> str:
 def as_validated(image: Image.Image, size: int) -> Tensor:
     """An image as in validation: resized, its middle cropped; [C, size, size], values in 0 ... 1."""
     if image.size != (size, size):
-        side = size if size <= IN_MEMORY else round(size * RESIZED)
-        image = TF.center_crop(TF.resize(image, [side], antialias=True), [size, size])
+        image = middle(image, size, size if size <= LARGEST_IN_MEMORY else round(size * RESIZED))
     pixels = torch.from_numpy(np.array(image, dtype=np.float32) / 255)
     return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)

@@ -223,13 +223,15 @@ def write_result(folder: Path, findings: dict[str, Any]) -> None:
     path = folder / RESULT
     stored = json.loads(path.read_text()) if path.exists() else {}
     run = json.loads((folder / RUN).read_text())
-    write_text_whole(path, json.dumps({**stored, **accuracies(folder), **findings, "run": run}, indent=2) + "\n")
+    trained = {} if "last_epoch" in stored else accuracies(folder)
+    write_text_whole(path, json.dumps({**stored, **trained, **findings, "run": run}, indent=2) + "\n")
 
 
 def accuracies(folder: Path) -> dict[str, dict[str, float]]:
     """The evaluations before the first step and after the last one, as the last checkpoint has them."""
-    evaluations = load(folder / FINISH).get("evaluations")
-    if not evaluations:  # of an older version: there they are in metrics.jsonl alone
+    finish = folder / FINISH
+    evaluations = load(finish).get("evaluations") if finish.exists() else None
+    if not evaluations:  # of an older version, or without it: they are in metrics.jsonl, too
         epochs = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
         evaluated = [record["val"] for record in epochs if "val" in record]
         evaluations = {"first": evaluated[0], "last": evaluated[-1]}

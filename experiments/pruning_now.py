@@ -49,7 +49,7 @@ def pruned_now(options: argparse.Namespace) -> str:
     data = data_of(options, file.attributes)
     refitting = RefitConfig(rounds=options.rounds, places=options.places, ridge=options.ridge, seed=options.seed)
     with init_world(options.device) as world:
-        model = load(options.weights, options, data, world).model.eval()
+        model = load(file, options.weights, options, data, world).model.eval()
         began = time.perf_counter()
         batches = list(images_of(data, options, world))
         slim = prune(model, batches[0][:2], batches, refitting=refitting, **targets_of(options))

@@ -18,7 +18,7 @@ from experiments.weight_files import check_is_weights
 from rr.conversion import fold
 from rr.errors import InputError
 from rr.graph import ChannelGraph, LiveModel
-from rr.weights import WeightFile, load_network, read_weights
+from rr.weights import WeightFile, network_in, read_weights
 from rr.whole_files import write_text_whole
 from training import (
     Evaluation,
@@ -69,18 +69,18 @@ def examined(options: argparse.Namespace) -> str:
             raise InputError(f"{option} is {value}: give at least 1")
     for path in filter(None, (options.weights, options.against)):
         check_is_weights(path)
-    attributes = read_weights(options.weights).attributes
-    options.arch = arch_of(options, attributes)
-    data = data_of(options, attributes)
+    file = read_weights(options.weights)
+    options.arch = arch_of(options, file.attributes)
+    data = data_of(options, file.attributes)
     with init_world(options.device) as world:
-        loaded = load(options.weights, options, data, world)
+        loaded = load(file, options.weights, options, data, world)
         how = {"batch_size": options.batch_size, "amp": options.amp, "channels_last": True}
         figures: dict[str, Any] = {"deps": loaded.file.deps}
         if options.against is None:
             val = evaluate(loaded.model, data, world, **how)
             text = described(loaded, val, options, data)
         else:
-            base = load(options.against, options, data, world)
+            base = load(read_weights(options.against), options.against, options, data, world)
             base_val, val, paired = evaluate_pair(base.model, loaded.model, data, world, **how)
             figures["comparison"], text = compare_files(base, base_val, loaded, val, paired, data)
         figures["val"] = val.to_dict()
@@ -129,13 +129,13 @@ def data_of(options: argparse.Namespace, attributes: dict[str, Any]) -> Data:
     return data_for(options.arch, dataset, data_dir, image_size, options.workers)
 
 
-def load(path: Path, options: argparse.Namespace, data: Data, world: World) -> Loaded:
-    """Build the file's network and load it strictly.
+def load(file: WeightFile, path: Path, options: argparse.Namespace, data: Data, world: World) -> Loaded:
+    """Build the network of a file that has been read, and load it strictly.
 
     Raises:
         InputError: if the file isn't of this network, or the network doesn't fit the data.
     """
-    model, file = load_network(path, network_builder(options.arch, data))
+    model = network_in(file, network_builder(options.arch, data), str(path))
     check_fits(model, data)
     return Loaded(path, model.to(world.device), file)
 

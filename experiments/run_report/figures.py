@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.run_report.reading import RunFiles
+from rr.errors import printable
 
 PALETTE = {  # Okabe and Ito, and lighter ones of the same hues on dark paper
     "light": ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"),
@@ -85,7 +86,7 @@ def colours(runs: Sequence[RunFiles], scheme: str) -> list[str]:
 
 def draw_forgetting(figure: Figure, scheme: str, run: RunFiles) -> None:
     """Each layer's channels that aren't masked, as a share of the first epoch's, over epochs."""
-    names = [name for name in run.epochs[-1]["scalars"] if name.startswith("width/")]
+    names = run.width_names
     curves = [run.curve("scalars", name) for name in names]
     epochs = curves[0][0]
     axes = figure.add_subplot()
@@ -93,15 +94,10 @@ def draw_forgetting(figure: Figure, scheme: str, run: RunFiles) -> None:
     image = axes.imshow(
         shares, aspect="auto", vmin=0, vmax=1, cmap="cividis", extent=(epochs[0], epochs[-1] + 1, len(names), 0)
     )
-    labels = [_literal(name.removeprefix("width/")) for name in names]
+    labels = [printable(name.removeprefix("width/")) for name in names]
     axes.set_yticks([row + 0.5 for row in range(len(names))], labels, fontsize=6, parse_math=False)
     axes.set_xlabel("epoch")
     figure.colorbar(image, ax=axes, label="share of channels not masked")
-
-
-def has_forgetting(run: RunFiles) -> bool:
-    """Whether the run's epochs tell how wide the masks leave each layer."""
-    return bool(run.epochs) and any(name.startswith("width/") for name in run.epochs[-1].get("scalars", {}))
 
 
 def _uri(draw: Draw, size: tuple[float, float], scheme: str) -> str:
@@ -120,7 +116,3 @@ def _in_ink(axes: Axes, ink: str) -> None:
     axes.yaxis.label.set(color=ink, fontsize=8)
     for side in axes.spines.values():
         side.set_color(ink)
-
-
-def _literal(name: str) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in name)

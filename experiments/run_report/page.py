@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.run_report.reading import RunFiles, read_run
-from rr.errors import InputError
+from rr.errors import InputError, printable
 from rr.whole_files import write_text_whole
 from training.run_folder import REPORT
 
@@ -38,11 +38,11 @@ def write_report(folders: Sequence[str | Path], output: str | Path | None = None
     runs = [read_run(folder) for folder in folders]
     files = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=files, autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
-    environment.filters["literal"] = _literal
+    environment.filters["literal"] = printable
     forgetting = [
-        (run.name, figures.in_both(partial(figures.draw_forgetting, run=run), _height(run)))
+        (run.name, figures.in_both(partial(figures.draw_forgetting, run=run), 1.0 + 0.16 * len(run.width_names)))
         for run in runs
-        if figures.has_forgetting(run)
+        if run.width_names
     ]
     page = environment.get_template(TEMPLATE).render(
         runs=runs,
@@ -73,13 +73,3 @@ def _summary(run: RunFiles) -> dict[str, Any]:
         "proof": (found["float64_difference"], found["cut_difference"]) if found else None,
         "proven_at": found.get("proven_at", []),
     }
-
-
-def _height(run: RunFiles) -> float:
-    rows = sum(name.startswith("width/") for name in run.epochs[-1]["scalars"])
-    return 1.0 + 0.16 * rows
-
-
-def _literal(text: str) -> str:
-    """Text without control characters, which no page may hold."""
-    return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)

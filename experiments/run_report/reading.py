@@ -39,6 +39,12 @@ class RunFiles:
         return [epoch for epoch, _ in found], [value for _, value in found]
 
     @property
+    def width_names(self) -> list[str]:
+        """Layers' widths among an epoch's scalars, by name; none before the first epoch, or without a pruner."""
+        scalars = self.epochs[-1].get("scalars", {}) if self.epochs else {}
+        return [name for name in scalars if name.startswith("width/")]
+
+    @property
     def layers(self) -> list[dict[str, Any]]:
         """The conversion's report by layer; none where nothing was converted."""
         return self.result.get("conversion", {}).get("layers", [])

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 import rr
 from rr.errors import InputError
 from rr.export.program import exported_program, save_program
-from rr.weights import NetworkCard, build_named, load_converted, widths_of
-from rr.weights.safetensors_files import read_safetensors, save_safetensors
+from rr.weights import NetworkCard, build_named, converted_in, read_weights, widths_of
+from rr.weights.safetensors_files import save_safetensors
 
 SUFFIX = ".safetensors"
 
@@ -65,14 +65,15 @@ def load_pruned(path: str | Path, model: nn.Module | None = None) -> nn.Module:
         InputError: if the file is missing or broken, isn't of this network, or names none that can be built.
     """
     _check_name(Path(path))
-    _, card = read_safetensors(path)
+    file = read_weights(path)
+    card = file.card
     if card is None or not card.widths:
         raise InputError(f"{path} isn't a file of save_pruned: give load_converted its path and the full network")
     if model is None:
         if card.architecture is None:
             raise InputError(f"{path} doesn't name its network: give the full one, load_pruned(FILE, model)")
         model = build_named(card.architecture, card.keywords)
-    slim = load_converted(path, model)
+    slim = converted_in(file, model, str(path))
     slim.card = card
     return slim
 

@@ -8,7 +8,15 @@ from rr.weights.formats import read_weights
 from rr.weights.hdf5 import read_hdf5, save_hdf5
 from rr.weights.loading import load_start, load_strict
 from rr.weights.narrow_build import fit_shapes, left_of_norm
-from rr.weights.networks import CONVERTED_WEIGHTS, load_converted, load_network, save_converted, widths_of
+from rr.weights.networks import (
+    CONVERTED_WEIGHTS,
+    converted_in,
+    load_converted,
+    load_network,
+    network_in,
+    save_converted,
+    widths_of,
+)
 from rr.weights.stand_ins import Constant, Gone
 from rr.weights.torch_files import read_pth, save_pth
 
@@ -19,6 +27,7 @@ __all__ = [
     "NetworkCard",
     "WeightFile",
     "build_named",
+    "converted_in",
     "count_channels",
     "fit_shapes",
     "left_of_norm",
@@ -26,6 +35,7 @@ __all__ = [
     "load_network",
     "load_start",
     "load_strict",
+    "network_in",
     "read_hdf5",
     "read_pth",
     "read_weights",

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rr.compactors import WEIGHT_SUFFIX
 from rr.errors import InputError
+from rr.weights.card import NetworkCard
 
 _COUNTER_SUFFIX = "num_batches_tracked"
 _WRAPPERS = ("module.", "_orig_mod.", "model.")  # DistributedDataParallel, torch.compile, Lightning
@@ -26,11 +27,13 @@ class WeightFile:
         arrays: array by name, without `deps`.
         attributes: the file's attributes, as plain Python values.
         deps: the width of each layer, or None if the file doesn't say.
+        card: what `save_pruned` wrote about the network, or None in other files.
     """
 
     arrays: dict[str, np.ndarray]
     attributes: dict[str, str | int | float]
     deps: list[int] | None
+    card: NetworkCard | None = None
 
     @property
     def kind(self) -> Literal["base", "training", "converted"]:

@@ -57,8 +57,10 @@ def _of_torch(path: str | Path) -> WeightFile:
 
 def _of_safetensors(path: str | Path) -> WeightFile:
     state, card = read_safetensors(path)
-    about = ({}, None) if card is None else (_attributes_of(card), list(card.widths) or None)
-    return WeightFile(arrays_of(path, state), *about)
+    arrays = arrays_of(path, state)
+    if card is None:
+        return WeightFile(arrays, {}, None)
+    return WeightFile(arrays, _attributes_of(card), list(card.widths) or None, card)
 
 
 def _attributes_of(card: NetworkCard) -> dict[str, str | int | float]:

@@ -36,15 +36,29 @@ def load_network(path: str | Path, build: Callable[[], nn.Module]) -> tuple[nn.M
         InputError: if the file is missing or broken, or isn't of the network that `build` makes.
     """
     file = read_weights(path)
+    return network_in(file, build, str(path)), file
+
+
+def network_in(file: WeightFile, build: Callable[[], nn.Module], what: str) -> nn.Module:
+    """The network in a file that has been read.
+
+    Args:
+        file: as `read_weights` returns it.
+        build: makes the full network.
+        what: the file, for messages.
+
+    Raises:
+        InputError: if it isn't of the network that `build` makes.
+    """
     model = build()
     if file.kind == "converted":
-        _load_narrow(model, file.arrays, str(path))
+        _load_narrow(model, file.arrays, what)
     else:
         shapes = _compactors(file.arrays)
         groups = {host: rows // columns for host, (rows, columns) in shapes.items()}
         insert_compactors(model, {host: rows for host, (rows, _) in shapes.items()}, groups)
-        load_strict(model, file.arrays, str(path))
-    return model, file
+        load_strict(model, file.arrays, what)
+    return model
 
 
 def load_converted(path: str | Path, model: nn.Module) -> nn.Module:
@@ -57,12 +71,25 @@ def load_converted(path: str | Path, model: nn.Module) -> nn.Module:
     Raises:
         InputError: if the file is missing or broken, or isn't of this network.
     """
-    file = read_weights(path)
+    return converted_in(read_weights(path), model, str(path))
+
+
+def converted_in(file: WeightFile, model: nn.Module, what: str) -> nn.Module:
+    """The narrow network in a converted file that has been read, in eval mode.
+
+    Args:
+        file: as `read_weights` returns it.
+        model: as in `load_converted`.
+        what: the file, for messages.
+
+    Raises:
+        InputError: if it isn't of this network.
+    """
     if file.kind == "training":
-        raise InputError(f"{path} holds a network in training, with its compactors: convert it first")
+        raise InputError(f"{what} holds a network in training, with its compactors: convert it first")
     slim = copy_of(model)
     remove_compactors(slim)
-    _load_narrow(slim, file.arrays, str(path))
+    _load_narrow(slim, file.arrays, what)
     return slim.eval() if file.deps is None else note_widths(slim.eval(), file.deps)
 
 

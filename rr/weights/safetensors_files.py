@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -15,13 +14,8 @@ from rr.weights import checksums
 from rr.weights.arrays import check_is_file, to_array
 from rr.weights.card import CARD_KEY, NetworkCard
 from rr.weights.checksums import CHECKSUM
+from rr.weights.soundness import NUMBERS
 from rr.whole_files import written_whole
-
-# NumPy has these, or a wider one that holds them exactly; weights in 8 bits need scales that no file here has.
-_TYPES = (
-    *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
-    *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
-)
 
 
 def save_safetensors(path: str | Path, state: Mapping[str, Tensor], card: NetworkCard) -> None:
@@ -54,7 +48,7 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], NetworkCard |
     except (SafetensorError, OSError, ValueError, AttributeError) as error:  # safetensors, for types torch lacks, too
         raise InputError(f"{path} isn't a whole .safetensors file ({error}): write or copy it again") from error
     for name, tensor in state.items():
-        if tensor.dtype not in _TYPES:
+        if tensor.dtype not in NUMBERS:  # weights in 8 bits need scales that no file here has
             kind = str(tensor.dtype).removeprefix("torch.")
             raise InputError(f"{path} holds {name!r} as {kind}: give weights in float16, bfloat16, float32 or float64")
     text = metadata.get(CARD_KEY)

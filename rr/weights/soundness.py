@@ -17,7 +17,7 @@ _VARIANCE = "running_var"
 _ALWAYS_ALLOWED = 200 * 2**20  # bytes in memory, however small the file
 _MOST_COMPRESSION = 10  # times a file's size: weights hardly compress
 _LONGEST_TEXT = 2**20  # of an attribute
-_NUMBERS = frozenset(
+NUMBERS = frozenset(  # NumPy has these, or a wider one that holds them exactly
     {torch.float16, torch.bfloat16, torch.float32, torch.float64}
     | {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 )
@@ -51,7 +51,7 @@ def arrays_of(path: str | Path, state: Mapping[Any, Any]) -> dict[str, np.ndarra
         if not isinstance(name, str):
             raise InputError(f"{path} has a name that isn't text, {name!r:.50}: save a model's state dict")
         is_plain = isinstance(tensor, Tensor) and tensor.layout == torch.strided and not tensor.is_meta
-        if not is_plain or tensor.is_quantized or tensor.dtype not in _NUMBERS:
+        if not is_plain or tensor.is_quantized or tensor.dtype not in NUMBERS:
             kind = f"{tensor.layout}, {tensor.dtype}, {tensor.device}" if isinstance(tensor, Tensor) else type(tensor)
             raise InputError(f"{path} holds {name!r:.80}, which isn't a tensor of plain numbers ({kind}): convert it")
     check_size(path, {name: tensor.numel() * tensor.element_size() for name, tensor in state.items()})

@@ -23,6 +23,8 @@ FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF", "GIF")  # by contents: n
 GREY_MODES = ("1", "L", "LA", "La")
 CACHE_VERSION = 1  # part of the cache's key: raise it when decoding changes
 FILES_PER_JOB = 256
+AMPLE_BYTES = 100 << 20  # of a decoded image, whatever its file's size
+MOST_GROWTH = 200  # a larger one's bytes over its file's: JPEG at its worst quality comes to about 120
 MOST_NAMED = 10  # bad files in a message
 MOST_HEADERS = 100_000  # files that are looked at for more bad ones, once one is found
 
@@ -152,9 +154,14 @@ def middle(image: Image.Image, size: int, side: int) -> Image.Image:
 
 def _open(path: str) -> Image.Image:
     try:
-        return Image.open(path, formats=FORMATS)
+        image = Image.open(path, formats=FORMATS)
+        most = max(AMPLE_BYTES, MOST_GROWTH * os.path.getsize(path))
     except Exception as error:  # as in read_image
         raise BadImages({path: _reason(error)}) from error
+    if image.width * image.height * 3 > most:
+        image.close()
+        raise BadImages({path: f"{image.width} x {image.height} pixels in a file of {os.path.getsize(path):,} bytes"})
+    return image
 
 
 def _reason(error: Exception) -> str:

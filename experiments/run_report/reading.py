@@ -64,9 +64,25 @@ def read_run(folder: str | Path) -> RunFiles:
         lines = _text(folder / METRICS).splitlines(keepends=True)
         epochs = [json.loads(line) for line in lines if line.endswith("\n")]
         result = json.loads(_text(folder / RESULT) or "{}")
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no text, no JSON, a number of too many digits
         raise InputError(f"a file in {folder} is broken ({error}): bring it back from a copy") from None
+    for name, is_right in (
+        (RUN, isinstance(run, dict) and isinstance(run.get("recipe"), dict)),
+        (METRICS, all(map(_is_epoch, epochs))),
+        (RESULT, isinstance(result, dict) and _is_conversion(result.get("conversion", {}))),
+    ):
+        if not is_right:
+            raise InputError(f"{folder / name} doesn't hold what a run writes: bring it back from a copy")
     return RunFiles(str(folder), run, epochs, result)
+
+
+def _is_epoch(record: Any) -> bool:
+    return isinstance(record, dict) and type(record.get("epoch")) is int and isinstance(record.get("scalars", {}), dict)
+
+
+def _is_conversion(report: Any) -> bool:
+    layers = report.get("layers", []) if isinstance(report, dict) else None
+    return isinstance(layers, list) and all(isinstance(layer, dict) for layer in layers)
 
 
 def _text(path: Path) -> str:

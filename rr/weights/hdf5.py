@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 from torch import Tensor
 
-from rr.errors import InputError
+from rr.errors import InputError, in_one_line
 from rr.weights import checksums
 from rr.weights.arrays import WeightFile, check_is_file, to_array, without_counters
 from rr.weights.checksums import CHECKSUM
@@ -88,7 +88,9 @@ def read_hdf5(path: str | Path) -> WeightFile:
     except InputError:
         raise
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:  # h5py, for damage in different places
-        raise InputError(f"{path} isn't a whole HDF5 file ({error}): write or copy it again") from error
+        raise InputError(
+            f"{path} isn't a whole HDF5 file ({in_one_line(str(error))}): write or copy it again"
+        ) from error
     deps = entries.pop(DEPS, None)
     if deps is not None and (deps.ndim != 1 or deps.dtype.kind not in "iu"):
         raise InputError(f"{path} has deps that aren't a list of whole numbers: convert the model again")
@@ -127,7 +129,7 @@ def _compare(path: str | Path, found: WeightFile, sums: Mapping[str, Any], file_
     """
     for name, array in found.arrays.items():
         if sums[name] != checksums.of_array(array):
-            raise InputError(f"{path} is damaged: {name} isn't what was written: copy or write the file again")
+            raise InputError(f"{path} is damaged: {name!r} isn't what was written: copy or write the file again")
     if file_sum != checksums.of_file(sums, found.attributes, found.deps):
         raise InputError(f"{path} is damaged: what was written isn't all there: copy or write the file again")
 

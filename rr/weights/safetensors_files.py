@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from rr.errors import InputError
+from rr.errors import InputError, in_one_line
 from rr.weights import checksums
 from rr.weights.arrays import check_is_file, to_array
 from rr.weights.card import CARD_KEY, NetworkCard
@@ -46,7 +46,9 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], NetworkCard |
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it isn't a dict
             metadata = file.metadata() or {}
     except (SafetensorError, OSError, ValueError, AttributeError) as error:  # safetensors, for types torch lacks, too
-        raise InputError(f"{path} isn't a whole .safetensors file ({error}): write or copy it again") from error
+        raise InputError(
+            f"{path} isn't a whole .safetensors file ({in_one_line(str(error))}): write or copy it again"
+        ) from error
     for name, tensor in state.items():
         if tensor.dtype not in NUMBERS:  # weights in 8 bits need scales that no file here has
             kind = str(tensor.dtype).removeprefix("torch.")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from data import load_data
 from data.folder import list_class_folders
-from data.images import BadImages
+from data.images import BadImages, read_image
 from rr.errors import InputError
 
 
@@ -66,3 +66,11 @@ def test_a_file_is_what_its_contents_are(root: Path, tmp_path: Path) -> None:
     (tmp_path / "a.eps").rename(root / "train" / "ant" / "0.png")
     with pytest.raises(BadImages, match=r"0\.png"):
         load_data("folder", root)
+
+
+def test_a_small_file_of_a_huge_image_is_not_decoded(tmp_path):
+    for name, side, mode in (("large", 8000, "1"), ("small", 80, "1")):  # a bit a pixel, and all of them equal
+        Image.new(mode, (side, side)).save(tmp_path / f"{name}.png")
+    with pytest.raises(BadImages, match=r"large\.png' \(8000 x 8000 pixels in a file of [\d,]+ bytes\)"):
+        read_image(str(tmp_path / "large.png"), 3)
+    assert read_image(str(tmp_path / "small.png"), 3).size == (80, 80)

@@ -157,3 +157,12 @@ def test_a_file_without_checksums_is_read_with_a_word(tmp_path: Path, caplog: py
         assert not caplog.messages
         read_hdf5(tmp_path / "other.hdf5")
     assert "other.hdf5 has no checksum" in caplog.text
+
+
+def test_a_damaged_arrays_name_cannot_steer_the_terminal(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.hdf5", "w") as file:
+        file["a\x1b[2J"] = np.ones(2)
+        file["a\x1b[2J"].attrs["sha256"] = "another"
+    with pytest.raises(InputError, match="is damaged") as raised:
+        read_hdf5(tmp_path / "a.hdf5")
+    assert str(raised.value).isprintable()

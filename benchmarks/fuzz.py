@@ -1,0 +1,175 @@
+"""Damaged and hostile files, by the thousand, for everything here that reads one.
+
+    python benchmarks/fuzz.py --inputs 100000 --output results/robustness/fuzz.json
+
+A file is a sound one with one to six edits (bits flipped, numbers at their limits, pieces cut, moved, taken from
+another file), or one whose bytes are in order and whose contents aren't. Each reader must read it, or refuse it with an
+InputError of one line: another exception, a process that dies, more than 20 s or 200 MiB for a file, and changed
+numbers in a file with checksums count as escapes. Input n of a reader is the same on every machine; inputs are
+added to the file's, so it can be stopped and gone on with. 100,000 take about half an hour on one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import random
+import resource
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Sequence
+from multiprocessing.sharedctypes import Synchronized
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # run from the checkout without PYTHONPATH
+
+import logging
+
+import torch
+
+from benchmarks.fuzzing import READERS, Reader, Silent
+from benchmarks.fuzzing.readers import REFUSALS, same
+from rr.whole_files import write_text_whole
+from training import World, surroundings
+
+SECONDS, MIB = 20, 200  # for one file
+CHUNK = 500  # inputs of a reader between two writings of the result
+COUNTS = ("inputs", "read", "refused", "escaped")
+MOST_KEPT = 20  # escapes of a reader that are told in whole
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the script with these arguments (default: the command line's)."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--inputs", type=int, default=100_000, help="how many the file is to hold (default: 100,000)")
+    parser.add_argument("--readers", nargs="+", choices=READERS, default=list(READERS), metavar="NAME")
+    parser.add_argument("--output", type=Path, default=ROOT / "results" / "robustness" / "fuzz.json")
+    options = parser.parse_args(arguments)
+    found = json.loads(options.output.read_text()) if options.output.exists() else {"readers": {}}
+    each = -(-options.inputs // len(options.readers))
+    for name in options.readers:
+        one = found["readers"].setdefault(name, {"inputs": 0, "read": 0, "refused": 0, "escaped": 0, "escapes": []})
+        while one["inputs"] < each:
+            add(one, tried(name, one["inputs"], min(CHUNK, each - one["inputs"])))
+            made = surroundings(World(0, 0, 1, torch.device("cpu")))
+            found = {"summary": summary(found["readers"]), "made": made, "readers": found["readers"]}
+            write_text_whole(options.output, json.dumps(found, indent=1) + "\n")
+        print(f"{name}: " + ", ".join(f"{one[key]:,} {key}" for key in COUNTS))
+    print(found.get("summary"))
+
+
+def summary(readers: dict[str, dict[str, Any]]) -> dict[str, int]:
+    """Over all readers."""
+    return {key: sum(one[key] for one in readers.values()) for key in COUNTS}
+
+
+def add(one: dict[str, Any], more: dict[str, Any]) -> None:
+    """Put the results of further inputs of a reader to those before."""
+    for key in COUNTS:
+        one[key] += more[key]
+    one["escapes"] = (one["escapes"] + more["escapes"])[:MOST_KEPT]
+
+
+def tried(name: str, first: int, number: int) -> dict[str, Any]:
+    """Some inputs of a reader, in a process that is begun again behind an input that ends it."""
+    context = multiprocessing.get_context("fork")
+    found: dict[str, Any] = {"inputs": 0, "read": 0, "refused": 0, "escaped": 0, "escapes": []}
+    with tempfile.TemporaryDirectory() as folder:
+        while found["inputs"] < number:
+            receiver, sender = context.Pipe(duplex=False)
+            at_work = context.Value("q", -1)
+            begin, end = first + found["inputs"], first + number
+            process = context.Process(target=_send, args=(sender, name, Path(folder), begin, end, at_work), daemon=True)
+            process.start()
+            sender.close()
+            ended = _ended(process, at_work, receiver)
+            while receiver.poll():
+                try:
+                    add(found, receiver.recv())
+                except EOFError:
+                    break
+            if ended is not None:
+                if at_work.value < 0:
+                    raise RuntimeError(f"{name}: a sound file can't be read ({ended}; the process says why above)")
+                add(found, _escape(first + found["inputs"], ended))
+            process.join()
+    return found
+
+
+def _ended(process: multiprocessing.process.BaseProcess, at_work: Synchronized, receiver: Any) -> str | None:
+    """Wait for the process; why it didn't come to its own end, None if it did."""
+    began, last = time.monotonic(), -1
+    while process.is_alive():
+        process.join(0.05)
+        if at_work.value != last:
+            began, last = time.monotonic(), at_work.value
+        elif time.monotonic() - began > SECONDS:
+            process.kill()
+            process.join()
+            return f"not done after {SECONDS} s"
+    return None if process.exitcode == 0 else f"the process ended with {process.exitcode}"
+
+
+def _send(sender: Any, name: str, folder: Path, begin: int, end: int, at_work: Synchronized) -> None:
+    """In the process: one input after the other, each one's result sent at once."""
+    warnings.simplefilter("ignore")
+    logging.disable()
+    torch.set_num_threads(1)
+    reader = READERS[name]
+    (folder / "sound").mkdir(exist_ok=True)
+    files = list(reader.sound(folder / "sound"))
+    sound = [path.read_bytes() for path in files]
+    originals = [reader.read(path) for path in files]
+    for number in range(begin, end):
+        at_work.value = number
+        sender.send(read_damaged(reader, number, folder, sound, originals))
+    at_work.value = end
+
+
+def read_damaged(
+    reader: Reader, number: int, folder: Path, sound: Sequence[bytes], originals: Sequence[Any]
+) -> dict[str, Any]:
+    """Damage a file and read it.
+
+    Args:
+        reader: of this kind of file.
+        number: of the input: it alone says what is done to which file.
+        folder: for the file.
+        sound: the sound files' bytes.
+        originals: what they hold.
+    """
+    draw = random.Random(f"{reader.file} {number}")
+    path = folder / reader.file
+    which = reader.damage(path, sound, draw)
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    try:
+        read = reader.read(path)
+        if reader.checked and which is not None and not same(read, originals[which]):
+            raise Silent("read, and not as it was written")
+    except REFUSALS as error:
+        text = str(error)
+        if not text.isprintable():
+            return _escape(number, f"a message that isn't one line of plain text: {text!r}")
+        result = {"inputs": 1, "read": 0, "refused": 1, "escaped": 0, "escapes": []}
+    except BaseException as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(where.filename).name}:{where.lineno}"
+        return _escape(number, f"{type(error).__name__}: {str(error)[:200]} ({place})")
+    else:
+        result = {"inputs": 1, "read": 1, "refused": 0, "escaped": 0, "escapes": []}
+    more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - most) / 1024
+    return _escape(number, f"{more:.0f} MiB") if more > MIB else result
+
+
+def _escape(number: int, why: str) -> dict[str, Any]:
+    return {"inputs": 1, "read": 0, "refused": 0, "escaped": 1, "escapes": [{"input": number, "why": why}]}
+
+
+if __name__ == "__main__":
+    main()

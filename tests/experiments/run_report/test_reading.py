@@ -1,0 +1,55 @@
+"""A run's text files, whole and damaged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.run_report.reading import read_run
+from rr.errors import InputError
+from training.run_folder import METRICS, RESULT, RUN
+
+RECIPE = {"recipe": {"arch": "src8"}}
+EPOCH = {"epoch": 3, "val": {"top1": 50.0}, "scalars": {"width/a": 2}}
+
+
+def written(folder: Path, run: Any = RECIPE, metrics: str = "", result: Any = None) -> Path:
+    (folder / RUN).write_text(json.dumps(run))
+    (folder / METRICS).write_text(metrics)
+    if result is not None:
+        (folder / RESULT).write_text(json.dumps(result))
+    return folder
+
+
+def test_a_line_that_a_kill_has_torn_is_left_out(tmp_path: Path) -> None:
+    line = json.dumps(EPOCH)
+    run = read_run(written(tmp_path, metrics=f"{line}\n{line[:20]}"))
+    assert run.curve("val", "top1") == ([3], [50.0])
+    assert run.width_names == ["width/a"]
+    assert run.layers == []
+
+
+@pytest.mark.parametrize(
+    ("files", "name"),
+    [
+        ({"run": [RECIPE]}, RUN),
+        ({"run": {"recipe": None}}, RUN),
+        ({"metrics": "3\n"}, METRICS),
+        ({"metrics": '{"epoch": null}\n'}, METRICS),
+        ({"metrics": '{"epoch": 1, "scalars": 2}\n'}, METRICS),
+        ({"result": []}, RESULT),
+        ({"result": {"conversion": 1}}, RESULT),
+        ({"result": {"conversion": {"layers": [1]}}}, RESULT),
+    ],
+)
+def test_what_no_run_writes_is_named(files: dict[str, Any], name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"{name} doesn't hold what a run writes"):
+        read_run(written(tmp_path, **files))
+
+
+def test_a_number_of_too_many_digits_is_no_traceback(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is broken"):
+        read_run(written(tmp_path, metrics=f'{{"epoch": {"9" * 5000}}}\n'))

@@ -30,7 +30,7 @@ class ModelInfo:
     in_channels: int
 
 
-CIFAR_DEPTHS = (20, 32, 44, 56, 110, 164)
+CIFAR_DEPTHS = (8, 20, 32, 44, 56, 110, 164)
 IMAGENET_BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}  # by depth: blocks of each stage
 
 

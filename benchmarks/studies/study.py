@@ -20,7 +20,7 @@ from training.run_folder import FINISH_WEIGHTS
 
 PRUNE, RIVALS = "rr/exp_resrep.py", "benchmarks/studies/rivals.py"
 TARGET = ("--flops-target", "0.47")
-NETWORKS = ("src20", "src56")
+NETWORKS = ("src20", "src56", "src8")  # the last one to try a study in minutes
 DATASET = "folder"
 COMMON = (
     *("--dataset", DATASET, "--batch-size", "128", "--schedule", "cosine", "--milestones"),

@@ -9,7 +9,7 @@ import torch
 
 from base_model import build_model
 from rr.weights import save_hdf5
-from tests.experiments.runs import PRUNE, pruned
+from tests.experiments.runs import ARCH, PRUNE, pruned
 
 
 @pytest.fixture(scope="session")
@@ -17,7 +17,7 @@ def base_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network that nobody trained: what is tested here doesn't depend on how good it is."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("base") / "finish.hdf5"
-    save_hdf5(path, build_model("src20", in_channels=1).state_dict(), {"arch": "src20"})
+    save_hdf5(path, build_model(ARCH, in_channels=1).state_dict(), {"arch": ARCH})
     return path
 
 

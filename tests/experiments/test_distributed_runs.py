@@ -13,7 +13,7 @@ import pytest
 
 from base_model import build_model
 from rr.weights import load_network
-from tests.experiments.runs import PRUNE, SCRIPT
+from tests.experiments.runs import ARCH, PRUNE, SCRIPT
 from tests.forked import AMPLE, free_port, run_ranks
 from training.checkpoint_files import load
 from training.endings import TARGET_MISSED
@@ -34,7 +34,7 @@ def test_two_processes(launched: bool, narrow: str, base_weights: Path, tmp_path
     assert log.count("converted model: top1=") == 1  # rank 0 alone logs and writes
     assert json.loads((tmp_path / "run" / "run.json").read_text())["processes"] == 2
     model, _ = load_network(
-        tmp_path / "run" / "finish_converted.hdf5", lambda **widths: build_model("src20", in_channels=1, **widths)
+        tmp_path / "run" / "finish_converted.hdf5", lambda **widths: build_model(ARCH, in_channels=1, **widths)
     )
     assert sum(parameter.numel() for parameter in model.parameters()) > 0
 

@@ -28,7 +28,7 @@ def test_a_network_that_is_narrowed_in_mid_run(narrow: str, base_weights: Path, 
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     run = pruned(*options, "--output-dir", whole)
     taken = [int(step) for step in re.findall(r"iter (\d+), \d+ dead channels taken out", run.stderr)]
-    assert len(taken) > 3
+    assert len(taken) > 1
     assert run.stderr.count("pruning is over") == (narrow == "full")
     result = json.loads((whole / "result.json").read_text())
     assert result["conversion"]["macs_ratio"] <= 0.6

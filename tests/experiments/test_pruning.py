@@ -16,7 +16,7 @@ from base_model import build_model, full_widths
 from rr import load_pruned
 from rr.graph import ChannelGraph
 from rr.weights import read_hdf5
-from tests.experiments.runs import COMMON, PRUNE, assert_same_weights, prune, pruned
+from tests.experiments.runs import ARCH, COMMON, PRUNE, assert_same_weights, prune, pruned
 
 pytestmark = pytest.mark.slow
 
@@ -33,8 +33,7 @@ def test_a_run_reaches_its_target_and_loses_nothing(finished: Path) -> None:
 
 
 def test_a_run_that_misses_its_target_ends_with_3_and_one_piece_of_advice(base_weights: Path, tmp_path: Path) -> None:
-    options = [*PRUNE, "--epochs", "1", "--milestones", "0.9", "--base-weights", base_weights]
-    options += ["--output-dir", tmp_path / "run"]
+    options = [*PRUNE, "--max-steps", "14", "--base-weights", base_weights, "--output-dir", tmp_path / "run"]
     for _ in range(2):  # whole, and once more where all is there
         done = prune(*options)
         assert done.returncode == 3, done.stderr
@@ -44,11 +43,11 @@ def test_a_run_that_misses_its_target_ends_with_3_and_one_piece_of_advice(base_w
 
 
 def test_its_last_line_names_the_base_that_it_found_itself(base_weights: Path, tmp_path: Path) -> None:
-    base = tmp_path / "src20_train" / "finish.hdf5"
+    base = tmp_path / "src8_train" / "finish.hdf5"
     base.parent.mkdir()
     shutil.copy(base_weights, base)
     run = pruned(*PRUNE, "--max-steps", "1", cwd=tmp_path)
-    assert "finish_converted.hdf5 --against src20_train/finish.hdf5\n" in run.stderr
+    assert "finish_converted.hdf5 --against src8_train/finish.hdf5\n" in run.stderr
 
 
 def test_base_weights_of_other_data_are_told_of(base_weights: Path, tmp_path: Path) -> None:
@@ -82,7 +81,7 @@ def test_files_are_the_documented_ones(finished: Path) -> None:
     assert card.recipe["dataset"] == "digits"
     assert "output_dir" not in card.recipe
     converted = read_hdf5(finished / "finish_converted.hdf5")
-    assert len(converted.deps) == len(full_widths("src20"))
+    assert len(converted.deps) == len(full_widths(ARCH))
     assert not any("compactor" in name or ".bn." in name for name in converted.arrays)
     with h5py.File(finished / "finish.hdf5") as file:
         assert file["stage1.block0.conv1.compactor.pwc.weight"].shape == (16, 16, 1, 1)
@@ -102,7 +101,7 @@ def test_log_lines_are_the_originals(finished: Path) -> None:
 
 def test_the_converted_macs_are_those_of_the_widths(finished: Path) -> None:
     result = json.loads((finished / "result.json").read_text())["conversion"]
-    narrow = build_model("src20", widths=result["widths"], in_channels=1, image_size=8)
+    narrow = build_model(ARCH, widths=result["widths"], in_channels=1, image_size=8)
     graph = ChannelGraph(narrow, torch.zeros(1, 1, 8, 8))
     assert graph.macs(np.ones(graph.num_units, dtype=bool)) == result["macs_after"]
 
@@ -134,11 +133,11 @@ def test_a_target_for_parameters_and_widths_in_multiples(base_weights: Path, tmp
     assert conversion["masked_params_ratio"] <= 0.6
     masked = re.findall(r"unmasked deps \[([\d, ]+)\]", (tmp_path / "run" / "log.txt").read_text())[-1]
     widths = [int(width) for width in masked.split(", ")]
-    assert widths != full_widths("src20")
+    assert widths != full_widths(ARCH)
     assert all(width % 8 == 0 and width >= 16 for width in widths)
     converted = read_hdf5(tmp_path / "run" / "finish_converted.hdf5")
     assert sum(array.size for array in converted.arrays.values()) == conversion["parameters_after"]
-    before = sum(parameter.numel() for parameter in build_model("src20", in_channels=1).parameters())
+    before = sum(parameter.numel() for parameter in build_model(ARCH, in_channels=1).parameters())
     assert conversion["parameters_ratio"] == conversion["parameters_after"] / before
 
 
@@ -183,10 +182,10 @@ def test_a_run_that_is_older_than_a_setting_can_be_gone_on_with(
         (["-a", "src20", "--dataset", "digits", "--flops-target", "2"], "give a share, 0.02 or 2%"),
         (["-a", "src20", "--dataset", "digits", "--flops-target", "much"], "--flops-target"),
         (["-a", "src20", "--dataset", "folder", "--data-dir", "nowhere"], "nowhere"),
-        (["-a", "src20", "--dataset", "digits", "--base-weights", "BROKEN"], "HDF5"),
+        (["-a", ARCH, "--dataset", "digits", "--base-weights", "BROKEN"], "HDF5"),
         (["-a", "src32", "--dataset", "digits", "--base-weights", "BASE"], "missing"),
         (
-            ["-a", "src20", "--dataset", "digits", "--base-weights", "BASE", "--flops-target", "0.01"],
+            ["-a", ARCH, "--dataset", "digits", "--base-weights", "BASE", "--flops-target", "0.01"],
             "let more layers be pruned (--layers all)",
         ),
         ([*COMMON, "--base-weights", "BASE", "--output-dir", "FINISHED"], "another recipe"),

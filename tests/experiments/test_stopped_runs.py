@@ -12,7 +12,7 @@ import pytest
 
 from experiments.recipes import fast_recipe, resrep_config
 from rr.weights import read_hdf5
-from tests.experiments.runs import FAST, PRUNE, assert_same_weights, prune, pruned, stopped
+from tests.experiments.runs import ARCH, FAST, PRUNE, assert_same_weights, prune, pruned, stopped
 from training import to_plain
 
 pytestmark = pytest.mark.slow
@@ -48,7 +48,7 @@ def test_a_short_run_is_the_default_of_other_networks_and_resumes_bit_identicall
     run = pruned(*options, "--output-dir", whole)
     result = json.loads((whole / "result.json").read_text())
     recipe = result["run"]["recipe"]
-    config = resrep_config("src20", fast=True).for_run(92, fast_recipe("src20").lr)
+    config = resrep_config(ARCH, fast=True).for_run(92, fast_recipe(ARCH).lr)
     assert {name: recipe[name] for name in to_plain(config)} == to_plain(config)
     assert result["conversion"]["macs_ratio"] <= 0.471
     assert result["conversion"]["macs_ratio"] == result["conversion"]["masked_macs_ratio"]  # what was masked is dead
@@ -64,10 +64,10 @@ def test_a_short_run_is_the_default_of_other_networks_and_resumes_bit_identicall
     options += ["--output-dir", folder]
     killed("iter 13, unmasked deps", *options)  # between two that channels were taken out at, three behind a checkpoint
     assert not (folder / "finish.hdf5").exists()
-    refused = prune("-a", "src20", "--dataset", "digits", "--output-dir", folder, "-c", "continue", "--lr", "0.5")
+    refused = prune("-a", ARCH, "--dataset", "digits", "--output-dir", folder, "-c", "continue", "--lr", "0.5")
     assert refused.returncode == 2
     assert "(--lr: there 0.02, now 0.5): to go on with that one leave these options out" in refused.stderr
-    resumed = pruned("-a", "src20", "--output-dir", folder, "-c", "continue")  # all else is in run.json
+    resumed = pruned("-a", ARCH, "--output-dir", folder, "-c", "continue")  # all else is in run.json
     assert "step 10 of 92" in resumed.stderr
     assert_same_weights(whole, folder, BOTH)
 

@@ -18,9 +18,9 @@ def test_a_tiny_run_writes_figures_and_plot_and_keeps_them(
     monkeypatch.setattr(training_cost, "VARIANTS", (FLOOR,))  # whose memory is measured: one process will do
     output = tmp_path / "new" / "cost.json"
     tiny = ["--batch", "2", "--image-size", "16", "--points", "3", "--rounds", "2", "--warmup", "1", "--threads", "1"]
-    command = ["--output", str(output), "--models", "src20", *tiny]
+    command = ["--output", str(output), "--models", "src8", *tiny]
     training_cost.main(command)
-    entry = json.loads(output.read_text())["entries"]["src20 bfloat16"]
+    entry = json.loads(output.read_text())["entries"]["src8 bfloat16"]
     assert [point["progress"] for point in entry["points"]] == [0, 0.5, 1]
     assert entry["points"][0]["taken_out"] == 0 < entry["points"][1]["taken_out"] < entry["points"][2]["taken_out"]
     assert entry["points"][2]["macs_ratio"] <= 0.47

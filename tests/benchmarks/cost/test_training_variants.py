@@ -13,7 +13,7 @@ from benchmarks.cost.training_figures import FLOOR, FULL, FULL_WIDTH, PLAIN, ROW
 from benchmarks.cost.training_variants import Schedule, Setting, mask, narrow_plain, training_of
 from rr.compactors import find_compactors
 
-TINY = Setting("src20", "float32", batch=2, image_size=16)
+TINY = Setting("src8", "float32", batch=2, image_size=16)
 SILENT_UNITS_LEAVE_CONSTANTS = Setting("smi1_cifar", "float32", batch=2, image_size=16)
 
 

@@ -16,6 +16,7 @@ from base_model import build_model
 from benchmarks.studies import runs
 from data import Data, load_data
 from rr.weights import save_hdf5
+from tests.benchmarks.studies.helpers import SMALL
 from tests.forked import Forked
 
 
@@ -51,7 +52,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 Image.fromarray(pixels).save(folder / "images" / split / label / f"{index}.png")
     torch.manual_seed(7)
     for seed in (0, 1):
-        save_hdf5(folder / "bases" / f"s{seed}" / "finish.hdf5", build_model("src20", num_classes=2).state_dict(), {})
+        save_hdf5(folder / "bases" / f"s{seed}" / "finish.hdf5", build_model(SMALL, num_classes=2).state_dict(), {})
     return folder
 
 

@@ -16,10 +16,10 @@ from benchmarks.studies import cuts, rivals
 from benchmarks.studies.rivals import Rival, SparseLearning, two_parts
 from data import Data
 from rr.weights import read_hdf5, save_hdf5
-from tests.benchmarks.studies.helpers import inner_convolutions
+from tests.benchmarks.studies.helpers import SMALL, inner_convolutions
 from training import Recipe, TrainState, loop
 
-RIVAL = ["-a", "src20", "--dataset", "digits", "--image-size", "8", "--device", "cpu", "--schedule", "cosine"]
+RIVAL = ["-a", SMALL, "--dataset", "digits", "--image-size", "8", "--device", "cpu", "--schedule", "cosine"]
 RIVAL += ["--milestones", "--batch-size", "64", "--max-steps", "4", "--checkpoint-interval", "2", "--epochs", "2"]
 
 
@@ -27,7 +27,7 @@ RIVAL += ["--milestones", "--batch-size", "64", "--max-steps", "4", "--checkpoin
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(7)
     path = tmp_path_factory.mktemp("base") / "finish.hdf5"
-    save_hdf5(path, build_model("src20", in_channels=1).state_dict(), {"arch": "src20"})
+    save_hdf5(path, build_model(SMALL, in_channels=1).state_dict(), {"arch": SMALL})
     return path
 
 
@@ -128,7 +128,7 @@ def test_a_rival_that_is_stopped_ends_with_the_same_weights(
     assert (results[0]["base"] == results[0]["before_cut"]) == (how in ("l1", "scratch"))
     assert (results[0]["after_cut"] is None) == (how in ("scratch", "unpruned"))
     if how == "unpruned":
-        assert (results[0]["macs_ratio"], results[0]["widths"]) == (1.0, full_widths("src20"))
+        assert (results[0]["macs_ratio"], results[0]["widths"]) == (1.0, full_widths(SMALL))
     else:
         assert 0.4 < results[0]["macs_ratio"] <= 0.47
     (stopped / "result.json").unlink()  # stopped before its last word

@@ -67,7 +67,7 @@ def test_what_a_file_keeps_is_not_trained_again(
     short_schedules.main([*words, "scratch", "--seeds", "1", "--runs", folders[1]])
     assert output.read_text() == whole
     capsys.readouterr()
-    for more, wrong in ((["-a", "src56"], "network src20, not src56"), (["--data-name", "birds"], "not birds")):
+    for more, wrong in ((["-a", "src56"], "network src8, not src56"), (["--data-name", "birds"], "not birds")):
         with pytest.raises(SystemExit) as stopped:
             short_schedules.main([*words, "l1", "--seeds", "0", *more, "--runs", folders[1]])
         assert stopped.value.code == 2

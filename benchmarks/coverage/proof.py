@@ -23,6 +23,7 @@ from rr.conversion.differences import difference_of
 from rr.conversion.proof import exact_copy, outputs_of
 from rr.graph import ChannelGraph, LiveModel
 from rr.graph.costs import Target
+from rr.graph.exporting import DataAsDetached
 from rr.graph.tensors import ExampleInputs, named_tensors
 from rr.selection.forgetting import select_forgotten
 
@@ -225,8 +226,9 @@ def trains(slim: nn.Module, examples: Arguments, loss: Loss) -> bool:
 
 
 def exports(slim: nn.Module, examples: Arguments) -> bool:
-    """Whether torch.export takes the converted network."""
-    torch.export.export(slim.eval(), examples)
+    """Whether torch.export takes the converted network, with what `rr.export` does for it."""
+    with DataAsDetached():
+        torch.export.export(slim.eval(), examples)
     return True
 
 

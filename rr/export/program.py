@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from rr.errors import InputError, first_line
-from rr.graph.exporting import without_dumps
+from rr.graph.exporting import DataAsDetached, without_dumps
 from rr.weights.card import NetworkCard
 from rr.whole_files import written_whole
 
@@ -36,7 +36,7 @@ def exported_program(model: nn.Module, images: Tensor) -> tuple[ExportedProgram,
         model.eval()
         for dims in (free, {0: Dim.DYNAMIC}):
             try:
-                with without_dumps(), torch.no_grad():
+                with without_dumps(), DataAsDetached(), torch.no_grad():
                     return torch.export.export(model, (images,), dynamic_shapes=(dims,)), len(dims) > 1
             except Exception as error:  # torch raises nearly anything for what it can't export
                 failed = error

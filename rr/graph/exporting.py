@@ -6,11 +6,13 @@ import io
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr
+from typing import Any
 
 import torch
 import torch.fx.config
-from torch import nn
+from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.overrides import TorchFunctionMode
 
 
 @contextmanager
@@ -91,3 +93,26 @@ def switches_as_numbers(model: nn.Module) -> Iterator[list[str]]:
         for module, name, buffer in switches:
             del vars(module)[name]
             module._buffers[name] = buffer
+
+
+class DataAsDetached(TorchFunctionMode):
+    """Context: `x.data` is `x.detach()`, which has the same values, and of which torch.export doesn't lose sight."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function == Tensor.data.__get__:
+            return args[0].detach()
+        return function(*args, **(kwargs or {}))
+
+
+def drop_releases(graph: fx.Graph) -> None:
+    """Take out of a graph what only frees memory (`x.data.set_()`, as reversible blocks do): it makes no value."""
+    for node in reversed(graph.nodes):
+        if node.op == "call_function" and not node.users and _releases(node):
+            source = node.args[0]
+            graph.erase_node(node)
+            if not source.users and source.target is torch.ops.aten.detach.default:
+                graph.erase_node(source)
+
+
+def _releases(node: fx.Node) -> bool:
+    return getattr(node.target, "overloadpacket", None) is torch.ops.aten.set_ and len(node.args) == 1

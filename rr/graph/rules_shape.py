@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -23,7 +24,18 @@ def move(walk: Walk, node: fx.Node) -> Ids | None:
     if walk.reads_parameter(node):
         return None
     args, kwargs = fx.map_arg((node.args, node.kwargs), lambda source: walk.ids[source])
+    if operation(node) in ("cat", "concat"):
+        return _joined(args[0], argument(node, 1, "dim", 0)).expand(shape_of(node))
     return listed(node.target(*args, **kwargs))
+
+
+def _joined(parts: Sequence[Tensor], dim: int) -> Tensor:
+    """The parts' ids behind each other, with the dimensions still cut to one that are expanded in all of them."""
+    dims = max(part.dim() for part in parts)  # an empty part may have fewer
+    for other in {*range(dims)} - {dim % dims}:
+        if all(part.dim() == dims and part.stride(other) == 0 for part in parts):
+            parts = [part.narrow(other, 0, 1) for part in parts]
+    return torch.cat([*parts], dim)
 
 
 def view(walk: Walk, node: fx.Node) -> Ids | None:

@@ -18,6 +18,8 @@ from rr.compactors import CHILD, compactors_bypassed
 from rr.copies import OwnTensors, copy_of
 from rr.errors import InputError, first_line
 from rr.graph.exporting import (
+    DataAsDetached,
+    drop_releases,
     switches_as_numbers,
     without_dumps,
     without_fused_attention,
@@ -204,17 +206,18 @@ def _export(model: nn.Module, inputs: ExampleInputs) -> torch.export.ExportedPro
     def export() -> torch.export.ExportedProgram:
         # Strict, torch 2.6's default, can't trace every forward that non-strict, the default since, can.
         with without_dumps(), without_stack_traces():
-            return torch.export.export(model, inputs.args, dict(inputs.kwargs), strict=False)
+            exported = torch.export.export(model, inputs.args, dict(inputs.kwargs), strict=False)
+        drop_releases(exported.graph)
+        return exported
 
     try:
         return export()
     except Exception as error:  # torch.export raises many kinds, which all mean the same to the user
         try:
-            with switches_as_numbers(model) as switches:
-                if switches:
-                    return export()
+            with switches_as_numbers(model), DataAsDetached():
+                return export()
         except Exception:  # a forward that wants tensors there: the first error says more
-            logger.debug("switches as numbers didn't help")
+            logger.debug("neither switches as numbers nor data as detached tensors helped")
         raise InputError(
             f"the model can't be traced by torch.export ({first_line(error)}): take Python branches on the values of "
             "tensors out of its forward (`if x.sum() > 0`), and what else torch.export can't follow"

@@ -21,6 +21,8 @@ from rr.weights import load_converted, save_converted
 from tests.rr.flows import behind_b, check_conversion, three
 from tests.rr.networks import Net, conv, generic, head, insert_generic_compactors, random_alive
 
+IMAGES = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+
 
 @pytest.mark.parametrize(
     "model",
@@ -61,6 +63,38 @@ def test_a_forward_may_branch_on_what_its_buffers_say() -> None:
     graph = ChannelGraph(model, images)
     assert graph.prunable[graph.layers["a"].out_units].all()
     assert list(state) == list(model.state_dict())
+    check_conversion(model, graph, images)
+
+
+class Reversed(torch.autograd.Function):
+    """y1 = x1 + f(x2), y2 = x2, in place of which a backward pass works out x again."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor, f: nn.Module, *parameters: Tensor) -> Tensor:
+        x1, x2 = (half.contiguous() for half in x.chunk(2, 1))
+        y = torch.cat((x1 + f(x2), x2), 1)
+        x1.set_()
+        return y
+
+
+class Reversible(nn.Module):
+    """A block that frees its input's memory, as RevNet's do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.f = nn.Sequential(conv(4, 6), nn.BatchNorm2d(6), nn.ReLU(), conv(6, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = Reversed.apply(x, self.f, *self.f.parameters())
+        x.data.set_()
+        return y
+
+
+def test_a_forward_may_free_the_memory_of_what_it_has_read() -> None:
+    model, images = generic(three(behind_b(lambda net, x: net.r(net.a(x))), r=Reversible())).eval(), IMAGES
+    graph = ChannelGraph(model, images)
+    for layer in ("a", "r.f.0", "r.f.3"):
+        assert graph.prunable[graph.layers[layer].out_units].all()
     check_conversion(model, graph, images)
 
 

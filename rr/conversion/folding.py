@@ -22,6 +22,8 @@ from rr.weights.written_sizes import has_noted_groups, note_groups, note_sizes
 
 logger = logging.getLogger(__name__)
 
+_PARAMETERS = (LayerKind.VECTOR, LayerKind.COLUMNS, LayerKind.CHOICE)  # kinds of layers that are no modules
+
 
 @torch.no_grad()
 def fold(live: LiveModel, alive: np.ndarray, from_dead: Mapping[str, Tensor] | None = None) -> nn.Module:
@@ -40,13 +42,14 @@ def fold(live: LiveModel, alive: np.ndarray, from_dead: Mapping[str, Tensor] | N
     if from_dead is None:
         from_dead = _constants(live, tensors, alive)
     folded_norms = {layer.norm for layer in graph.layers.values()}
-    parameters = [layer for layer in graph.layers.values() if layer.kind in (LayerKind.VECTOR, LayerKind.COLUMNS)]
+    parameters = [layer for layer in graph.layers.values() if layer.kind in _PARAMETERS]
     # What is replaced or goes needs no copy: standing in for it in the memo keeps the copy small and fast.
     stand_ins: dict[int, object] = {
         id(compactor.pwc.weight): nn.Parameter(torch.empty(0)) for compactor in live.compactors.values()
     }
     for layer in parameters:
-        stand_ins[id(tensors[layer.name])] = _narrow_parameter(live, layer, tensors[layer.name], alive)
+        narrow = _renumbered if layer.kind is LayerKind.CHOICE else _narrow_parameter
+        stand_ins[id(tensors[layer.name])] = narrow(live, layer, tensors[layer.name], alive)
     replaced = []
     for layer in sorted(graph.layers.values(), key=lambda layer: -layer.name.count(".")):  # what is in a layer first
         if not layer.kind.is_module or layer.kind is LayerKind.AFFINE:  # the vectors of these are layers too
@@ -248,6 +251,13 @@ def _narrow_parameter(live: LiveModel, layer: Layer, tensor: Tensor, alive: np.n
         narrow = narrow * _exact(compactor.matrix)[:, 0].view(-1, *[1] * (narrow.dim() - layer.dim - 1))
     narrow = narrow.index_select(layer.dim, kept)
     return nn.Parameter(narrow, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else narrow
+
+
+def _renumbered(live: LiveModel, layer: Layer, tensor: Tensor, alive: np.ndarray) -> Tensor:
+    """Where the live ones of the channels that a buffer chooses stand among the live ones that there are."""
+    places = layer.places[alive[layer.out_units]]
+    places = np.cumsum(alive[layer.in_units])[places] - 1 if len(places) else [0]  # for `Gone`
+    return tensor.new_tensor(places)
 
 
 def _kept(live: LiveModel, alive: np.ndarray, units: np.ndarray) -> Tensor:

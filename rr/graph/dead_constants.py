@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 
 from rr.graph.execution import execute, is_unknown, unknown
 from rr.graph.layers import Layer, LayerKind, Site, Sum
-from rr.graph.operations import has_rule, is_assertion, is_in_place, operation
+from rr.graph.operations import chosen_along, has_rule, is_assertion, is_in_place, operation
 from rr.graph.tensors import named_tensors
 from rr.graph.trace import Trace, argument, has_sizes, is_number, running_module
 
@@ -220,6 +220,8 @@ class _ConstantRun:
             if layer.kind not in (LayerKind.COLUMNS, LayerKind.ALIKE):  # what these read is added up
                 self._read(layer, node)
             return unknown(node)
+        if layer is not None and layer.kind is LayerKind.CHOICE:
+            return self._value(node.args[0]).index_select(chosen_along(node)[0], torch.tensor(layer.places))
         if is_number(node):
             is_known = not any(is_unknown(self._value(source)) for source in node.all_input_nodes)
             return execute(node, self._value) if is_known else unknown(node)

@@ -8,7 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from rr.graph.operations import ELEMENTWISE, OperationKind, is_dropout, is_in_place, kind_of, operation
+from rr.graph.operations import (
+    ELEMENTWISE,
+    OperationKind,
+    chosen_along,
+    is_dropout,
+    is_in_place,
+    kind_of,
+    operation,
+)
 from rr.graph.trace import argument, has_sizes, named_arguments, shape_of
 
 UNKNOWN = float("nan")
@@ -36,6 +44,8 @@ def execute(node: fx.Node, value_of: Callable[[fx.Node], object]) -> object:
         return _zero_or_unknown(node.target(*is_one[0], **is_one[1]) == 0)
     if kind is OperationKind.CAST or is_dropout(node):
         return args[0] if _is_real(node) else args[0].trunc()  # stays in float64, and whole
+    if kind is OperationKind.CHOICE:  # the places may be others with the next weights
+        return _wherever_taken(node, args[0])
     if kind is OperationKind.SAMPLING:  # whatever the places are, of nothing but zeros there is nothing else to take
         zeros = (args[0] == 0).flatten(2).all(2)  # [N, C]
         return _zero_or_unknown(zeros)[(..., *[None] * (len(shape_of(node)) - 2))].expand(shape_of(node))
@@ -72,6 +82,15 @@ def _where_all_known(node: fx.Node, x: Tensor, result: object) -> object:
         return torch.where(fitted, UNKNOWN, part.double())
 
     return [known(part) for part in result] if isinstance(result, (tuple, list)) else known(result)
+
+
+def _wherever_taken(node: fx.Node, x: Tensor) -> Tensor:
+    """What is taken along a dimension where all there is the same, unknown elsewhere."""
+    dim, index = chosen_along(node)
+    if index is None:
+        return unknown(node)
+    first = x.narrow(dim, 0, 1)
+    return torch.where((x == first).all(dim, keepdim=True), first, UNKNOWN).expand(shape_of(node))
 
 
 def _zero_or_unknown(is_zero: Tensor) -> Tensor:

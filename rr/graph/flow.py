@@ -11,7 +11,15 @@ from collections.abc import Callable, Collection
 
 from torch import fx, nn
 
-from rr.graph import rules_columns, rules_cuts, rules_elementwise, rules_layers, rules_products, rules_shape
+from rr.graph import (
+    rules_choice,
+    rules_columns,
+    rules_cuts,
+    rules_elementwise,
+    rules_layers,
+    rules_products,
+    rules_shape,
+)
 from rr.graph.affine import module_ends, record_affine
 from rr.graph.channel_ids import ChannelFlow, compact
 from rr.graph.layers import LayerKind
@@ -42,6 +50,7 @@ RULES: dict[OperationKind, Rule] = {
     OperationKind.VIEW: rules_shape.view,
     OperationKind.LIKE: rules_shape.like,
     OperationKind.CUT: rules_cuts.cut,
+    OperationKind.CHOICE: rules_choice.choice,
     OperationKind.PADDING: rules_shape.padding,
     OperationKind.PIXEL_SHUFFLE: rules_shape.pixel_shuffle,
     OperationKind.PIXEL_UNSHUFFLE: rules_shape.pixel_unshuffle,
@@ -163,6 +172,8 @@ def _without_rule(walk: Walk, node: fx.Node) -> Ids:
         reason = f"passes through {name} in {place}, which computes over the channels"
     elif kind is OperationKind.CUT:
         reason = f"is cut by {name} in {place} into parts that aren't alike"
+    elif kind is OperationKind.CHOICE:
+        reason = f"is chosen by {name} in {place}, by places that no buffer holds for this alone"
     elif kind in _LAYERS:
         why = "its weight is another's, a part or in groups, or what it reads mixes channels"
         reason = f"passes through {name} in {place}, which is no plain layer: {why}"

@@ -22,6 +22,7 @@ class LayerKind(Enum):
     AFFINE = "affine"  # a module that ends in a scale and a shift of its own (`rr.graph.affine`): its vectors
     VECTOR = "vector"  # a parameter or buffer with a number per channel (PReLU's, layer scale)
     COLUMNS = "columns"  # a parameter that reads channels with its columns, and whose rows stay (a recurrent layer's)
+    CHOICE = "choice"  # a buffer of places, by which channels are chosen (`x[:, self.places]`)
     PRODUCT = "product"  # of activations, of a channel with itself (`torch.bmm`): no parameters, but MACs
 
     @property
@@ -37,7 +38,7 @@ class LayerKind(Enum):
     @property
     def is_module(self) -> bool:
         """Whether it is a module of the model; others are a parameter of one, or an operation."""
-        return self not in (LayerKind.VECTOR, LayerKind.COLUMNS, LayerKind.PRODUCT)
+        return self not in (LayerKind.VECTOR, LayerKind.COLUMNS, LayerKind.CHOICE, LayerKind.PRODUCT)
 
     @property
     def has_macs(self) -> bool:
@@ -60,8 +61,8 @@ class LayerCall:
     """One call of a layer, with the ids of its channels (`rr.graph.flow`).
 
     Attributes:
-        name: the module's name in the model; for a vector and for columns the parameter's; for a product that of the
-            module that runs it and the operation's.
+        name: the module's name in the model; for a vector, columns and a choice the parameter's or buffer's; for a
+            product that of the module that runs it and the operation's.
         kind: what it does with channels.
         node: the name of its operation in the trace.
         out_ids: [out_channels], the id of each output channel.
@@ -70,6 +71,7 @@ class LayerCall:
         macs_each: multiply-accumulates per example and live (input, output) pair; for layers by group and products, per
             live output channel; 0 for a layer that only training runs.
         dim: for a vector, the dimension of the parameter along which its channels lie; for columns, that of the inputs.
+        places: [out_channels], for a choice the place of each among the inputs.
     """
 
     name: str
@@ -79,6 +81,7 @@ class LayerCall:
     in_ids: np.ndarray | None
     macs_each: int = 0
     dim: int = 0
+    places: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ class Layer:
     """A layer of the network with the unit of each of its channels.
 
     Attributes:
-        name, kind, dim: as in `LayerCall`.
+        name, kind, dim, places: as in `LayerCall`.
         macs_each: as in `LayerCall`, of all calls together.
         nodes: its operations in the trace, one for each call.
         out_units: [out_channels].
@@ -102,6 +105,7 @@ class Layer:
     macs_each: int
     dim: int = 0
     norm: str | None = None
+    places: np.ndarray | None = None
 
     @property
     def output_dim(self) -> int:

@@ -5,6 +5,7 @@ What isn't in the table has no rule: nothing that passes through it is pruned.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from enum import Enum
 
 from torch import fx
@@ -38,6 +39,8 @@ class OperationKind(Enum):
     PATCHES = "pixels into channels, patch by patch that may overlap, or along a dimension"
     FOLD = "patches back into pixels"
     GETITEM = "one of several outputs"
+    # rules_choice.py
+    CHOICE = "takes places along a dimension, in an order that another tensor says"
     # rules_layers.py
     CONVOLUTION = "convolution"
     TRANSPOSED = "transposed convolution"
@@ -99,6 +102,7 @@ _NAMES = {
     OperationKind.LIKE: "expand_as view_as reshape_as",
     OperationKind.VIEW: "view reshape _unsafe_view flatten unflatten ravel",
     OperationKind.CUT: "slice select chunk split split_with_sizes unbind narrow unsafe_chunk unsafe_split tensor_split",
+    OperationKind.CHOICE: "index index_select",
     OperationKind.PADDING: """
         pad constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d
         replication_pad1d replication_pad2d replication_pad3d
@@ -125,6 +129,7 @@ KIND_OF = {name: kind for kind, names in _NAMES.items() for name in names.split(
 assert len(KIND_OF) == sum(len(names.split()) for names in _NAMES.values()), "an operation stands twice in the table"
 
 _OF_EXTREMES = {"other": OperationKind.BINARY, "dim": OperationKind.REDUCTION}
+_COPIES = ("clone", "contiguous", "detach", "alias", "lift_fresh_copy")
 ELEMENTWISE = {OperationKind.UNARY, OperationKind.BINARY, OperationKind.SEVERAL}
 _MOVING = {OperationKind.MOVE, OperationKind.VIEW, OperationKind.CUT, OperationKind.GETITEM}
 
@@ -176,3 +181,33 @@ def writes_to_part(node: fx.Node) -> bool:
         if len(source.users) > 1:
             return True
     return False
+
+
+def chosen_along(node: fx.Node) -> tuple[int, fx.Node | None]:
+    """The dimension along which an operation chooses, and the tensor of places; None for several of them."""
+    if operation(node) == "index_select":
+        return node.args[1] % node.args[0].meta["val"].dim(), node.args[2]
+    given = [(dim, index) for dim, index in enumerate(node.args[1]) if index is not None]
+    return given[0] if len(given) == 1 else (0, None)
+
+
+def only_choose(readers: Iterable[fx.Node]) -> bool:
+    """Whether what reads a tensor does nothing but take places by it, all of them among as many."""
+    ends = [end for reader in readers for end in _ends(reader)]
+    if any(kind_of(end) is not OperationKind.CHOICE for end in ends):
+        return False
+    return len({end.args[0].meta["val"].shape[chosen_along(end)[0]] for end in ends}) == 1
+
+
+def _ends(reader: fx.Node) -> Iterator[fx.Node]:
+    """What computes with the values that an operation reads."""
+    if has_same_values(reader):
+        for user in reader.users:
+            yield from _ends(user)
+    elif not is_assertion(reader):
+        yield reader
+
+
+def has_same_values(node: fx.Node) -> bool:
+    """Whether the operation gives the values that it reads, of another type perhaps."""
+    return node.op == "call_function" and (kind_of(node) is OperationKind.CAST or operation(node) in _COPIES)

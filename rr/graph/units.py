@@ -77,6 +77,7 @@ def units_of(flow: ChannelFlow, order: Mapping[str, int], norms: Mapping[str, st
             call.macs_each,
             call.dim,
             norms.get(call.name),
+            call.places,
         )
     return Units(
         count=len(unit_of_root),

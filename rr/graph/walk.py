@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 
 from rr.graph.channel_ids import ChannelFlow, compact
 from rr.graph.layers import LayerCall, Sizes
-from rr.graph.operations import OperationKind, kind_of, operation
+from rr.graph.operations import OperationKind, kind_of, only_choose, operation
 from rr.graph.trace import Trace, has_sizes, readers_of, running_module
 
 _OF_VECTORS = {OperationKind.UNARY, OperationKind.VIEW, OperationKind.MOVE, OperationKind.CAST, OperationKind.LIKE}
@@ -62,7 +62,8 @@ class Walk:
         name = self.trace.parameter(node)
         if name is None or node.op != "placeholder" or sum(size > 1 for size in node.meta["val"].shape) != 1:
             return False
-        return any(kind_of(reader) in _OF_VECTORS for reader in self.readers[name])
+        readers = self.readers[name]
+        return any(kind_of(reader) in _OF_VECTORS for reader in readers) and not only_choose(readers)
 
     def protect(self, node: fx.Node, reason: str) -> None:
         """No channel in the node's output can be pruned."""

@@ -89,6 +89,8 @@ def silent_units(graph: ChannelGraph, model: nn.Module) -> np.ndarray:
     for layer in graph.layers.values():
         if layer.kind is LayerKind.ALIKE:  # its block-diagonal compactor goes by whole blocks
             silent[layer.out_units] = False
+        elif layer.kind is LayerKind.CHOICE:  # the places that it holds are those of the full network until the end
+            silent[layer.in_units] = False
     return silent
 
 

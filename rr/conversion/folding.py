@@ -18,6 +18,7 @@ from rr.graph.dead_constants import UnfoldableError, dead_constants
 from rr.graph.tensors import in_float64, named_tensors
 from rr.runtime import is_first
 from rr.weights import Constant, Gone, count_channels, left_of_norm
+from rr.weights.counted_means import count_mean
 from rr.weights.written_sizes import has_noted_groups, note_groups, note_sizes
 
 logger = logging.getLogger(__name__)
@@ -68,6 +69,12 @@ def fold(live: LiveModel, alive: np.ndarray, from_dead: Mapping[str, Tensor] | N
     remove_compactors(folded)
     for layer in parameters:
         count_channels(folded.get_submodule(layer.name.rpartition(".")[0]))
+    for layer in graph.layers.values():
+        if layer.kind is LayerKind.MEAN and (left := int(alive[layer.out_units].sum())) not in (
+            0,
+            len(layer.out_units),
+        ):
+            count_mean(folded.get_submodule(layer.name.rpartition(".")[0]), len(layer.out_units), left)
     for sizes in graph.sizes:
         if not all(alive[part].all() for part in sizes.parts):
             module = folded.get_submodule(sizes.module)

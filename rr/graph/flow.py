@@ -32,6 +32,12 @@ _MAY_MIX = {
     *(OperationKind.OVER_CHANNELS, OperationKind.SOFTMAX, OperationKind.GROUP_NORM, OperationKind.REDUCTION),
     OperationKind.POOLING,
 }
+_MIXES = {  # what it does to the channels that stay when others go
+    "mean": "divides by how many channels there are, whatever they hold",
+    **dict.fromkeys(
+        ["amax", "amin", "max", "min"], "takes the extreme of the channels, to which a dead one's 0 belongs"
+    ),
+}
 Rule = Callable[[Walk, fx.Node], Ids | None]
 
 RULES: dict[OperationKind, Rule] = {
@@ -169,7 +175,7 @@ def _without_rule(walk: Walk, node: fx.Node) -> Ids:
     if not has_sizes(node):
         reason = f"passes through {name} in {place}, whose size depends on values"
     elif kind in _MAY_MIX:
-        reason = f"passes through {name} in {place}, which computes over the channels"
+        reason = f"passes through {name} in {place}, which {_MIXES.get(name, 'computes over the channels')}"
     elif kind is OperationKind.CUT:
         reason = f"is cut by {name} in {place} into parts that aren't alike"
     elif kind is OperationKind.CHOICE:

@@ -23,6 +23,7 @@ class LayerKind(Enum):
     VECTOR = "vector"  # a parameter or buffer with a number per channel (PReLU's, layer scale)
     COLUMNS = "columns"  # a parameter that reads channels with its columns, and whose rows stay (a recurrent layer's)
     CHOICE = "choice"  # a buffer of places, by which channels are chosen (`x[:, self.places]`)
+    MEAN = "mean"  # over channels, in a module whose scale and `eps` can change with their number (GRN)
     PRODUCT = "product"  # of activations, of a channel with itself (`torch.bmm`): no parameters, but MACs
 
     @property
@@ -38,7 +39,8 @@ class LayerKind(Enum):
     @property
     def is_module(self) -> bool:
         """Whether it is a module of the model; others are a parameter of one, or an operation."""
-        return self not in (LayerKind.VECTOR, LayerKind.COLUMNS, LayerKind.CHOICE, LayerKind.PRODUCT)
+        others = (LayerKind.VECTOR, LayerKind.COLUMNS, LayerKind.CHOICE, LayerKind.MEAN, LayerKind.PRODUCT)
+        return self not in others
 
     @property
     def has_macs(self) -> bool:
@@ -62,12 +64,12 @@ class LayerCall:
 
     Attributes:
         name: the module's name in the model; for a vector, columns and a choice the parameter's or buffer's; for a
-            product that of the module that runs it and the operation's.
+            product or a mean that of the module that runs it and the operation's.
         kind: what it does with channels.
         node: the name of its operation in the trace.
         out_ids: [out_channels], the id of each output channel.
         in_ids: [in_channels or in_features], the id of each input column, of the first group alone where groups are
-            alike; None for a norm, a vector or a product.
+            alike; None for a norm, a vector, a mean or a product.
         macs_each: multiply-accumulates per example and live (input, output) pair; for layers by group and products, per
             live output channel; 0 for a layer that only training runs.
         dim: for a vector, the dimension of the parameter along which its channels lie; for columns, that of the inputs.

@@ -11,6 +11,7 @@ from torch import Tensor, fx
 
 from rr.graph.channel_ids import channel_vector, compact, spread, uniform, varying
 from rr.graph.layers import LayerCall, LayerKind, Sum
+from rr.graph.means import record_mean
 from rr.graph.operations import OperationKind, kind_of, operation
 from rr.graph.trace import argument, named_arguments, shape_of
 from rr.graph.walk import Ids, Walk
@@ -157,7 +158,8 @@ def reduction(walk: Walk, node: fx.Node) -> Ids | None:
     differing = varying(ids)
     if not set(differing) <= set(dims):  # of branches, channel by channel
         ids = walk.flow.tie(ids, [dim for dim in dims if dim in differing])
-    if differing and set(differing) <= set(dims) and _adds_up(node):
+    over_channels = bool(differing) and set(differing) <= set(dims)
+    if over_channels and (_adds_up(node) or (operation(node) == "mean" and _is_counted(walk, node, differing))):
         walk.flow.sums.append(Sum(node.name, node.args[0].name, walk.ids[node.args[0]]))
         return walk.of_all_channels(node)
     if not dims or not uniform(ids, dims):
@@ -166,6 +168,13 @@ def reduction(walk: Walk, node: fx.Node) -> Ids | None:
         ids = ids.narrow(dim, 0, 1) if given.get("keepdim", False) else ids.select(dim, 0)
     value = node.meta["val"]  # with the places of the largest, for a maximum
     return [ids.expand(part.shape) for part in value] if isinstance(value, (tuple, list)) else ids.expand(value.shape)
+
+
+def _is_counted(walk: Walk, node: fx.Node, differing: list[int]) -> bool:
+    """Whether a mean is over channels alone, in a module that can be told how many there are."""
+    return named_arguments(node)["dim"] in ([differing[0]], [differing[0] - walk.ids[node.args[0]].dim()]) and (
+        record_mean(walk, node, differing[0])
+    )
 
 
 def _adds_up(node: fx.Node) -> bool:

@@ -87,9 +87,10 @@ def silent_units(graph: ChannelGraph, model: nn.Module) -> np.ndarray:
         for units in (graph.layers[name].out_units, graph.layers[name].in_units):
             silent[units] = False
     for layer in graph.layers.values():
-        if layer.kind is LayerKind.ALIKE:  # its block-diagonal compactor goes by whole blocks
+        # The first goes by whole blocks of its compactor; what the others hold is the full network's until the end.
+        if layer.kind in (LayerKind.ALIKE, LayerKind.MEAN):
             silent[layer.out_units] = False
-        elif layer.kind is LayerKind.CHOICE:  # the places that it holds are those of the full network until the end
+        elif layer.kind is LayerKind.CHOICE:
             silent[layer.in_units] = False
     return silent
 

@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from rr.compactors import CHILD
 from rr.weights.channel_counts import INPUT_WEIGHTS, count_channels
+from rr.weights.counted_means import fit_mean
 from rr.weights.plain_layers import MARK, PlainLayer
 from rr.weights.stand_ins import Constant, Gone
 from rr.weights.written_sizes import fit_sizes, has_noted_groups, note_groups
@@ -49,6 +50,7 @@ def fit_shapes(model: nn.Module, arrays: Mapping[str, np.ndarray | Tensor]) -> N
     for name, module in model.named_modules():
         own = shapes.get(name, {})
         fit_sizes(module, own)
+        fit_mean(module, own)
         if MARK in own and "weight" in own:
             folded[module] = _plain(module, arrays[f"{name}.{MARK}"], own)
         elif "gone" in own and isinstance(module, _LAYERS):

@@ -19,6 +19,7 @@ from rr.conversion.proof import (
     ConversionError,
     Probe,
     exact_copy,
+    in_float32,
     outputs_of,
     probe_of,
     probes_elsewhere,
@@ -122,18 +123,22 @@ class _Expected:
 
 
 def _expected(live: LiveModel, alive: np.ndarray, example_inputs: Inputs) -> _Expected:
-    """Run a copy of the model in float64: the only such copy, gone before there is a folded one."""
+    """Run a copy of the model in float64: the only such copy, gone before there is a folded one.
+
+    Raises:
+        InputError: if it doesn't run in float64 or float32.
+    """
     exact = exact_copy(live.model)
     trained = probe_of(exact, example_inputs)
     live.follower(exact).zero_dead_rows(alive)
     zeroed = replace(trained, outputs=outputs_of(exact, trained.inputs, torch.float64))
     others = list(probes_elsewhere(exact, example_inputs))
-    in_float32 = outputs_of(exact, trained.inputs, torch.float32)
-    first = zeroed.measured(in_float32)
+    rounded = in_float32(exact, trained)
+    first = zeroed.measured(rounded)
     return _Expected(
         probes=[first, *(probe.measured_as(first) for probe in others)],
         cut_difference=difference_of(trained.outputs, zeroed.outputs, rounded=True),
-        own_error=first.difference(in_float32, rounded=True),
+        own_error=first.difference(rounded, rounded=True),
     )
 
 

@@ -145,14 +145,14 @@ def _tried(model: nn.Module, examples: ExampleInputs) -> Probe | None:
     return None
 
 
-def in_float32(model: nn.Module, probe: Probe) -> list[Tensor]:
-    """What a copy of the model computes in float32.
+def in_float32(copy: nn.Module, probe: Probe) -> list[Tensor]:
+    """What a copy of the model computes in float32, to which it is cast in place.
 
     Raises:
         InputError: if it doesn't run in float32.
     """
     try:
-        return outputs_of(copy_of(model), probe.inputs, torch.float32)
+        return outputs_of(copy, probe.inputs, torch.float32)
     except Exception as error:  # whatever the user's forward raises
         raise InputError(
             f"a copy of the model doesn't run in float32 on the CPU, as it must for a proof ({first_line(error)}): let "
@@ -169,7 +169,7 @@ def measured_probes(model: nn.Module, example_inputs: Inputs) -> list[Probe]:
             "what its channels do doesn't show in them, so little is proven by them. Give examples like real inputs, "
             "and a model that returns what it computes its answers from (logits, not classes)"
         )
-    first = first.measured(in_float32(model, first))
+    first = first.measured(in_float32(copy_of(model), first))
     return [first, *(probe.measured_as(first) for probe in probes_elsewhere(model, example_inputs))]
 
 

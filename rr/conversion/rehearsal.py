@@ -24,6 +24,11 @@ from rr.graph.vanishing import may_vanish, without_unread
 logger = logging.getLogger(__name__)
 
 SHARES = 0.3, 0.7  # of a group's units that are dead, from and to
+TAKE_SIZES = "take sizes from tensors (x.shape[1], x.flatten(1)), not from numbers"
+ASK_NO_MODULE = (
+    "let the forward ask nothing of its modules (isinstance(self.bn, nn.BatchNorm2d), self.bn.weight), since an "
+    "nn.Identity stands for a batch norm that was folded into the layer before it"
+)
 Failure = Callable[[Sequence[Group]], str | None]
 
 
@@ -53,11 +58,16 @@ def rehearse(
     groups = [group for group in graph.groups if selected[group.units].any()]
     groups.sort(key=lambda group: group.units[0] in graph.counted)
     suspects = sum(group.units[0] in graph.counted for group in groups)
+    if not groups or failure(groups) is None:
+        return graph
+    if (unlike := failure([])) is not None:  # whatever channels there are
+        found, advice = [(group, unlike) for group in groups], ASK_NO_MODULE
+    else:
+        found, advice = _at_fault(groups, failure, suspects), TAKE_SIZES
     reasons: dict[int, str] = {}
-    for group, reason in _at_fault(groups, failure, suspects):
+    for group, reason in found:
         logger.warning("%s stays as wide as it is: %s", ", ".join(group.producers), reason)
-        why = f"{reason}: take sizes from tensors (x.shape[1], x.flatten(1)), not from numbers"
-        reasons |= {int(unit): why for unit in group.units}
+        reasons |= {int(unit): f"{reason}: {advice}" for unit in group.units}
     return graph.with_reasons(reasons)
 
 
@@ -101,6 +111,7 @@ def _failure(
     live = LiveModel(full, graph)
 
     def failure(tried: Sequence[Group]) -> str | None:
+        how = "with fewer channels" if tried else "once layers are folded"
         alive = alive_without(tried)
         for compactor in compactors.values():
             nn.init.ones_(compactor.pwc.weight)
@@ -115,8 +126,10 @@ def _failure(
             try:
                 difference = zeroed.difference(outputs_of(narrow, probe.inputs, torch.float64))
             except Exception as error:  # whatever the user's forward raises, it means the same
-                return f"its forward fails with fewer channels{where} ({first_line(error)})"
+                return f"its forward fails {how}{where} ({first_line(error)})"
             if not difference <= FLOAT64_TOLERANCE:
+                if not tried:
+                    return f"its forward does something else {how}"
                 if where:
                     return f"what its forward makes of fewer channels depends on the size of its input: wrong{where}"
                 return "its forward takes other channels when there are fewer"

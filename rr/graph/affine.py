@@ -8,6 +8,7 @@ proportional to its `weight` and `bias` together, channel by channel; batch norm
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import torch
@@ -41,14 +42,13 @@ def module_ends(trace: Trace) -> dict[str, list[str]]:
     return modules_at
 
 
-def record_affine(walk: Walk, node: fx.Node, ends: Mapping[str, list[str]], known: dict[str, bool]) -> None:
+def record_affine(walk: Walk, node: fx.Node, ends: Mapping[str, list[str]]) -> None:
     """Note the call of a module that scales and shifts channels, at the operation that ends it.
 
     Args:
         walk: with the ids of the operation's output.
         node: the operation.
         ends: what `module_ends` found.
-        known: module -> whether it is one of these; gets what is found out here.
     """
     if operation(node) not in _LINEAR_ENDS:
         return
@@ -65,9 +65,7 @@ def record_affine(walk: Walk, node: fx.Node, ends: Mapping[str, list[str]], know
         channels = channel_vector(ids, 1)
         if channels is None or any(_roots(walk, call.out_ids) != _roots(walk, channels) for call in own):
             continue
-        if name not in known:
-            known[name] = _is_affine(module, shape_of(node), _runs_before(walk.trace, name, node))
-        if known[name]:
+        if walk.tried("affine", name, partial(_ends_affine, module, name, walk.trace, node)):
             walk.record(LayerCall(name, LayerKind.AFFINE, node.name, channels, None))
 
 
@@ -82,6 +80,10 @@ def _runs_before(trace: Trace, name: str, end: fx.Node) -> set[str]:
         inside = [path for path, _ in (node.meta.get("nn_module_stack") or {}).values()]
         children |= {path[len(name) + 1 :].split(".")[0] for path in inside if path.startswith(f"{name}.")}
     return children
+
+
+def _ends_affine(module: nn.Module, name: str, trace: Trace, end: fx.Node) -> bool:
+    return _is_affine(module, shape_of(end), _runs_before(trace, name, end))
 
 
 @torch.no_grad()

@@ -30,6 +30,7 @@ from rr.graph.tables import LayerTables, flow_of_tables
 from rr.graph.tensors import Inputs
 from rr.graph.trace import trace_model
 from rr.graph.units import grouped, units_of
+from rr.graph.walk import Trials
 from rr.graph.widths import least_widths, multiples_in_units
 
 
@@ -56,6 +57,7 @@ class ChannelGraph:
         counted: the units that the forward cuts or groups, perhaps by hard-coded sizes.
         sums: where channels are added up.
         sizes: the numbers on modules that cut channels.
+        no_layers: modules that run a convolution or a linear operation, but are no layer here -> why.
         macs, parameters: what widths cost.
         computed: the layers that compute their weight from parameters, by name; in all else of the graph they are the
             plain layers that a conversion makes of them.
@@ -81,10 +83,11 @@ class ChannelGraph:
             self.trace = trace_model(model, example_inputs)
         self.silence, self.diagonal = silence, diagonal
         hosts = Hosts(self.trace, model)
-        flow = channel_flow(self.trace, model, whole_groups=tables is not None)
+        trials: Trials = {}
+        flow = channel_flow(self.trace, model, trials, whole_groups=tables is not None)
         elsewhere = []
         if self.trace.in_eval is not None:
-            elsewhere.append(Elsewhere.of("in eval mode", self.trace.in_eval, model))
+            elsewhere.append(Elsewhere.of("in eval mode", self.trace.in_eval, model, trials))
             elsewhere[0].unite_in(flow)
         norms = hosts.direct_norms(flow.layers)
         if tables is not None:
@@ -93,7 +96,7 @@ class ChannelGraph:
         find = partial(find_sites, self.trace, model, hosts=hosts, silence=silence, diagonal=diagonal)
         found = find(units=units, elsewhere=elsewhere)
         if tables is None and (depends_on_places(self.trace) or found.leave_constants):
-            larger = traced_elsewhere(model, example_inputs)
+            larger = traced_elsewhere(model, example_inputs, trials)
             if larger is not None:
                 larger.unite_in(flow)
                 units = units_of(flow, hosts.order, norms)
@@ -103,6 +106,7 @@ class ChannelGraph:
         self.sites = MappingProxyType(found.sites)
         self.reasons = MappingProxyType(found.reasons)
         self.streams, self.counted, self.sums, self.sizes = units.streams, units.counted, units.sums, units.sizes
+        self.no_layers = MappingProxyType(flow.no_layers)
         self.groups = tuple(grouped(units.layers, units.count, found.reasons, units.streams))
         for array in _arrays(self.layers.values(), self.sites.values(), self.groups):
             array.setflags(write=False)

@@ -28,6 +28,7 @@ class ChannelFlow:
         counted: ids of channels that the forward cuts or groups, by sizes that may be hard-coded.
         sums: where channels are added up.
         sizes: the numbers on modules that cut channels.
+        no_layers: modules that run a convolution or a linear operation of which none of that is known -> why.
     """
 
     layers: list[LayerCall] = field(default_factory=list)
@@ -37,6 +38,7 @@ class ChannelFlow:
     counted: set[int] = field(default_factory=set)
     sums: list[Sum] = field(default_factory=list)
     sizes: list[Sizes] = field(default_factory=list)
+    no_layers: dict[str, str] = field(default_factory=dict)
 
     def fresh(self, count: int) -> np.ndarray:
         """`count` new ids, each a unit of its own."""

@@ -16,6 +16,7 @@ from rr.graph.operations import OperationKind, kind_of
 from rr.graph.sizes import larger_at_once
 from rr.graph.tensors import ExampleInputs, Inputs
 from rr.graph.trace import Trace, trace_model
+from rr.graph.walk import Trials
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,9 @@ class Elsewhere:
     flow: ChannelFlow
 
     @classmethod
-    def of(cls, where: str, trace: Trace, model: nn.Module) -> Elsewhere:
-        """Let ids flow through the other trace."""
-        return cls(where, trace, Hosts(trace, model), channel_flow(trace, model))
+    def of(cls, where: str, trace: Trace, model: nn.Module, trials: Trials | None = None) -> Elsewhere:
+        """Let ids flow through the other trace; `trials` as for `channel_flow`."""
+        return cls(where, trace, Hosts(trace, model), channel_flow(trace, model, trials))
 
     def unite_in(self, flow: ChannelFlow) -> None:
         """Let channels that live and die together here do so in the ids of the first trace as well."""
@@ -73,15 +74,21 @@ class Elsewhere:
         return {name: replace(layer, nodes=nodes[name]) for name, layer in layers.items() if name in nodes}
 
 
-def traced_elsewhere(model: nn.Module, example_inputs: Inputs) -> Elsewhere | None:
-    """The network at a larger input and another batch; None where it takes the examples' size alone."""
+def traced_elsewhere(model: nn.Module, example_inputs: Inputs, trials: Trials | None = None) -> Elsewhere | None:
+    """The network at a larger input and another batch; None where it takes the examples' size alone.
+
+    Args:
+        model: the network.
+        example_inputs: what it is called with.
+        trials: as for `channel_flow`.
+    """
     inputs = ExampleInputs.of(example_inputs)
     for larger in larger_at_once(inputs.like(model)):
         try:
             trace = trace_model(model, larger)
         except Exception:  # whatever the user's forward raises: it doesn't take this size
             continue
-        return Elsewhere.of("at another size of the input", trace, model)
+        return Elsewhere.of("at another size of the input", trace, model, trials)
     return None
 
 

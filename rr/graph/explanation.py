@@ -11,7 +11,7 @@ from rr.graph.layers import Layer, LayerKind
 
 
 def explain(graph: ChannelGraph) -> str:
-    """A line per layer: width, MACs, prunable or why not.
+    """A line per layer: width, MACs, prunable or why not; then one per module that runs what is no layer here.
 
     Raises:
         InputError: if it isn't given a graph.
@@ -26,6 +26,7 @@ def explain(graph: ChannelGraph) -> str:
             macs = macs_of_layer(layer, full)
             sizes = (str(len(layer.in_units)), str(len(layer.out_units)))
             rows.append((layer.name, layer.kind.value, *sizes, f"{macs:,}", f"{macs / total:.1%}", _why(graph, layer)))
+    rows += [(name or "the model", *[""] * 5, f"no plain layer: {why}") for name, why in graph.no_layers.items()]
     return in_columns(rows)
 
 

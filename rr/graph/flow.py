@@ -23,21 +23,11 @@ from rr.graph import (
 from rr.graph.affine import module_ends, record_affine
 from rr.graph.channel_ids import ChannelFlow, compact
 from rr.graph.layers import LayerKind
+from rr.graph.no_rule import LAYERS, reason_of, why_no_layer
 from rr.graph.operations import ELEMENTWISE, OperationKind, is_assertion, kind_of, operation, writes_to_part
 from rr.graph.trace import Trace, has_sizes, is_no_tensor, is_number, running_module
-from rr.graph.walk import Ids, Walk
+from rr.graph.walk import Ids, Trials, Walk
 
-_LAYERS = {OperationKind.CONVOLUTION, OperationKind.TRANSPOSED, OperationKind.LINEAR, OperationKind.BATCH_NORM}
-_MAY_MIX = {
-    *(OperationKind.OVER_CHANNELS, OperationKind.SOFTMAX, OperationKind.GROUP_NORM, OperationKind.REDUCTION),
-    OperationKind.POOLING,
-}
-_MIXES = {  # what it does to the channels that stay when others go
-    "mean": "divides by how many channels there are, whatever they hold",
-    **dict.fromkeys(
-        ["amax", "amin", "max", "min"], "takes the extreme of the channels, to which a dead one's 0 belongs"
-    ),
-}
 Rule = Callable[[Walk, fx.Node], Ids | None]
 
 RULES: dict[OperationKind, Rule] = {
@@ -76,7 +66,9 @@ RULES: dict[OperationKind, Rule] = {
 }
 
 
-def channel_flow(trace: Trace, model: nn.Module, *, whole_groups: bool = False) -> ChannelFlow:
+def channel_flow(
+    trace: Trace, model: nn.Module, trials: Trials | None = None, *, whole_groups: bool = False
+) -> ChannelFlow:
     """Let channel ids flow through the traced network.
 
     A grouped convolution goes by whole groups. Where those can't go one by one, as they are added up (split attention)
@@ -85,11 +77,13 @@ def channel_flow(trace: Trace, model: nn.Module, *, whole_groups: bool = False) 
     Args:
         trace: the operations.
         model: the model.
+        trials: what other walks through the model have found of its modules; gets what is found here.
         whole_groups: whether they are to go by whole groups in any case.
     """
-    flow = _flow(trace, model)
+    trials = {} if trials is None else trials
+    flow = _flow(trace, model, trials)
     alike = set() if whole_groups else _never_by_group(flow)
-    return _flow(trace, model, alike) if alike else flow
+    return _flow(trace, model, trials, alike) if alike else flow
 
 
 def _never_by_group(flow: ChannelFlow) -> set[str]:
@@ -105,9 +99,9 @@ def _never_by_group(flow: ChannelFlow) -> set[str]:
     return {name for name, own in units.items() if len(own) == 1 or own <= stay}
 
 
-def _flow(trace: Trace, model: nn.Module, alike: Collection[str] = ()) -> ChannelFlow:
-    walk = Walk(trace, model, alike)
-    ends, affine = module_ends(trace), {}
+def _flow(trace: Trace, model: nn.Module, trials: Trials, alike: Collection[str] = ()) -> ChannelFlow:
+    walk = Walk(trace, model, trials, alike)
+    ends = module_ends(trace)
     last_use = {source: node for node in trace.nodes for source in node.all_input_nodes}
     for node in trace.nodes:
         if node.op == "placeholder":
@@ -132,7 +126,7 @@ def _flow(trace: Trace, model: nn.Module, alike: Collection[str] = ()) -> Channe
             if (sources := walk.activations(node)) and walk.of_vectors.issuperset(sources):
                 walk.of_vectors.add(node)
             walk.ids[node] = _call(walk, node)
-            record_affine(walk, node, ends, affine)
+            record_affine(walk, node, ends)
         for source in node.all_input_nodes:
             if last_use[source] is node:
                 walk.ids.pop(source, None)
@@ -171,20 +165,9 @@ def _call(walk: Walk, node: fx.Node) -> Ids:
 
 def _without_rule(walk: Walk, node: fx.Node) -> Ids:
     """Nothing that passes through an operation without a rule is pruned."""
-    name, kind, place = operation(node), kind_of(node), running_module(node) or "the model"
-    if not has_sizes(node):
-        reason = f"passes through {name} in {place}, whose size depends on values"
-    elif kind in _MAY_MIX:
-        reason = f"passes through {name} in {place}, which {_MIXES.get(name, 'computes over the channels')}"
-    elif kind is OperationKind.CUT:
-        reason = f"is cut by {name} in {place} into parts that aren't alike"
-    elif kind is OperationKind.CHOICE:
-        reason = f"is chosen by {name} in {place}, by places that no buffer holds for this alone"
-    elif kind in _LAYERS:
-        why = "its weight is another's, a part or in groups, or what it reads mixes channels"
-        reason = f"passes through {name} in {place}, which is no plain layer: {why}"
-    else:
-        reason = f"passes through {name} in {place}, which has no rule here"
+    if kind_of(node) in LAYERS:
+        walk.flow.no_layers.setdefault(running_module(node), why_no_layer(walk, node))
+    reason = reason_of(walk, node)
     for source in walk.activations(node):
         walk.protect(source, reason)
     return walk.protected(node, reason)

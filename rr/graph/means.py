@@ -25,7 +25,7 @@ def record_mean(walk: Walk, node: fx.Node, dim: int) -> bool:
         return False
     if len(shape) != len(shape_of(node.args[0])) or shape[dim] != len(channels):
         return False
-    if not _can_be_told(module, shape, dim):
+    if not walk.tried("mean", name, lambda: _can_be_told(module, shape, dim)):
         return False
     walk.record(LayerCall(f"{name}.mean()".removeprefix("."), LayerKind.MEAN, node.name, channels, None))
     return True

@@ -151,7 +151,7 @@ def pooling(walk: Walk, node: fx.Node) -> Ids | None:
 def reduction(walk: Walk, node: fx.Node) -> Ids | None:
     """The channels along the other dimensions."""
     ids, given = compact(walk.ids[node.args[0]]), named_arguments(node)
-    dims = given.get("dim")
+    dims = given.get("dim", -1 if operation(node) == "kthvalue" else None)
     if dims is None:
         return None
     dims = [dim % ids.dim() for dim in ([dims] if isinstance(dims, int) else dims)]

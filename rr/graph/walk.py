@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from rr.graph.trace import Trace, has_sizes, readers_of, running_module
 
 _OF_VECTORS = {OperationKind.UNARY, OperationKind.VIEW, OperationKind.MOVE, OperationKind.CAST, OperationKind.LIKE}
 Ids = Tensor | list[Tensor]  # a list for an operation with several outputs
+Trials = dict[tuple[str, str], bool]  # a kind of module and a module's name -> whether it is one
 
 
 class Walk:
@@ -32,8 +33,9 @@ class Walk:
         readers: parameter's or buffer's name -> the operations that read it, under whichever of its names.
     """
 
-    def __init__(self, trace: Trace, model: nn.Module, alike: Collection[str] = ()) -> None:
+    def __init__(self, trace: Trace, model: nn.Module, trials: Trials, alike: Collection[str] = ()) -> None:
         self.trace = trace
+        self._trials = trials
         self.alike = alike
         self.modules = dict(model.named_modules())
         self.flow = ChannelFlow()
@@ -64,6 +66,12 @@ class Walk:
             return False
         readers = self.readers[name]
         return any(kind_of(reader) in _OF_VECTORS for reader in readers) and not only_choose(readers)
+
+    def tried(self, what: str, name: str, trial: Callable[[], bool]) -> bool:
+        """Whether a module is of a kind that its numbers alone tell: tried at its first call, of all walks."""
+        if (what, name) not in self._trials:
+            self._trials[what, name] = trial()
+        return self._trials[what, name]
 
     def protect(self, node: fx.Node, reason: str) -> None:
         """No channel in the node's output can be pruned."""

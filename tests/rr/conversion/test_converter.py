@@ -15,6 +15,7 @@ from base_model import build_model
 from rr.compactors import find_compactors
 from rr.conversion import ConversionError, convert, converter, fold, folding, proof
 from rr.conversion.proof import outputs_of
+from rr.errors import InputError
 from rr.graph import ChannelGraph, LiveModel
 from tests.rr.networks import SIZES, Networks, generic, insert_generic_compactors, random_alive, tiny, trained_tiny
 
@@ -194,3 +195,19 @@ def test_the_slim_model_exports_and_takes_other_batches() -> None:
     assert slim(torch.randn(7, 1, 10, 10)).shape == (7, 3)
     exported = torch.export.export(slim, (images,)).module()
     torch.testing.assert_close(exported(images), slim(images))
+
+
+class KeepsAnActivation(nn.Module):
+    """Adds the last activation of the first call, in whatever type that came, until it is trained anew."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept = vars(self).setdefault("kept", torch.eye(x.shape[-1]).to(x))
+        return x @ kept
+
+
+def test_a_forward_that_fails_in_float32_is_a_users_mistake() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), KeepsAnActivation(), nn.Conv2d(4, 2, 1)).eval()
+    images = torch.randn(2, 1, 6, 6)
+    graph = ChannelGraph(copy.deepcopy(model), images)
+    with pytest.raises(InputError, match="doesn't run in float32"):
+        convert(LiveModel(model, graph), images)

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from rr import ResRepPruner, explain, paper_config
 from rr.conversion import rehearse
 from rr.conversion.rehearsal import _at_fault
 from rr.graph import ChannelGraph, Group
-from tests.rr.networks import Net, conv
+from tests.rr.networks import Net, conv, head
 
 
 def rehearsed(model: nn.Module) -> ChannelGraph:
@@ -61,6 +61,27 @@ def test_a_forward_that_takes_other_channels_when_there_are_fewer_is_found_out()
     )
     graph = rehearsed(model)
     assert not graph.prunable[graph.layers["a"].out_units].any()
+
+
+class AsksForItsNorm(nn.Module):
+    """Goes another way where no batch norm stands in its place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn = conv(5, 6), nn.BatchNorm2d(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.bn(self.conv(x))
+        return F.relu(x) if isinstance(self.bn, nn.BatchNorm2d) else x
+
+
+def test_a_forward_that_asks_for_a_folded_norm_is_told_so() -> None:
+    model = Net(lambda net, x: head(net, net.n(F.relu(net.a(x)))), a=conv(1, 5), n=AsksForItsNorm(), fc=nn.Linear(6, 3))
+    graph = ChannelGraph(model.eval(), torch.randn(2, 1, 4, 4))
+    graph = rehearse(model, graph, torch.randn(2, 1, 4, 4), graph.prunable)
+    assert not graph.prunable.any()
+    assert "does something else once layers are folded: let the forward ask nothing of its modules" in explain(graph)
+    assert "take sizes from tensors" not in explain(graph)
 
 
 def test_two_layers_whose_widths_must_be_equal_are_found_out() -> None:

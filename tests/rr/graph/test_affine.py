@@ -15,7 +15,7 @@ from rr import load_converted, save_converted
 from rr.conversion import convert
 from rr.graph import ChannelGraph, LayerKind, LiveModel
 from tests.rr.flows import behind_b, check_conversion, three
-from tests.rr.networks import generic, insert_generic_compactors, random_alive
+from tests.rr.networks import conv, generic, insert_generic_compactors, random_alive
 
 
 class GroupNormWithActivation(nn.GroupNorm):
@@ -139,3 +139,26 @@ def test_an_activation_before_the_norm_stays() -> None:
     graph = ChannelGraph(model, images)
     assert graph.layers["n"].kind is LayerKind.AFFINE
     check_conversion(model, graph, images)
+
+
+class Counted(nn.GroupNorm):
+    """Takes note of its runs in float64."""
+
+    runs = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        Counted.runs += x.dtype == torch.float64
+        return super().forward(x)
+
+
+def test_a_norm_is_tried_once_for_all_walks() -> None:
+    """The groups of `g` are added up, so the ids flow twice; constants need a trace at another size."""
+    model = three(
+        behind_b(lambda net, x: net.g(net.n(net.a(x))).unflatten(1, (2, 4)).sum(1)),
+        n=Counted(4, 8),
+        g=conv(8, 8, groups=2),
+        b=conv(4, 6),
+    )
+    graph = ChannelGraph(model.eval(), torch.randn(2, 3, 6, 6))
+    assert graph.layers["g"].kind is LayerKind.ALIKE
+    assert Counted.runs == 6  # three scales of the input, each with two scales of weight and bias

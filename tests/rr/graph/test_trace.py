@@ -222,8 +222,14 @@ def test_sizes_that_depend_on_values_keep_what_passes_there() -> None:
 @pytest.mark.parametrize(
     ("forward", "reason"),
     [
-        (behind_b(lambda net, x: F.local_response_norm(net.a(x), 3)), "avg_pool3d in the model, which computes over"),
-        (behind_b(lambda net, x: F.conv2d(net.a(x), net.c.weight[:8])), "no plain layer: its weight is another's"),
+        (
+            behind_b(lambda net, x: F.local_response_norm(net.a(x), 3)),
+            "avg_pool3d in the model, which pools neighbouring",
+        ),
+        (
+            behind_b(lambda net, x: F.conv2d(net.a(x), net.c.weight[:8])),
+            "no plain layer: its weight is a part of a larger one",
+        ),
     ],
 )
 def test_the_reasons_are_true(forward: Callable[[Net, Tensor], Tensor], reason: str) -> None:

@@ -55,6 +55,8 @@ class Elsewhere:
                 roots = [self.flow.find(int(channel)) for channel in ids]
                 if theirs is None:
                     only_here.update((root, call.name) for root in roots)
+                elif len(theirs) != len(roots):  # of pixels that were laid out as channels there are more
+                    flow.protect(theirs, f"{self.where}, {call.name} reads another number of channels")
                 else:
                     first = [slots.setdefault(root, int(channel)) for root, channel in zip(roots, theirs, strict=True)]
                     flow.unite(np.array(first, dtype=np.int64), theirs)
@@ -93,5 +95,6 @@ def traced_elsewhere(model: nn.Module, example_inputs: Inputs, trials: Trials | 
 
 
 def depends_on_places(trace: Trace) -> bool:
-    """Whether the forward cuts its activations, or puts something around: at other sizes other places are read."""
-    return any(kind_of(node) in (OperationKind.CUT, OperationKind.PADDING) for node in trace.nodes)
+    """Whether the forward takes parts of activations, or puts something around: other sizes have other places."""
+    kinds = (OperationKind.CUT, OperationKind.CHOICE, OperationKind.PADDING)
+    return any(kind_of(node) in kinds for node in trace.nodes)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rr import InputError, ResRepPruner, explain, paper_config
+from rr.graph import ChannelGraph
 from rr.graph.elsewhere import traced_elsewhere
 from tests.rr.networks import Net, conv, generic
 
@@ -118,3 +119,16 @@ def test_layers_that_run_only_elsewhere_keep_what_they_meet() -> None:
     assert traced_elsewhere(nn.Sequential(nn.Flatten(), nn.Linear(3072, 4)), IMAGES) is not None  # another batch
     one = nn.Sequential(nn.Flatten(0), nn.Linear(3072, 4))
     assert traced_elsewhere(one, IMAGES) is None
+
+
+def test_places_among_more_channels_at_another_size_keep_them() -> None:
+    """What is flattened is wider for a larger image: the same places are other channels' there."""
+    model = Net(
+        lambda net, x: net.fc(F.avg_pool2d(net.b(F.relu(net.a(x))), 32, 1).flatten(1)[:, net.places]),
+        **{"a": conv(3, 8), "b": conv(8, 6), "fc": nn.Linear(3, 2)},
+    )
+    model.register_buffer("places", torch.tensor([5, 0, 2]))
+    graph = ChannelGraph(model, IMAGES)
+    assert graph.prunable[graph.layers["a"].out_units].all()
+    reasons = {graph.reasons[int(unit)] for unit in graph.layers["b"].out_units}
+    assert reasons == {"at another size of the input, places reads another number of channels"}

@@ -23,15 +23,18 @@ IMAGES = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 class ResponseNorm(nn.Module):
     """Each channel by its norm over the mean of all channels' norms (ConvNeXt-v2)."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, shifts: bool = True) -> None:
         super().__init__()
         self.eps = 0.1
-        self.weight, self.bias = nn.Parameter(torch.randn(channels)), nn.Parameter(torch.randn(channels))
+        self.weight, self.bias = nn.Parameter(torch.randn(channels)), None
+        if shifts:
+            self.bias = nn.Parameter(torch.randn(channels))
 
     def forward(self, x: Tensor) -> Tensor:
         norms = x.norm(p=2, dim=(2, 3), keepdim=True)
         norms = norms / (norms.mean(dim=1, keepdim=True) + self.eps)
-        return x + self.weight.view(1, -1, 1, 1) * (x * norms) + self.bias.view(1, -1, 1, 1)
+        x = x + self.weight.view(1, -1, 1, 1) * (x * norms)
+        return x if self.bias is None else x + self.bias.view(1, -1, 1, 1)
 
 
 class WithoutEpsilon(ResponseNorm):
@@ -51,7 +54,6 @@ def test_a_norm_by_the_mean_of_all_channels_is_exact_with_fewer(tmp_path: Path) 
     graph = ChannelGraph(model.eval(), IMAGES)
     units = graph.layers["a"].out_units
     assert graph.prunable[units].all(), explain(graph)
-    assert not silent_units(graph, model)[units].any()  # they stay in mid-run
     alive = random_alive(graph, graph.prunable, 0.5, seed=1)
     insert_generic_compactors(model, graph, graph.prunable, alive)
     slim, report = convert(LiveModel(model, graph), IMAGES)
@@ -66,6 +68,15 @@ def test_a_norm_by_the_mean_of_all_channels_is_exact_with_fewer(tmp_path: Path) 
     assert report.float64_difference <= 1e-12
     save_converted(tmp_path / "slimmer.hdf5", slimmer)
     torch.testing.assert_close(load_converted(tmp_path / "slimmer.hdf5", full)(IMAGES), slimmer(IMAGES))
+
+
+def test_in_mid_run_the_channels_stay() -> None:
+    """Scale and `eps` are the full network's until the end."""
+    model = three(behind_b(lambda net, x: net.r(net.a(x))), r=ResponseNorm(8, shifts=False))
+    graph = ChannelGraph(model.eval(), IMAGES)
+    units = graph.layers["a"].out_units
+    assert graph.prunable[units].all()
+    assert not silent_units(graph, model)[units].any()
 
 
 def test_a_mean_whose_module_can_not_be_told_keeps_the_channels() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import torch
@@ -81,17 +82,21 @@ def check_export(model: nn.Module, run: Runner, channels: int, size: int, any_si
         any_size: whether it takes other heights and widths.
     """
     double = copy_of(model).double()
-    generator = torch.Generator().manual_seed(0)
-    sizes = [(size, size), *([(size + size // 2 + 1, size + 2)] if any_size else [])]
     found: list[OutputCheck] = []
-    for height, width in sizes:
-        for batch in (1, 3):
-            images = torch.randn(batch, channels, height, width, generator=generator)
-            with torch.no_grad():
-                exact, own = tree_leaves(double(images.double())), tree_leaves(model(images))
-            for place, (a, b, c) in enumerate(zip(exact, own, run(images), strict=True)):
-                found.append(OutputCheck(tuple(images.shape), place, _relative(a, c), _relative(a, b)))
+    for images in example_images(channels, size, any_size):
+        with torch.no_grad():
+            exact, own = tree_leaves(double(images.double())), tree_leaves(model(images))
+        for place, (a, b, c) in enumerate(zip(exact, own, run(images), strict=True)):
+            found.append(OutputCheck(tuple(images.shape), place, _relative(a, c), _relative(a, b)))
     return ExportCheck(tuple(found))
+
+
+def example_images(channels: int, size: int, any_size: bool) -> Iterator[Tensor]:
+    """The images that `check_export` asks of, the same ones each time: [1 or 3, channels, height, width]."""
+    generator = torch.Generator().manual_seed(0)
+    for height, width in [(size, size), *([(size + size // 2 + 1, size + 2)] if any_size else [])]:
+        for batch in (1, 3):
+            yield torch.randn(batch, channels, height, width, generator=generator)
 
 
 def _relative(exact: Tensor, other: Tensor) -> float:

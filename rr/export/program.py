@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -36,7 +39,7 @@ def exported_program(model: nn.Module, images: Tensor) -> tuple[ExportedProgram,
         model.eval()
         for dims in (free, {0: Dim.DYNAMIC}):
             try:
-                with without_dumps(), DataAsDetached(), torch.no_grad():
+                with without_dumps(), DataAsDetached(), torch.no_grad(), _rounded_sizes_refused():
                     return torch.export.export(model, (images,), dynamic_shapes=(dims,)), len(dims) > 1
             except Exception as error:  # torch raises nearly anything for what it can't export
                 failed = error
@@ -45,7 +48,37 @@ def exported_program(model: nn.Module, images: Tensor) -> tuple[ExportedProgram,
         model.train(was_training)
 
 
+@contextmanager
+def _rounded_sizes_refused() -> Iterator[None]:
+    """Within the context, `math.ceil` and `math.floor` of a size that is free raise.
+
+    timm's `tf_` networks pad by such sizes. torch exports them, each such layer in four times as long as the one before
+    (minutes for a network), and then can't save what it exported.
+    """
+    rounding = {name: getattr(torch.SymFloat, name) for name in ("__ceil__", "__floor__")}
+
+    def refuse(size: torch.SymFloat) -> int:
+        raise NotImplementedError(f"a size is rounded: {size}")
+
+    try:
+        for name in rounding:
+            setattr(torch.SymFloat, name, refuse)
+        yield
+    finally:
+        for name, method in rounding.items():
+            setattr(torch.SymFloat, name, method)
+
+
 def save_program(path: str | Path, program: ExportedProgram, card: NetworkCard) -> None:
-    """Write a program as `.pt2`, with the card in it, whole or not at all."""
-    with written_whole(path) as temporary, open(temporary, "wb") as file:
-        torch.export.save(program, file, extra_files={CARD_FILE: card.to_json()})
+    """Write a program as `.pt2`, with the card in it, whole or not at all.
+
+    Raises:
+        InputError: if torch can't save the program.
+    """
+    held = io.BytesIO()
+    try:
+        torch.export.save(program, held, extra_files={CARD_FILE: card.to_json()})
+    except Exception as error:  # torch raises nearly anything for what it can't save
+        raise InputError(f"torch can't save the program ({first_line(error)})") from error
+    with written_whole(path) as temporary:
+        temporary.write_bytes(held.getbuffer())

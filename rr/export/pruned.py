@@ -46,10 +46,10 @@ def save_pruned(
     beside.unlink(missing_ok=True)  # one of another network must not stay beside this one
     try:
         program, any_size = exported_program(model, _example(model, card, example_inputs))
+        save_program(beside, program, card)
     except InputError as error:
         logger.warning("no %s is written: %s", beside.name, error)
         return
-    save_program(beside, program, card)
     logger.info("%s takes any batch%s", beside, " and size of the images" if any_size else ", and this size of images")
 
 

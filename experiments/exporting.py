@@ -8,6 +8,7 @@ import json
 import torch
 
 from base_model import build_any
+from experiments.quantising import check_int8, quantised
 from experiments.testing import arch_of
 from experiments.weight_files import check_is_weights
 from rr import InputError, NetworkCard
@@ -24,13 +25,16 @@ def exported(options: argparse.Namespace) -> tuple[str, bool]:
         options: those of `tools/export.py`.
 
     Returns:
-        What was found, as text, and whether the exported network computes what the model computes.
+        What was found, as text, and whether the exported network computes what the model computes; one in int8 isn't
+        held to that, its accuracy is told.
 
     Raises:
         InputError: for what a user can put right.
     """
+    check_int8(options)
     check_is_weights(options.weights)
-    path = options.output or options.weights.with_suffix(SUFFIXES[options.format])
+    suffix = f"{'.int8' if options.int8 else ''}{SUFFIXES[options.format]}"
+    path = options.output or options.weights.with_suffix(suffix)
     if path.suffix != SUFFIXES[options.format]:
         raise InputError(f"--output {path} must end in {SUFFIXES[options.format]}")
     file = read_weights(options.weights)
@@ -41,6 +45,8 @@ def exported(options: argparse.Namespace) -> tuple[str, bool]:
     channels, size = card.in_channels or 3, options.image_size or card.image_size or 224
     model = network_in(file, lambda: build_any(arch, **card.keywords), str(options.weights)).float().eval()
     program, any_size = exported_program(model, torch.zeros(2, channels, size, size))
+    if options.int8:
+        return quantised(model, program, card, size, path, options), True
     write_program(path, options.format, program, card)
     check = check_export(model, runner(path, options.format), channels, size, any_size)
     beside = path.with_name(f"{path.name}.json")

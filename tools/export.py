@@ -2,11 +2,14 @@
 
     python tools/export.py resrep_models/src56_train/finish_converted.safetensors --format onnx
     python tools/export.py pruned_now/finish_converted.safetensors --format openvino --output shipped/net.xml
+    python tools/export.py pruned_now/finish_converted.safetensors --format onnx --int8 --calibrate DIR
 
 Takes .safetensors, .hdf5 and .pth files. The exported network takes any batch, and any height and width where the
 network does. It is run at two batches and two sizes, each output compared with the model's in float64; the differences
-are printed and written to a .json file beside. Exit code 1: more than float32's own error explains. Needs
-`pip install "resrep[export]"`.
+are printed and written to a .json file beside. Exit code 1: more than float32's own error explains.
+
+--int8 (ONNX alone) quantises weights and activations after training: ranges from images in DIR/train, then the accuracy
+of both forms on those in DIR/val, printed and written beside. Needs `pip install "resrep[export]"`.
 """
 
 from __future__ import annotations
@@ -32,6 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "-a", "--arch", help=f"network (default: what the file names): {', '.join(model_names())}, {WHERE_ELSE}"
     )
     parser.add_argument("--image-size", type=int, help="height and width of the images (default: the file's, else 224)")
+    eight = parser.add_argument_group("int8")
+    eight.add_argument("--int8", action="store_true", help="quantise weights and activations, after training")
+    eight.add_argument("--calibrate", type=Path, metavar="DIR", help="images: DIR/train/CLASS and DIR/val/CLASS")
+    eight.add_argument("--calibration-images", type=int, default=256, help="of DIR/train, at most (default: 256)")
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     with ends_in_one_line():
         from experiments.exporting import exported  # torch takes seconds to import: --help needn't wait for it

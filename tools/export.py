@@ -14,6 +14,7 @@ of both forms on those in DIR/val, printed and written beside. Needs `pip instal
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,22 @@ from training.options import OptionParser
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the script with these arguments (default: the command line's)."""
+    options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
+    with ends_in_one_line():
+        from experiments.exporting import exported  # torch takes seconds to import: --help needn't wait for it
+
+        text, is_equal = exported(options)
+        print(text)
+    if not is_equal:
+        sys.exit(1)
+
+
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line's options.
+
+    Raises:
+        SystemExit: with code 2, for an option or a value that it doesn't know.
+    """
     parser = OptionParser(description=__doc__)
     parser.add_argument("weights", type=Path, help="the network's file: .safetensors, .hdf5, .pth")
     parser.add_argument("--format", choices=("onnx", "pt2", "openvino"), required=True)
@@ -39,14 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     eight.add_argument("--int8", action="store_true", help="quantise weights and activations, after training")
     eight.add_argument("--calibrate", type=Path, metavar="DIR", help="images: DIR/train/CLASS and DIR/val/CLASS")
     eight.add_argument("--calibration-images", type=int, default=256, help="of DIR/train, at most (default: 256)")
-    options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
-    with ends_in_one_line():
-        from experiments.exporting import exported  # torch takes seconds to import: --help needn't wait for it
-
-        text, is_equal = exported(options)
-        print(text)
-    if not is_equal:
-        sys.exit(1)
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import tempfile
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -68,15 +70,17 @@ def _write_onnx(path: Path, program: ExportedProgram, card: NetworkCard) -> None
 
 def _write_openvino(path: Path, program: ExportedProgram, card: NetworkCard) -> None:
     openvino = package("openvino")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".onnx.new")  # OpenVINO reads ONNX from a file, whatever its name is
-    try:
-        beside.write_bytes(_onnx_model(program, card).SerializeToString())
-        model = openvino.Core().read_model(str(beside))
-    finally:
-        beside.unlink(missing_ok=True)
-    model.set_rt_info(card.to_json(), [CARD_KEY])
-    openvino.save_model(model, str(path), compress_to_fp16=False)
+    with tempfile.TemporaryDirectory() as folder:
+        source, made = Path(folder) / "made.onnx", Path(folder) / "made.xml"
+        source.write_bytes(_onnx_model(program, card).SerializeToString())  # OpenVINO reads ONNX from a file
+        model = openvino.Core().read_model(str(source))
+        model.set_rt_info(card.to_json(), [CARD_KEY])
+        openvino.save_model(model, str(made), compress_to_fp16=False)
+        # The .xml comes last: beside weights of another network it must not lie, not even after a kill.
+        path.unlink(missing_ok=True)
+        for suffix in (".bin", ".xml"):
+            with written_whole(path.with_suffix(suffix)) as temporary:
+                shutil.copyfile(made.with_suffix(suffix), temporary)
 
 
 def _onnx_runner(path: Path) -> Runner:

@@ -34,7 +34,7 @@ def test_what_a_page_points_to_is_there(page: Path) -> None:
 
 
 COMMANDS = re.findall(
-    r"^python (train_base_model\.py|rr/exp_resrep\.py) +(-a .*?)(?: +#.*)?$",
+    r"^python (train_base_model\.py|rr/exp_resrep\.py|tools/export\.py|tools/latency\.py) +(\S.*?)(?: +#.*)?$",
     "\n".join(page.read_text() for page in PAGES),
     re.MULTILINE,
 )
@@ -47,6 +47,7 @@ def test_the_commands_on_the_pages_are_taken(script: str, words: str) -> None:
 
 def test_there_are_commands_on_the_pages() -> None:
     assert ("rr/exp_resrep.py", "-a src20 --dataset digits") in COMMANDS
+    assert {script for script, _ in COMMANDS} >= {"tools/export.py", "tools/latency.py"}
 
 
 def test_the_tables_example_runs(

@@ -1,14 +1,14 @@
 """Pruned networks in each format, loaded by a fresh process that has nothing of this checkout, against the model.
 
-    python benchmarks/formats.py                  # estimated at 5 minutes on 2 free cores
+    python benchmarks/formats.py                  # estimated at 2 minutes on 2 free cores
     python benchmarks/formats.py --models src56
 
 Writes results/formats.json; then run tools/results_table.py. Networks that it has from this commit aren't done again.
-Each is cut to half of its MACs without training (rr.prune, on random images), so that its weights are as a conversion
-leaves them: src56 from the trained results/bases/src56/s0, the others from random weights. The fresh process is
-isolated (python -I) and lies in the folder of the file: .pt2 needs torch alone there, .onnx onnxruntime, .xml openvino,
-and a process that has come to hold anything of this checkout is an error. .safetensors is loaded by rr.load_pruned, by
-the name in its card. Bar: every difference is within what float32 explains (rr/export/checking.py), at two batches and,
+A random half of its MACs is taken out of each, by compactors that are folded, so that the files hold what a conversion
+leaves: src56 from the trained results/bases/src56/s0, the others from random weights. The fresh process is isolated
+(python -I) and lies in the folder of the file: .pt2 needs torch alone there, .onnx onnxruntime, .xml openvino, and a
+process that has come to hold anything of this checkout is an error. .safetensors is loaded by rr.load_pruned, by the
+name in its card. Bar: every difference is within what float32 explains (rr/export/checking.py), at two batches and,
 where the network takes them, two sizes. Needs `pip install "resrep[export]" timm`.
 """
 
@@ -31,10 +31,13 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # run from the checkout without PYTHONPATH
 
 from base_model import build_any
-from rr import NetworkCard, RefitConfig, prune, save_pruned
+from benchmarks.coverage.proof import converted, half_of_the_macs
+from rr import NetworkCard, save_pruned
+from rr.conversion import ConversionReport
 from rr.export import check_export, exported_program
 from rr.export.checking import example_images
 from rr.export.runtimes import SUFFIXES, write_program
+from rr.graph import ChannelGraph
 from rr.weights import load_network
 from rr.whole_files import write_text_whole
 from training import init_world, surroundings
@@ -81,31 +84,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
             networks = held["networks"] if held["commit"] == around["commit"] else {}
         for name in options.models:
             if name not in networks:
-                networks[name] = examined(pruned(name), name)
+                networks[name] = examined(*pruned(name), name)
                 write_text_whole(options.output, json.dumps({**around, "networks": networks}, indent=1) + "\n")
             print(name, {form: of_one["difference"] for form, of_one in networks[name]["formats"].items()}, flush=True)
 
 
-def pruned(name: str) -> nn.Module:
-    """The network at half of its MACs, in eval mode."""
+def pruned(name: str) -> tuple[nn.Module, ConversionReport]:
+    """The network at half of its MACs, in eval mode, and what its conversion says."""
     torch.manual_seed(0)
-    size = SIZES[name]
     model = build_any(name, num_classes=CLASSES)
     if name in WEIGHTS:
-        model = load_network(WEIGHTS[name], lambda: model)[0]
-    images = torch.randn(8, CHANNELS, size, size)
-    return prune(model.eval(), images[:2], [images], flops_target=0.5, refitting=RefitConfig(places=4))
+        full = model
+        model = load_network(WEIGHTS[name], lambda: full)[0]
+    images = torch.randn(1, CHANNELS, SIZES[name], SIZES[name])
+    graph = ChannelGraph(model.eval(), images)
+    graph.insert_compactors(model, graph.prunable)
+    return converted(model, graph, half_of_the_macs(graph), (images,))
 
 
-def examined(model: nn.Module, name: str) -> dict[str, Any]:
+def examined(model: nn.Module, report: ConversionReport, name: str) -> dict[str, Any]:
     """A network in every format.
 
     Args:
-        model: what a pruning without training returned.
+        model, report: what a conversion returned.
         name: that its file is to give it.
     """
     size = SIZES[name]
-    report = model.refit_report.conversion
     card = NetworkCard(
         architecture=name,
         keywords={"num_classes": CLASSES},

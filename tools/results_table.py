@@ -25,6 +25,7 @@ from benchmarks.coverage.tables import PAGE as COVERAGE_PAGE
 from benchmarks.coverage.tables import page as coverage_page
 from benchmarks.coverage.tables import random_table
 from benchmarks.coverage.tables import summary as coverage_summary
+from benchmarks.formats_table import formats_table
 from benchmarks.studies.one_shot_table import one_shot_table
 from benchmarks.studies.results import at_best_rates, evaluations_table
 from benchmarks.studies.results import table as study_table
@@ -92,6 +93,7 @@ PARTS = (
     Part(f"{PAGES}/training_cost.md", "loading", ("loading.json",), loading_table),
     Part(f"{PAGES}/prune_now.md", "table", ("prune_now.json",), one_shot_table),
     Part(f"{PAGES}/random_networks.md", "table", ("random_networks.json",), random_table),
+    Part(f"{PAGES}/formats.md", "table", ("formats.json",), formats_table),
 )
 
 

@@ -148,7 +148,7 @@ def figure_of(measured: Sequence[Measured], promise: float) -> Figure:
         [one.faster.high - one.faster.median for one in measured],
     ]
     places = range(len(measured))
-    axes.barh(places, medians, height=0.7, color=COLOUR, xerr=spreads, ecolor=GREY, label="measured, with quartiles")
+    axes.barh(places, medians, height=0.7, color=COLOUR, xerr=spreads, ecolor="black", label="measured, with quartiles")
     axes.axvline(promise, color="black", linestyle="--", linewidth=1, label="promised by the MACs")
     axes.axvline(1, color=GREY, linewidth=1, label="as the base")
     axes.set_yticks(places, [str(one.setting) for one in measured], fontsize=7)

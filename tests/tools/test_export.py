@@ -66,6 +66,8 @@ def test_another_network_in_the_file_is_exit_code_1(
 
 
 def test_what_is_refused(pruned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "--int8 needs --calibrate DIR" in export(pruned, "--format", "onnx", "--int8").stderr
+    assert "no data folder" in export(pruned, "--format", "onnx", "--int8", "--calibrate", tmp_path / "none").stderr
     assert "must end in .onnx" in export(pruned, "--format", "onnx", "--output", tmp_path / "net.pt2").stderr
     training = {**build_model("lenet5bn").state_dict(), "conv1.compactor.pwc.weight": torch.eye(20)[:, :, None, None]}
     save_hdf5(tmp_path / "training.hdf5", training, {"arch": "lenet5bn"})

@@ -12,7 +12,7 @@ import torch_pruning
 from torch import Tensor, nn
 
 from benchmarks.studies.cuts import layers_that_stay
-from rr import prune
+from rr import RefitConfig, prune
 from training import count_macs
 
 IMPORTANCES = {
@@ -38,7 +38,8 @@ def cut(way: str, model: nn.Module, images: Sequence[Tensor], labels: Sequence[T
         target: share of the MACs that remain at most.
     """
     if way == OURS:
-        return prune(model, images[0][:2], images, flops_target=target)
+        how = RefitConfig(held_out=0.0)  # all images for the fit, as the others have them: it is judged on test images
+        return prune(model, images[0][:2], images, flops_target=target, refitting=how)
     example, (kind, settings, is_global) = images[0][:2], IMPORTANCES[way]
     limit = target * count_macs(model, example)
     gradients = _gradients(way, model, images, labels)

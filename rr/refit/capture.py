@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 import torch
@@ -17,8 +17,15 @@ Sink = Callable[[Reader, int, Seen], None]
 
 
 @torch.no_grad()
-def capture(model: nn.Module, readers: Sequence[Reader], most_places: int, feed: Feed, sink: Sink) -> None:
-    """Run a network on all images, each batch no further than it takes, and hand on what its layers read.
+def capture(
+    model: nn.Module,
+    readers: Sequence[Reader],
+    most_places: int,
+    feed: Feed,
+    sink: Sink,
+    numbers: Iterable[int] | None = None,
+) -> None:
+    """Run a network on images, each batch no further than it takes, and hand on what its layers read.
 
     Args:
         model: the network.
@@ -26,11 +33,12 @@ def capture(model: nn.Module, readers: Sequence[Reader], most_places: int, feed:
         most_places: of an image, at most so many.
         feed: the images.
         sink: gets what was seen, layer by layer.
+        numbers: of the batches; None: all.
     """
-    for number, batch in enumerate(feed):
+    for number in range(len(feed.batches)) if numbers is None else numbers:
         watch = Watch(model, readers, most_places, number, is_enough=True)
         with suppress(Enough), watch:
-            feed.run(model, batch)
+            feed.run(model, feed.batches[number])
         hand_on(watch, readers, number, sink)
 
 

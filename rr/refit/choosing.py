@@ -15,6 +15,7 @@ from rr.refit.elimination import Surgeon, eliminate
 from rr.refit.feed import Feed
 from rr.refit.fisher import capture_with_gradients
 from rr.refit.gram import Gram, best_ridge, regularised, root_of
+from rr.refit.processes import of_first
 from rr.refit.rows import REFITTED, Reader, matrix_of, reader_of
 from rr.refit.settings import RefitConfig
 from rr.refit.watch import Seen
@@ -71,7 +72,7 @@ class Chooser:
 
         Args:
             model: the network as it is now.
-            feed: images.
+            feed: images, of which those that are held out have no say.
             alive: [num_units] of bool, who is there now.
             targets: what is to be met; units are weighed against the first one's cost.
             sink: gets what is seen of the layers that read candidates.
@@ -88,7 +89,8 @@ class Chooser:
         left = alive.copy()
         left[gone] = False
         self._complete(left, gone)
-        return left
+        decided = torch.from_numpy(left).to(next(model.parameters()).device, torch.uint8)
+        return of_first(decided).cpu().numpy().astype(bool)
 
     def _surgeons(self, model: nn.Module, feed: Feed, candidates: np.ndarray, sink: Sink | None) -> list[Surgeon]:
         readers = readers_of(self._graph, model, candidates)
@@ -102,10 +104,10 @@ class Chooser:
         fisher = capture_with_gradients(model, readers, self._settings.places, feed, self._generator, take_in)
         units, surgeons = set(np.flatnonzero(candidates).tolist()), []
         for reader in readers:
-            gram = grams.pop(reader.layer.name)
+            gram, matrix = grams.pop(reader.layer.name), matrix_of(reader, model.get_submodule(reader.layer.name))
+            gram.add_up(len(matrix), None, matrix)
             if not gram.count:
                 continue  # it runs in training alone
-            matrix = matrix_of(reader, model.get_submodule(reader.layer.name))
             ridge = self._settings.ridge
             if ridge is None:
                 ridge = self._ridge(gram, reader, matrix, units)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,14 +24,22 @@ class Feed:
     Attributes:
         batches: what the user gave.
         loss_fn: the task's own loss; without one the network's outputs say what matters.
+        held_out: how many of the batches, the last ones, decide nothing, and say what the refit is worth.
     """
 
     batches: Sequence[Any]
     loss_fn: LossFunction | None = None
+    held_out: int = 0
 
     @classmethod
-    def of(cls, model: nn.Module, batches: Iterable[Any], loss_fn: LossFunction | None) -> Feed:
+    def of(cls, model: nn.Module, batches: Iterable[Any], loss_fn: LossFunction | None, share: float) -> Feed:
         """On the model's device and in its type, where they are inputs alone.
+
+        Args:
+            model: the network.
+            batches: what the user gave.
+            loss_fn: the task's own loss, if any.
+            share: of the batches that are held out; at least one of several, unless it is 0.
 
         Raises:
             InputError: if there are none.
@@ -39,20 +47,29 @@ class Feed:
         kept = list(batches) if loss_fn else [ExampleInputs.of(batch).like(model) for batch in batches]
         if not kept:
             raise InputError("there are no batches to refit the network on: give some hundred inputs")
-        return cls(kept, loss_fn)
+        held_out = min(max(round(share * len(kept)), 1), len(kept) - 1) if share else 0
+        return cls(kept, loss_fn, held_out)
 
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.batches)
+    @property
+    def fitted(self) -> range:
+        """The numbers of the batches that the network is refitted on."""
+        return range(len(self.batches) - self.held_out)
 
-    def __len__(self) -> int:
-        return len(self.batches)
+    @property
+    def unseen(self) -> range:
+        """The numbers of those that are held out."""
+        return range(len(self.batches) - self.held_out, len(self.batches))
 
-    def run(self, model: nn.Module, batch: Any) -> None:
-        """Let the model run on a batch."""
-        if self.loss_fn is None:
-            batch.call(model)
-        else:
-            self.loss_fn(model, batch)
+    def images_in(self, numbers: Iterable[int]) -> int:
+        """How many images these batches have."""
+        return sum(self.images(self.batches[number]) for number in numbers)
+
+    def run(self, model: nn.Module, batch: Any) -> Tensor | None:
+        """Let the model run on a batch; returns the task's loss, where there is one."""
+        if self.loss_fn is not None:
+            return self.loss_fn(model, batch)
+        batch.call(model)
+        return None
 
     def loss(self, model: nn.Module, batch: Any, generator: torch.Generator) -> Tensor:
         """What the squared gradients of are taken: the task's loss, or one that is drawn (`drawn_loss`)."""

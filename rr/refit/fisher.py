@@ -18,6 +18,7 @@ from tqdm import tqdm
 from rr.graph import LayerKind
 from rr.refit.capture import Sink, hand_on
 from rr.refit.feed import Feed
+from rr.refit.processes import added_up, total
 from rr.refit.rows import Reader
 from rr.refit.watch import Watch
 from rr.runtime import is_first
@@ -30,13 +31,13 @@ MOST_OUTPUTS = 2048  # of a layer; of one with more, the diagonal alone is looke
 def capture_with_gradients(
     model: nn.Module, readers: Sequence[Reader], most_places: int, feed: Feed, generator: torch.Generator, sink: Sink
 ) -> dict[str, Tensor]:
-    """Run a network on all images, hand on what its layers read, and see how much an error of each output matters.
+    """Run a network on images, hand on what its layers read, and see how much an error of each output matters.
 
     Args:
         model: the network, of which some parameters are trained; their gradients stay as they are.
         readers: the layers.
         most_places: of an image, at most so many.
-        feed: its images.
+        feed: its images, of which those that are held out aren't looked at.
         generator: draws the labels.
         sink: gets what was seen, layer by layer.
 
@@ -49,14 +50,14 @@ def capture_with_gradients(
         for reader in readers:
             module = model.get_submodule(reader.layer.name)
             stack.callback(module.register_forward_hook(_observing(reader, fisher)).remove)
-        for number, batch in enumerate(tqdm(feed, "looking at the network", disable=None if is_first() else True)):
+        for number in tqdm(feed.fitted, "looking at the network", disable=None if is_first() else True):
             with torch.enable_grad():
                 with Watch(model, readers, most_places, number) as watch:
-                    loss = feed.loss(model, batch, generator)
+                    loss = feed.loss(model, feed.batches[number], generator)
                 torch.autograd.grad(loss, parameters, allow_unused=True)  # the hooks see all that lies between
             hand_on(watch, readers, number, sink)
-    images = sum(map(feed.images, feed))
-    return {name: _shrunk(total / images) for name, total in fisher.items()}
+    images = total(feed.images_in(feed.fitted), parameters[0])
+    return {name: _shrunk(added_up(found) / images) for name, found in fisher.items()}
 
 
 def _shrunk(fisher: Tensor) -> Tensor:

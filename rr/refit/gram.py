@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from rr.refit.feed import check_finite
+from rr.refit.processes import added_up
+from rr.runtime import are_several
 
 NEVER = 1e-6  # of the mean: rows with less count as if they had that
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of which the best one is taken
@@ -14,13 +16,16 @@ RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of which the best one is taken
 class Gram:
     """The mean of x'x over rows x with a one at their end, and of x'y for targets y; of two halves of the images.
 
+    Args:
+        is_halved: whether the halves are told apart.
+
     Attributes:
         count: rows so far.
     """
 
-    def __init__(self) -> None:
-        self._counts = [0, 0]
-        self._sums: list[tuple[Tensor, Tensor | None] | None] = [None, None]
+    def __init__(self, *, is_halved: bool = True) -> None:
+        self._counts = [0, 0] if is_halved else [0]
+        self._sums: list[tuple[Tensor, Tensor | None] | None] = [None for _ in self._counts]
 
     def add(self, rows: Tensor, targets: Tensor | None = None) -> None:
         """Take more rows in: [n, rows], and their targets [n, columns]; those of an image stand one after the other.
@@ -28,8 +33,11 @@ class Gram:
         Raises:
             InputError: if they aren't all finite.
         """
-        middle = len(rows) // 2 if len(rows) > 1 else self._counts[0] > self._counts[1]
-        for half, part in enumerate((slice(middle), slice(middle, None))):
+        parts = [slice(None)]
+        if len(self._counts) == 2:
+            middle = len(rows) // 2 if len(rows) > 1 else self._counts[0] > self._counts[1]
+            parts = [slice(middle), slice(middle, None)]
+        for half, part in enumerate(parts):
             self._add(half, rows[part], None if targets is None else targets[part])
 
     def _add(self, half: int, rows: Tensor, targets: Tensor | None) -> None:
@@ -46,6 +54,27 @@ class Gram:
             for total, product in zip(earlier, products, strict=True):
                 if product is not None:
                     total.add_(product)
+
+    def add_up(self, rows: int, columns: int | None, like: Tensor) -> None:
+        """Add what all processes have taken in together, in place.
+
+        Args:
+            rows: without the constant's.
+            columns: of the targets; None: there are none.
+            like: a tensor on their device.
+        """
+        if not are_several():
+            return
+        counts = added_up(torch.tensor(self._counts, device=like.device)).tolist()
+        for half, count in enumerate(counts):
+            if count:  # of the others' rows, where this process has none
+                size = rows + 1
+                zeros = [
+                    like.new_zeros(size, each, dtype=torch.float64) for each in (size, columns) if each is not None
+                ]
+                xx, xy = self._sums[half] or (*zeros, None)[:2]
+                self._sums[half] = added_up(xx), None if xy is None else added_up(xy)
+        self._counts = counts
 
     @property
     def count(self) -> int:

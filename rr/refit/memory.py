@@ -35,7 +35,7 @@ def bytes_side_by_side(model: nn.Module, readers: Sequence[Reader], most_places:
 
     with _LiveBytes(model) as live, Watch(model, readers, most_places, 0, at_use=at_use):
         feed.run(model, feed.batches[0])
-    others = sum(map(feed.images, feed)) / feed.images(feed.batches[0]) - 1
+    others = feed.images_in(range(len(feed.batches))) / feed.images(feed.batches[0]) - 1
     return live.most + waiting * others
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from rr.refit.choosing import readers_of
 from rr.refit.feed import Feed
 from rr.refit.gram import Gram, best_ridge, fitted
 from rr.refit.memory import bytes_side_by_side
+from rr.refit.processes import added_up, of_first, total
 from rr.refit.rows import Reader, matrix_of, put_matrix
 from rr.refit.settings import RefitConfig
 from rr.refit.side_by_side import run_side_by_side
@@ -25,15 +26,17 @@ from rr.runtime import is_first
 
 @dataclass(frozen=True)
 class LayerRefit:
-    """What a layer's refit came to, on the images that it has seen.
+    """What a layer's refit came to, on images that are held out from it; where none are, on those that it has seen.
 
     Attributes:
         before: its outputs' mean squared error without a refit, over their variance in the full network.
         after: with it.
+        after_on_fitted: the same on the images that it was fitted to.
     """
 
     before: float
     after: float
+    after_on_fitted: float
 
 
 class Refitter:
@@ -79,23 +82,28 @@ class Refitter:
             name = reader.layer.name
             fit = _Fit(reader, work, self._shifts.get(name, 0.0))
             if seen is None:
-                capture(work, [reader], places, self._feed, lambda _, batch, each: take_in(fit, batch, each))
+                capture(work, [reader], places, self._feed, lambda _, number, each: take_in(fit, number, each))
             else:
-                for batch, each in seen.items():
-                    take_in(fit, batch, each)
+                for number, each in seen.items():
+                    take_in(fit, number, each)
             found[name], self._shifts[name] = fit.finish(alive, self._settings.ridge)
             progress.update()
 
-        def take_in(fit: _Fit, batch: int, seen: Seen) -> None:
-            fit.take_in(seen, self._expected[fit.reader.layer.name, batch])
+        def take_in(fit: _Fit, number: int, seen: Seen) -> None:
+            fit.take_in(seen, self._expected[fit.reader.layer.name, number], number in self._feed.unseen)
 
         with progress:
-            if readers and bytes_side_by_side(work, readers, places, self._feed) <= self._settings.memory * 2**30:
+            if readers and self._fits_in_memory(work, readers):
                 run_side_by_side(work, readers, places, self._feed, refit_now, self._several)
             else:
                 for reader in readers:
                     refit_now(reader, None)
         return found
+
+    def _fits_in_memory(self, work: nn.Module, readers: Sequence[Reader]) -> bool:
+        """Whether all images can run side by side; the same answer in all processes."""
+        needed = bytes_side_by_side(work, readers, self._settings.places, self._feed)
+        return total(needed > self._settings.memory * 2**30, next(work.parameters())) == 0
 
 
 @dataclass(frozen=True)
@@ -123,32 +131,69 @@ class _Fit:
             torch.cat([matrix, matrix.new_zeros(1, matrix.shape[1]) + shift]),
             _scale_of(self._norm, layer),
         )
-        self._gram = Gram()
-        self._squares, self._means, self._lost = 0.0, 0.0, 0.0
+        self._fitted, self._unseen = _Images(Gram(), self._old), _Images(Gram(is_halved=False), self._old)
 
-    def take_in(self, seen: Seen, expected: _Expected) -> None:
+    def take_in(self, seen: Seen, expected: _Expected, is_unseen: bool) -> None:
         """What the layer reads now, and what it is to give: with what the stream has lost so far."""
-        rows, target, old = seen.rows, expected.outputs, self._old.to(seen.rows)
+        target = expected.outputs
         if seen.added is not None and expected.added is not None:
             scale = self._scale.to(target)
             target = target + torch.where(scale != 0, (expected.added - seen.added) / scale, 0.0)
-        self._gram.add(rows, target)
-        self._squares += float(target.double().square().sum())
-        self._means += len(target) * float(target.double().mean(0).square().sum())
-        self._lost += float((target - rows @ old[:-1] - old[-1]).double().square().sum())
+        (self._unseen if is_unseen else self._fitted).take_in(seen.rows, target)
 
     def finish(self, alive: np.ndarray, ridge: float | None) -> tuple[LayerRefit, Tensor]:
         """Change the layer; also what is now added to its outputs."""
-        reader, old, gram = self.reader, self._old, self._gram
+        self._fitted.add_up()
+        self._unseen.add_up()
+        reader, old, gram = self.reader, self._old, self._fitted.gram
         kept = torch.from_numpy(np.flatnonzero(alive[reader.units])).to(old.device)
         rows = torch.cat([kept, kept.new_tensor([len(old) - 1])]) if reader.has_bias else kept
-        xx, xy = gram.xx, gram.xy
-        solution = fitted(xx, xy, old, rows, best_ridge(gram, old, rows) if ridge is None else ridge)
+        solution = fitted(gram.xx, gram.xy, old, rows, best_ridge(gram, old, rows) if ridge is None else ridge)
+        solution = of_first(solution)
         shift = solution[-1] - old[-1] if reader.has_bias else None
         put_matrix(reader, self._module, self._norm, solution[:-1], shift)
-        variance = max(self._squares - self._means, torch.finfo(torch.float64).tiny)
-        error = float((solution * (xx @ solution - 2 * xy)).sum()) * gram.count  # w'x'x w - 2 w'x'y
-        return LayerRefit(self._lost / variance, max(self._squares + error, 0.0) / variance), solution[-1]
+        judged = self._unseen if self._unseen.gram.count else self._fitted
+        report = LayerRefit(judged.error_of_old(), judged.error(solution), self._fitted.error(solution))
+        return report, solution[-1]
+
+
+class _Images:
+    """What a layer reads and is to give on some images, in sums from which any matrix's error there follows.
+
+    Args:
+        gram: gets them.
+        old: [rows + 1, D], the layer's matrix as it is.
+    """
+
+    def __init__(self, gram: Gram, old: Tensor) -> None:
+        self.gram, self._old = gram, old
+        self._sums = old.new_zeros(3)  # squares of the targets, of their means, of what the layer misses as it is
+
+    def take_in(self, rows: Tensor, target: Tensor) -> None:
+        """More images: rows [n, rows], and what the layer is to give for each [n, D]."""
+        old = self._old.to(rows)
+        self.gram.add(rows, target)
+        self._sums[0] += target.double().square().sum()
+        self._sums[1] += len(target) * target.double().mean(0).square().sum()
+        self._sums[2] += (target - rows @ old[:-1] - old[-1]).double().square().sum()
+
+    def add_up(self) -> None:
+        """Take in what other processes have taken in."""
+        self.gram.add_up(len(self._old) - 1, self._old.shape[1], self._old)
+        added_up(self._sums)
+
+    def error_of_old(self) -> float:
+        """The layer's mean squared error as it is, over the targets' variance."""
+        return float(self._sums[2]) / self._variance
+
+    def error(self, matrix: Tensor) -> float:
+        """The same with another matrix [rows + 1, D]."""
+        products = float((matrix * (self.gram.xx @ matrix - 2 * self.gram.xy)).sum())  # w'x'x w - 2 w'x'y
+        return max(float(self._sums[0]) + products * self.gram.count, 0.0) / self._variance
+
+    @property
+    def _variance(self) -> float:
+        return max(float(self._sums[0] - self._sums[1]), torch.finfo(torch.float64).tiny)
 
 
 def _scale_of(norm: nn.Module | None, layer: Layer) -> Tensor:

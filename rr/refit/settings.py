@@ -20,6 +20,8 @@ class RefitConfig:
         memory: GiB that the activations of all images may take at a time; where they need more, each layer has all
             images run again up to it, which takes longer.
         seed: of the labels drawn.
+        held_out: share of the batches, the last ones, that what goes and its refit never see, and on which the report
+            says what they are worth: of several batches at least one. 0: all are fitted to, and the report is of them.
     """
 
     rounds: int = 1
@@ -27,6 +29,7 @@ class RefitConfig:
     ridge: float | None = None
     memory: float = 4.0
     seed: int = 0
+    held_out: float = 0.1
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -34,5 +37,7 @@ class RefitConfig:
             raise InputError(f"rounds ({self.rounds}) and places ({self.places}) must be at least 1")
         if self.ridge is not None and not 0 < self.ridge < 1:
             raise InputError(f"ridge must be over 0 and under 1, not {self.ridge}: it keeps the least squares solvable")
+        if not 0 <= self.held_out < 1:
+            raise InputError(f"held_out must be at least 0 and under 1, a share of the batches, not {self.held_out}")
         if not self.memory > 0:
             raise InputError(f"memory must be over 0 (GiB), not {self.memory}")

@@ -40,7 +40,8 @@ def run_side_by_side(
     tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     fitted: set[str] = set()
     runs = [
-        _Run(copy_of(model, tensors), readers, most_places, feed, number, fitted, alone) for number in range(len(feed))
+        _Run(copy_of(model, tensors), readers, most_places, feed, number, fitted, alone)
+        for number in range(len(feed.batches))
     ]
     try:
         waiting = [run for run in runs if run.go_on()]

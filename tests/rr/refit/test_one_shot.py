@@ -38,6 +38,16 @@ def error(first: nn.Module, second: nn.Module, batches: list[Tensor]) -> float:
     return float((one - two).square().sum() / (one - one.mean(0)).square().sum())
 
 
+def rows_of(part: nn.Sequential) -> nn.Module:
+    """The same with a row [channels] for each place of each image."""
+    return nn.Sequential(*part, nn.Flatten(2), Rows())
+
+
+class Rows(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.transpose(1, 2).flatten(0, 1)  # [N x places, D]
+
+
 def test_channels_that_others_can_stand_in_for_go_without_a_loss() -> None:
     model = redundant()
     slim = prune(
@@ -107,7 +117,8 @@ def test_the_target_is_met_and_the_refit_helps(name: str, layers: str) -> None:
     model = NETWORKS[name]().eval()
     before = copy.deepcopy(model).state_dict()
     batches = images(192)
-    slim = prune(model, batches[0], batches, flops_target=0.5, layers=layers)
+    way = RefitConfig(held_out=0.0)
+    slim = prune(model, batches[0], batches, flops_target=0.5, layers=layers, refitting=way)
     report = slim.refit_report.conversion
     assert isinstance(report, ConversionReport)
     assert report.macs_after <= 0.5 * report.macs_before
@@ -116,7 +127,7 @@ def test_the_target_is_met_and_the_refit_helps(name: str, layers: str) -> None:
     assert sum(layer.after - layer.before for layer in slim.refit_report.layers.values()) < 0
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())  # it is as it was
     assert not any(module._forward_hooks for module in slim.modules())
-    again = prune(model, batches[0], batches, flops_target=0.5, layers=layers)
+    again = prune(model, batches[0], batches, flops_target=0.5, layers=layers, refitting=way)
     assert all(torch.equal(a, b) for a, b in zip(slim.state_dict().values(), again.state_dict().values(), strict=True))
 
 
@@ -164,6 +175,40 @@ def test_what_a_forward_raises_ends_all_batches() -> None:
     with pytest.raises(KeyError, match="seven"):
         prune(Failing().eval(), images()[0], [*images(), images()[0][:7]], flops_target=0.6)
     assert threading.active_count() == threads
+
+
+def test_the_report_is_of_batches_that_the_fit_has_not_seen() -> None:
+    """Its figures are those of the last batch, which changes nothing else; by hand, with plain torch."""
+    model, batches = redundant(), images(64)
+    targets = [torch.arange(len(batch)) % 4 for batch in batches]
+
+    def loss_fn(net: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return F.cross_entropy(net(batch[0]), batch[1])
+
+    settings = {"include": ("0",), "flops_target": 0.35, "refitting": RefitConfig(places=64), "loss_fn": loss_fn}
+    slim = prune(model, batches[0], zip(batches, targets, strict=True), **settings)
+    report = slim.refit_report
+    assert (report.fitted, report.held_out) == (48, 16)
+    assert "on 16 inputs held out" in str(report)
+    assert report.outputs.after == pytest.approx(error(model, slim, batches[-1:]), rel=1e-4)
+    assert report.outputs.after < report.outputs.before
+    assert report.layers["1"].after == pytest.approx(
+        error(rows_of(model[:2]), rows_of(slim[:2]), batches[-1:]), rel=1e-4
+    )
+    assert report.layers["1"].after_on_fitted != report.layers["1"].after < report.layers["1"].before
+    for network, found in ((model, report.loss.full), (slim, report.loss.after)):
+        assert found == pytest.approx(loss_fn(network, (batches[-1], targets[-1])).item(), rel=1e-4)
+
+    others = prune(model, batches[0], zip([*batches[:-1], 3 * batches[0]], targets, strict=True), **settings)
+    assert all(torch.equal(one, other) for one, other in zip(slim.parameters(), others.parameters(), strict=True))
+    assert others.refit_report.outputs != report.outputs
+
+
+def test_of_a_single_batch_nothing_is_held_out_and_the_report_says_so() -> None:
+    report = prune(redundant(), images()[0], images()[:1], flops_target=0.7).refit_report
+    assert (report.fitted, report.held_out) == (16, 0)
+    assert "on its own inputs (none were held out)" in str(report)
+    assert report.layers["1"].after == report.layers["1"].after_on_fitted
 
 
 def test_what_the_stream_has_lost_is_mended_by_the_blocks_behind() -> None:
@@ -238,7 +283,9 @@ def test_a_few_images_are_enough_to_run(count: int) -> None:
     assert all(parameter.isfinite().all() for parameter in slim.parameters())
 
 
-@pytest.mark.parametrize("settings", [{"rounds": 0}, {"places": 0}, {"ridge": 0.0}, {"ridge": 1.5}, {"memory": 0.0}])
+@pytest.mark.parametrize(
+    "settings", [{"rounds": 0}, {"places": 0}, {"ridge": 0.0}, {"ridge": 1.5}, {"memory": 0.0}, {"held_out": 1.0}]
+)
 def test_wrong_settings_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(InputError, match=next(iter(settings))):
         RefitConfig(**settings)

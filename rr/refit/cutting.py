@@ -1,0 +1,154 @@
+"""A network with compactors, cut to the target and refitted where it stands: the rounds, and what they came to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from rr.config import ResRepConfig
+from rr.copies import copy_of
+from rr.errors import InputError
+from rr.graph import LiveModel, Target
+from rr.graph.tensors import eval_mode
+from rr.refit.capture import capture
+from rr.refit.choosing import Chooser, readers_of, refittable
+from rr.refit.feed import Feed
+from rr.refit.outcome import Loss, Outputs, outcome
+from rr.refit.processes import total
+from rr.refit.refitting import LayerRefit, Refitter
+from rr.refit.settings import RefitConfig
+from rr.selection.mask_selection import targets_of
+
+
+@dataclass(frozen=True)
+class Refit:
+    """What a refit came to, on the inputs that were held out from it; where none were, on those that it has seen.
+
+    Attributes:
+        layers: each layer's outputs, in the last round.
+        outputs: the network's own; None where they can't be compared.
+        loss: the task's, where it was given.
+        fitted: inputs that it was fitted to.
+        held_out: inputs that it has not seen.
+    """
+
+    layers: dict[str, LayerRefit]
+    outputs: Outputs | None
+    loss: Loss | None
+    fitted: int
+    held_out: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as plain values, for JSON."""
+        return {name: asdict(self)[name] for name in ("fitted", "held_out", "outputs", "loss", "layers")}
+
+    def __str__(self) -> str:
+        judged = f"{self.held_out:,} inputs held out" if self.held_out else "its own inputs (none were held out)"
+        lines = [f"refitted on {self.fitted:,} inputs; on {judged}:"]
+        if self.outputs is not None:
+            lines.append(
+                f"the outputs' squared error, of their variance: {self.outputs.before:.2%} cut, "
+                f"{self.outputs.after:.2%} refitted"
+            )
+        if self.loss is not None:
+            lines.append(
+                f"the loss: {self.loss.full:.4g} full, {self.loss.before:.4g} cut, {self.loss.after:.4g} refitted"
+            )
+        if self.layers:
+            name, worst = max(self.layers.items(), key=lambda item: item[1].after)
+            lines.append(
+                f"of {len(self.layers)} refitted layers {name} is the furthest from what it gave: {worst.before:.2%} "
+                f"of its outputs' variance without the refit, {worst.after:.2%} with it"
+            )
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What is left of a network, and what its refit came to.
+
+    Attributes:
+        alive: [num_units] of bool, the units that stay.
+        selected: [num_units] of bool, those that could have gone.
+        refit: the report.
+    """
+
+    alive: np.ndarray
+    selected: np.ndarray
+    refit: Refit
+
+
+def cut_and_refit(live: LiveModel, selected: np.ndarray, config: ResRepConfig, feed: Feed, how: RefitConfig) -> Cut:
+    """Choose the units that go, set their rows to zero and refit what reads them, in place.
+
+    Args:
+        live: the network, with compactors that are identities.
+        selected: [num_units] of bool, the units that may go.
+        config: the target, least width and multiples.
+        feed: the images.
+        how: how it is refitted.
+
+    Raises:
+        InputError: if the target can't be reached, or values aren't finite.
+    """
+    graph, work, full = live.graph, live.model, copy_of(live.model)
+    selected = refittable(graph, work, selected)
+    least = np.full(len(graph.groups), max(config.selection.min_width, 1))
+    chooser = Chooser(graph, selected, least, graph.multiples_in_units(config.selection.width_multiple), how)
+    refitter = Refitter(graph, full, feed, how)
+    targets = targets_of(config, graph)
+    alive, layers = np.ones(graph.num_units, dtype=bool), {}
+    with eval_mode(full), eval_mode(work), _all_trained(work):
+        capture(work, readers_of(graph, work, selected), how.places, feed, refitter.remember, feed.unseen)
+        for number, of_round in enumerate(_rounds(targets, how.rounds)):
+            alive = chooser.choose(work, feed, alive, of_round, None if number else refitter.remember)
+            live.zero_dead_rows(alive)
+            layers = refitter.refit(work, alive)
+        widths = graph.macs.group_widths(alive)
+        if missed := [target for target in targets if not target.met(widths)]:
+            raise InputError(
+                f"{missed[0].name} {missed[0].value:g} can't be reached: {missed[0].describe(widths)} remain. Raise "
+                "it, or let more layers be pruned (layers='all')"
+            )
+        return Cut(alive, selected, _report(full, live, alive, layers, feed))
+
+
+def _report(
+    full: nn.Module, refitted: LiveModel, alive: np.ndarray, layers: dict[str, LayerRefit], feed: Feed
+) -> Refit:
+    like = next(full.parameters())
+    fitted, held_out = (round(total(feed.images_in(numbers), like)) for numbers in (feed.fitted, feed.unseen))
+    cut = refitted.follower(copy_of(full))
+    cut.zero_dead_rows(alive)
+    judged = feed.unseen if held_out else feed.fitted
+    outputs, loss = outcome(full, cut.model, refitted.model, feed, judged)
+    return Refit(layers, outputs, loss, fitted, held_out)
+
+
+@contextmanager
+def _all_trained(model: nn.Module) -> Iterator[None]:
+    """Within the context all parameters get gradients, as the choice needs them."""
+    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+    model.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+
+
+def _rounds(targets: Sequence[Target], count: int) -> list[list[Target]]:
+    """The targets of each round: each round leaves the same share of what the last one left."""
+    shares = [target.limit / target.cost.full for target in targets]
+    return [
+        [
+            replace(target, value=share ** (number / count) * target.cost.full) if number < count else target
+            for target, share in zip(targets, shares, strict=True)
+        ]
+        for number in range(1, count + 1)
+    ]

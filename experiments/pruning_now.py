@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def pruned_now(options: argparse.Namespace) -> str:
         options: those of `tools/prune_now.py`; `arch` is filled in.
 
     Returns:
-        The findings, as text.
+        The findings, as text; "" in all processes but the first.
 
     Raises:
         InputError: for what a user can put right.
@@ -47,7 +48,8 @@ def pruned_now(options: argparse.Namespace) -> str:
         raise InputError(f"{options.weights} holds a {file.kind} network: give the weights of the full one")
     options.arch = arch_of(options, file.attributes)
     data = data_of(options, file.attributes)
-    refitting = RefitConfig(rounds=options.rounds, places=options.places, ridge=options.ridge, seed=options.seed)
+    names = ("rounds", "places", "ridge", "seed", "held_out")
+    refitting = RefitConfig(**{name: getattr(options, name) for name in names})
     with init_world(options.device) as world:
         model = load(file, options.weights, options, data, world).model.eval()
         began = time.perf_counter()
@@ -58,7 +60,7 @@ def pruned_now(options: argparse.Namespace) -> str:
         before, after, paired = evaluate_pair(model, slim, data, world, batch_size=256, amp=False, channels_last=True)
         attributes = file_attributes(options.arch, data)
         result: dict[str, Any] = {
-            "settings": {**asdict(refitting), **targets_of(options), "images": sum(len(batch) for batch in batches)},
+            "settings": {**asdict(refitting), **targets_of(options), "images": report.fitted + report.held_out},
             "weights": str(options.weights),
             **attributes,
             **surroundings(world),
@@ -67,8 +69,10 @@ def pruned_now(options: argparse.Namespace) -> str:
             "after": after.to_dict(),
             "paired": paired.to_dict(),
             "conversion": report.conversion.as_dict(),
-            "layers": {name: asdict(layer) for name, layer in report.layers.items()},
+            **report.as_dict(),
         }
+        if not world.is_first:
+            return ""
         folder.mkdir(parents=True, exist_ok=True)
         write_text_whole(folder / RESULT, json.dumps(result, indent=2) + "\n")
         proof = report.conversion.as_dict()
@@ -78,6 +82,7 @@ def pruned_now(options: argparse.Namespace) -> str:
         [
             str(conversion),
             "",
+            str(report),
             f"top-1 {before.top1:.2f}% before, {after.top1:.2f}% after ({before.num:,} images of the validation data), "
             f"at {conversion.macs_after / conversion.macs_before:.1%} of the MACs, in {seconds:.0f} s without training",
             f"all figures: {folder / RESULT}",
@@ -92,18 +97,27 @@ def targets_of(options: argparse.Namespace) -> dict[str, Any]:
         "flops_target": options.flops_target,
         "params_target": options.params_target,
         "layers": options.layers,
+        "include": tuple(options.include),
+        "exclude": tuple(options.exclude),
         "width_multiple": options.width_multiple,
         "min_width": options.min_width,
     }
 
 
 def images_of(data: Data, options: argparse.Namespace, world: World) -> Iterator[Tensor]:
-    """Augmented training images, in batches, as many as are asked for or there are."""
+    """Augmented training images, in batches, as many as are asked for or there are; this process's share of each."""
     left = options.images
-    size = min(options.batch_size, left)
-    for batch in data.train_batches(0, batch_size=size, seed=options.seed, device=world.device):
-        images = batch.images[:left].to(torch.float32)
-        left -= len(images)
-        yield images
+    batches = data.train_batches(
+        0,
+        batch_size=min(options.batch_size, left),
+        seed=options.seed,
+        device=world.device,
+        rank=world.rank,
+        world_size=world.size,
+    )
+    for batch in batches:
+        share = min(left / batch.global_size, 1.0)
+        yield batch.images[: ceil(share * len(batch.images))].to(torch.float32)
+        left -= batch.global_size
         if left <= 0:
             return

@@ -3,12 +3,14 @@
     python tools/prune_now.py src56_train/finish.hdf5 --flops-target 0.6
     python tools/prune_now.py -a torchvision/resnet18 my.pth --dataset folder --data-dir DIR --flops-target 0.75
     python tools/prune_now.py src20_train/finish.hdf5 --flops-target 0.5 --rounds 3      # nearer, three times as long
+    torchrun --nproc_per_node=2 tools/prune_now.py src56_train/finish.hdf5               # the images shared out
 
 The network, the data and where they are come from the options, else from the weight file and the run.json beside it.
 Takes some training images, without their labels, chooses the channels that the network can do without once all that
-reads them is refitted (least squares), refits it, tests both networks on the validation images, and writes
-finish_converted.hdf5 (with .pth, .safetensors and .pt2 beside it) and result.json to the output folder. A few minutes
-for CIFAR networks on two cores. For more accuracy, prune while training: rr/exp_resrep.py.
+reads them is refitted (least squares), refits it, says what that changed on training images held out from the refit,
+tests both networks on the validation images, and writes finish_converted.hdf5 (with .pth, .safetensors and .pt2 beside
+it) and result.json to the output folder. A few minutes for CIFAR networks on two cores. For more accuracy, prune while
+training: rr/exp_resrep.py.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
         from experiments.pruning_now import pruned_now  # torch takes seconds to import: --help needn't wait for it
 
-        print(pruned_now(options))
+        if findings := pruned_now(options):
+            print(findings)
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
@@ -52,10 +55,18 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         default="internal",
         help="all: residual streams too (default: internal)",
     )
+    what.add_argument("--include", nargs="*", default=[], help="prune only layers that fit these name patterns")
+    what.add_argument("--exclude", nargs="*", default=[], help="do not prune layers that fit these name patterns")
     what.add_argument("--width-multiple", type=int, default=1, help="widths are multiples of it (default: 1)")
     what.add_argument("--min-width", type=int, default=1, help="least width of a layer (default: 1)")
     how = parser.add_argument_group("how it is refitted")
     how.add_argument("--images", type=int, default=2000, help="training images to look at (default: 2000)")
+    how.add_argument(
+        "--held-out",
+        type=float,
+        default=0.1,
+        help="share of them that only says what the refit is worth (default: 0.1)",
+    )
     how.add_argument("--rounds", type=int, default=1, help="to the target in so many steps (default: 1)")
     how.add_argument("--places", type=int, default=16, help="places of each image that a layer is looked at in")
     how.add_argument(

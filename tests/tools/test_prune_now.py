@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -31,11 +32,21 @@ def prune_now(*options: object) -> Done:
 
 def test_the_files_of_a_pruning_run(weights: Path, tmp_path: Path) -> None:
     folder = tmp_path / "out"
-    done = prune_now(weights, "--flops-target", 0.6, "--images", 100, "--output-dir", folder)
+    options = ["--flops-target", 0.8, "--images", 100, "--batch-size", 20, "--held-out", 0.4]
+    patterns = ["--include", "stage1.*", "stage2.*", "--exclude", "stage1.block0.*"]
+    done = prune_now(weights, *options, *patterns, "--output-dir", folder)
     assert done.returncode == 0, done.stderr
     result = json.loads((folder / "result.json").read_text())
     assert result["settings"]["images"] == 100
-    assert result["conversion"]["macs_after"] <= 0.6 * result["conversion"]["macs_before"]
+    assert result["fitted"] + result["held_out"] == 100
+    assert 0 < result["held_out"] < result["fitted"]
+    told = f"refitted on {result['fitted']} inputs; on {result['held_out']} inputs held out:"
+    assert told in done.stdout
+    assert result["outputs"].keys() == {"before", "after"}
+    narrow = [layer["name"] for layer in result["conversion"]["layers"] if layer["width_after"] < layer["width_before"]]
+    assert narrow
+    assert all(re.match(r"stage(1\.block[12]|2\.)", name) for name in narrow)
+    assert result["conversion"]["macs_after"] <= 0.8 * result["conversion"]["macs_before"]
     assert f"top-1 {result['before']['top1']:.2f}% before, {result['after']['top1']:.2f}% after" in done.stdout
     full = build_model("src20", num_classes=10, image_size=8, in_channels=1)
     slim = load_converted(folder / "finish_converted.hdf5", full)
@@ -55,6 +66,7 @@ def test_the_files_of_a_pruning_run(weights: Path, tmp_path: Path) -> None:
     [
         (["--images", 0], "--images is 0"),
         (["--rounds", 0], "rounds"),
+        (["--include", "nothing.*"], "nothing.*"),
         (["--flops-target", 0.0001, "--images", 20], "can't be reached"),
         (["--layers", "most"], "invalid choice"),
     ],

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from base_model import model_names
+from experiments.cut_callback import CutCallback
 from experiments.hints import command, comparison
 from experiments.pruned_files import write_pruned
 from experiments.recipes import base_folder
@@ -22,9 +23,10 @@ from experiments.starts import PruningStart
 from experiments.target import missed
 from rr import InputError, ResRepConfig, ResRepPruner
 from rr.copies import copy_of
+from rr.refit import check_can_be_cut
 from rr.weights import CONVERTED_WEIGHTS, load_network, load_strict, read_hdf5, save_hdf5
 from rr.whole_files import write_text_whole
-from training import Recipe, RunState, barrier, broadcast_object, evaluate_pair
+from training import Callback, Recipe, RunState, barrier, broadcast_object, evaluate_pair
 from training.checkpoint_files import load
 from training.run_folder import FINISH, FINISH_WEIGHTS, INIT_WEIGHTS, METRICS, RESULT, RUN, stored_recipe
 
@@ -55,6 +57,7 @@ def prune(
     """
     with begun(recipe, config, start, conti_or_fs=conti_or_fs, local_rank=local_rank) as run:
         recipe, (config, start) = run.recipe, run.settings
+        start.check_suits(config)
         config = config_of_run(run, config, start)
         run.settings = config, start
         model = run.network()
@@ -69,6 +72,10 @@ def prune(
         start_network = copy_of(model) if recipe.distill else model  # without compactors
         example = torch.zeros(1, run.data.in_channels, run.data.image_size, run.data.image_size)
         pruner = ResRepPruner(model, example, config)
+        callbacks: list[Callback] = [ResRepCallback(pruner)]
+        if start.is_cut:
+            check_can_be_cut(pruner)
+            callbacks.append(CutCallback(pruner, start.refit_images))
         state = run.state()
         with run.logged(state):
             if doubt is not None:
@@ -81,7 +88,7 @@ def prune(
                     write_weights=lambda path, network: save_hdf5(
                         path, pruner.live.remaining.full_state(network.state_dict()), run.attributes
                     ),
-                    callbacks=[ResRepCallback(pruner)],
+                    callbacks=callbacks,
                     teacher=run.teacher(start_network, state),
                 )
             elif not (run.folder / CONVERTED_WEIGHTS).exists():

@@ -5,23 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
-from math import ceil
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from data import Data
 from experiments.pruned_files import write_pruned
+from experiments.refit_images import refit_images
 from experiments.testing import arch_of, data_of, load
 from experiments.weight_files import check_is_weights
 from rr import InputError, RefitConfig, RefitReport, prune
 from rr.weights import CONVERTED_WEIGHTS, read_weights
 from rr.whole_files import write_text_whole
-from training import World, evaluate_pair, file_attributes, init_world, surroundings
+from training import evaluate_pair, file_attributes, init_world, surroundings
 from training.run_folder import RESULT
 
 
@@ -53,7 +48,7 @@ def pruned_now(options: argparse.Namespace) -> str:
     with init_world(options.device) as world:
         model = load(file, options.weights, options, data, world).model.eval()
         began = time.perf_counter()
-        batches = list(images_of(data, options, world))
+        batches = list(refit_images(data, options.images, options.batch_size, options.seed, world))
         slim = prune(model, batches[0][:2], batches, refitting=refitting, **targets_of(options))
         seconds = time.perf_counter() - began
         report: RefitReport = slim.refit_report
@@ -102,22 +97,3 @@ def targets_of(options: argparse.Namespace) -> dict[str, Any]:
         "width_multiple": options.width_multiple,
         "min_width": options.min_width,
     }
-
-
-def images_of(data: Data, options: argparse.Namespace, world: World) -> Iterator[Tensor]:
-    """Augmented training images, in batches, as many as are asked for or there are; this process's share of each."""
-    left = options.images
-    batches = data.train_batches(
-        0,
-        batch_size=min(options.batch_size, left),
-        seed=options.seed,
-        device=world.device,
-        rank=world.rank,
-        world_size=world.size,
-    )
-    for batch in batches:
-        share = min(left / batch.global_size, 1.0)
-        yield batch.images[: ceil(share * len(batch.images))].to(torch.float32)
-        left -= batch.global_size
-        if left <= 0:
-            return

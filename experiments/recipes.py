@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from base_model import folder_name, model_info, model_names
-from rr import InputError, ResRepConfig, Share, fast_config, paper_config
+from rr import InputError, ResRepConfig, Share, cut_config, fast_config, paper_config
 from rr.settings import settings_of
 from training.options import option_names
 from training.recipe import Recipe
@@ -28,7 +28,7 @@ def pruning_folder(arch: str) -> str:
     return f"resrep_models/{base_folder(arch)}"
 
 
-def resrep_config(arch: str, *, fast: bool = False) -> ResRepConfig:
+def resrep_config(arch: str, *, fast: bool = False, is_cut: bool = False) -> ResRepConfig:
     """ResRep's settings for the network `arch`, the paper's where it has that network.
 
     ResNets for ImageNet keep 45.5% of the MACs and their stem whole ("the first two convs of every block" are pruned);
@@ -37,8 +37,9 @@ def resrep_config(arch: str, *, fast: bool = False) -> ResRepConfig:
     Args:
         arch: the network's name.
         fast: the settings of a short run, with as many MACs kept.
+        is_cut: those of a run that begins with the cut.
     """
-    build = fast_config if fast else paper_config
+    build = cut_config if is_cut else fast_config if fast else paper_config
     if "/" in arch or ":" in arch:
         return build(flops_target=0.5)
     if arch.startswith("sres"):

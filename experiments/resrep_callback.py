@@ -32,7 +32,7 @@ class ResRepCallback(Callback):
 
     def after_step(self, state: TrainState) -> None:
         pruner = self.pruner
-        if state.step == pruner.config.selection.warmup_steps:
+        if state.step == pruner.config.selection.warmup_steps < state.total_steps:
             state.save_weights(BEFORE_FIRST_MASK)
         if pruner.masks_are_due():
             logger.info("iter %d, unmasked deps %s", state.step, pruner.unmasked.widths)

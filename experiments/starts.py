@@ -5,8 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from rr.config import ResRepConfig, cut_config
 from rr.errors import InputError
-from rr.settings import setting
+from rr.settings import flat, setting
+from training.options import check_choices
+
+STARTS = ("gradual", "refit")
+GRADUAL = (  # settings of how channels die in training
+    *("score", "per_mac", "mask_interval", "rows_per_update", "tighten_steps", "penalty", "masked_penalty"),
+    *("death_steps", "proximal", "compactor_momentum", "narrow", "narrow_threshold", "compactors"),
+)
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,43 @@ class PruningStart:
         topic="start",
     )
 
+    start: str = setting(
+        "--fast: 'gradual', channels die while the network trains, or 'refit': it is cut at once and refitted on "
+        "training images (as tools/prune_now.py does), and all of the run trains the narrow network",
+        "gradual",
+        topic="start",
+        choices=STARTS,
+    )
+    refit_images: int = setting("start refit: training images that it is refitted on", 2000, topic="start")
+
     def __post_init__(self) -> None:
+        check_choices(self)
+        if self.refit_images < 1:
+            raise InputError(f"refit_images is {self.refit_images}: must be at least 1")
+        if self.is_cut and self.before_mask_epochs is not None:
+            raise InputError("before_mask_epochs is for a gradual cut: leave it out, or give start='gradual'")
         if self.before_mask_epochs is not None and not 0 <= self.before_mask_epochs < math.inf:
             raise InputError(f"before_mask_epochs is {self.before_mask_epochs}: must be 0 or more")
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the run begins with the cut."""
+        return self.start == "refit"
+
+    def check_suits(self, config: ResRepConfig) -> None:
+        """Check that the method's settings go together with this start.
+
+        Raises:
+            InputError: if one is for the other start; it is named.
+        """
+        if not self.is_cut:
+            return
+        if config.selection.min_width < 1:
+            raise InputError("min_width must be at least 1 with start='refit': whole blocks go in a gradual cut alone")
+        expected = flat(cut_config())
+        for name, value in flat(config).items():
+            if name in GRADUAL and value != expected[name]:
+                raise InputError(
+                    f"{name} is {value}: with start='refit' the cut comes at once, so it must stay {expected[name]}; "
+                    "leave it out, or give start='gradual'"
+                )

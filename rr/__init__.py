@@ -10,11 +10,11 @@ __version__ = "0.2.0"
 
 if TYPE_CHECKING:
     # Settings
-    from rr.config import ResRepConfig, fast_config, paper_config
+    from rr.config import ResRepConfig, cut_config, fast_config, paper_config
     from rr.settings import Share
 
     # Without training
-    from rr.refit import RefitConfig, RefitReport, prune
+    from rr.refit import RefitConfig, RefitReport, cut_at_once, prune
 
     # Training
     from rr.parameter_groups import param_groups
@@ -49,6 +49,8 @@ __all__ = [
     "Share",
     "compactor_convert",
     "compactor_convert_mi1",
+    "cut_at_once",
+    "cut_config",
     "explain",
     "fast_config",
     "load_converted",

@@ -304,6 +304,32 @@ def fast_config(**settings: Any) -> ResRepConfig:
     return ResRepConfig().with_settings(**{"flops_target": 0.5, **FAST, **settings})
 
 
+# What `cut_config` has in place of the paper's; nothing else of how and when channels are chosen applies there.
+CUT: dict[str, Any] = {
+    "penalty": 0.0,
+    "warmup_steps": Share(1.0),
+    "proximal": True,
+    "compactor_momentum": 0.9,
+    "narrow": "full",
+    "compactors": "diagonal",
+}
+
+
+def cut_config(**settings: Any) -> ResRepConfig:
+    """Settings for a run that begins with the cut (`rr.cut_at_once`); half of the MACs are kept.
+
+    The masks are set then and never chosen anew (the warm-up is the whole run), no row is penalised, and compactors are
+    diagonal, so that all that is dead leaves the network at once.
+
+    Args:
+        settings: what to change, by flat name.
+
+    Raises:
+        InputError: for an unknown name, or a value that can't be.
+    """
+    return ResRepConfig().with_settings(**{"flops_target": 0.5, **CUT, **settings})
+
+
 def _is_target(value: float | None) -> bool:
     return value is None or 0 < value < math.inf
 

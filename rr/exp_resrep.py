@@ -6,6 +6,7 @@
     python rr/exp_resrep.py -a src56 --fast --epochs 25                # another length: all schedules scale with it
     python rr/exp_resrep.py -a torchvision/mobilenet_v2 --dataset imagenet --weights default   # from anywhere
     python rr/exp_resrep.py -a my_models.py:build --dataset folder --data-dir DIR --weights my_checkpoint.pth
+    python rr/exp_resrep.py -a src56 --fast --start refit              # cut at once, refitted; narrow in every step
     python rr/exp_resrep.py -a src20 --distill 0.5 --temperature 4    # the unpruned network as teacher
 
 The first two are the paper's runs. For every other network the settings are those of a short run
@@ -42,6 +43,7 @@ from experiments.recipes import PAPER_NETWORKS, fast_recipe, pruning_folder, res
 from experiments.starts import PruningStart
 from experiments.wording import in_options
 from rr.config import ResRepConfig
+from rr.errors import InputError
 from training.endings import TARGET_MISSED, ends_in_one_line
 from training.options import read_ahead
 from training.recipe import Recipe
@@ -72,10 +74,14 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[Recipe, ResRepConfig, Pru
     arch, dataset = read_network(arguments, pruning_folder)
     fast = read_ahead(arguments, "--fast", action=argparse.BooleanOptionalAction)
     fast = arch not in PAPER_NETWORKS if fast is None else fast
-    config = resrep_config(arch, fast=fast)
+    is_cut = read_ahead(arguments, "--start") == "refit"
+    if is_cut and not fast:
+        raise InputError("--start refit is for a short run: add --fast, or leave it out")
+    config = resrep_config(arch, fast=fast, is_cut=is_cut)
     if fast:
         epochs = read_ahead(arguments, "--epochs", type=int)
-        defaults = fast_recipe(arch, dataset, epochs), config, PruningStart(before_mask_epochs=None)
+        start = PruningStart(before_mask_epochs=None, start="refit" if is_cut else "gradual")
+        defaults = fast_recipe(arch, dataset, epochs), config, start
     else:
         defaults = resrep_recipe(arch, dataset), config, PruningStart()
     parser = run_parser(__doc__)

@@ -90,6 +90,9 @@ class Callback:
     def on_start(self, state: TrainState) -> None:
         """The optimiser is there; nothing is evaluated, loaded from a checkpoint, or trained yet."""
 
+    def before_first_step(self, state: TrainState) -> None:
+        """A run begins (not: goes on): its first weights are written and evaluated."""
+
     def after_step(self, state: TrainState) -> None:
         """After the optimiser's step; `state.step` counts it already."""
 

@@ -100,6 +100,8 @@ def train(
         state.save_weights(run_folder.INIT_WEIGHTS)
         val = validate(state)
         log.epoch({"epoch": 0, "step": 0, "val": val.to_dict(), **callback_scalars(callbacks)})
+        for callback in callbacks:
+            callback.before_first_step(state)
 
     requests = stop_requests()
     agreement = Agreement(world, requests)

@@ -39,7 +39,7 @@ class Feed:
             model: the network.
             batches: what the user gave.
             loss_fn: the task's own loss, if any.
-            share: of the batches that are held out; at least one of several, unless it is 0.
+            share: of the images; the last batches that have as many are held out, but never all.
 
         Raises:
             InputError: if there are none.
@@ -47,7 +47,10 @@ class Feed:
         kept = list(batches) if loss_fn else [ExampleInputs.of(batch).like(model) for batch in batches]
         if not kept:
             raise InputError("there are no batches to refit the network on: give some hundred inputs")
-        held_out = min(max(round(share * len(kept)), 1), len(kept) - 1) if share else 0
+        feed, held_out = cls(kept, loss_fn), 0
+        least = share * feed.images_in(range(len(kept)))
+        while held_out < len(kept) - 1 and feed.images_in(range(len(kept) - held_out, len(kept))) < least:
+            held_out += 1
         return cls(kept, loss_fn, held_out)
 
     @property

@@ -52,9 +52,9 @@ def prune(
         model: the network, trained; it stays as it is.
         example_inputs: what it is called with: a tensor, a sequence of arguments, or a dict of keyword arguments.
         batches: some hundred to some thousand inputs of the kind that it was trained on, in batches; each is a tensor,
-            or what `example_inputs` may be; with `loss_fn`, what that takes. The last tenth of the batches is held out
-            (`RefitConfig.held_out`): the report is of these. In several processes (torchrun) each gives its own share
-            of the inputs, and all come to the same network.
+            or what `example_inputs` may be; with `loss_fn`, what that takes. The last tenth of them is held out, in
+            whole batches (`RefitConfig.held_out`): the report is of these. In several processes (torchrun) each gives
+            its own share of the inputs, and all come to the same network.
         loss_fn: `loss_fn(model, batch)`, the task's loss, mean over the batch, says which errors matter. Without it
             they are weighed by the network's own answers.
         refitting: how it is refitted.

@@ -20,8 +20,8 @@ class RefitConfig:
         memory: GiB that the activations of all images may take at a time; where they need more, each layer has all
             images run again up to it, which takes longer.
         seed: of the labels drawn.
-        held_out: share of the batches, the last ones, that what goes and its refit never see, and on which the report
-            says what they are worth: of several batches at least one. 0: all are fitted to, and the report is of them.
+        held_out: share of the inputs that decide nothing, and on which the report says what the refit is worth: as many
+            of the last batches as have it, but never all. 0: all are fitted to, and the report is of them.
     """
 
     rounds: int = 1
@@ -38,6 +38,6 @@ class RefitConfig:
         if self.ridge is not None and not 0 < self.ridge < 1:
             raise InputError(f"ridge must be over 0 and under 1, not {self.ridge}: it keeps the least squares solvable")
         if not 0 <= self.held_out < 1:
-            raise InputError(f"held_out must be at least 0 and under 1, a share of the batches, not {self.held_out}")
+            raise InputError(f"held_out must be at least 0 and under 1, a share of the inputs, not {self.held_out}")
         if not self.memory > 0:
             raise InputError(f"memory must be over 0 (GiB), not {self.memory}")

@@ -9,6 +9,7 @@ import pytest
 
 from experiments.command_line import read_network
 from experiments.recipes import fast_recipe, resrep_config, resrep_recipe
+from rr import InputError
 from tests import scripts
 
 
@@ -60,3 +61,12 @@ def test_single_options_change_the_settings_of_a_short_run() -> None:
     assert config == resrep_config("src20", fast=True).with_settings(tighten_steps=300, penalty=1e-5)
     assert recipe == replace(fast_recipe("src20"), lr=0.1)
     assert start.before_mask_epochs == 0.5
+
+
+def test_a_run_that_begins_with_the_cut_has_settings_of_its_own() -> None:
+    recipe, config, start, _ = settings_of("-a", "src20", "--start", "refit", "--epochs", "4")
+    assert config == resrep_config("src20", is_cut=True)
+    assert start.is_cut
+    assert recipe == fast_recipe("src20", epochs=4)
+    with pytest.raises(InputError, match="add --fast"):
+        settings_of("-a", "src56", "--start", "refit")

@@ -1,0 +1,60 @@
+"""A pruning run that begins with the cut: the network is refitted on training images before the first step."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from experiments.refit_images import refit_images
+from experiments.resrep_callback import BEFORE_FIRST_MASK
+from rr import RefitConfig, ResRepPruner, cut_at_once
+from rr.whole_files import write_text_whole
+from training import Callback, TrainState, evaluate
+from training.run_folder import RESULT
+
+BATCH_SIZE = 100  # images that run side by side in the refit
+
+logger = logging.getLogger(__name__)
+
+
+class CutCallback(Callback):
+    """Cuts the network to its target once, before the first step of a run; a run that is gone on with has it narrow.
+
+    Args:
+        pruner: of the model that is trained, whose `ResRepCallback` comes before this one.
+        images: how many training images to refit it on.
+    """
+
+    def __init__(self, pruner: ResRepPruner, images: int) -> None:
+        self.pruner, self.images = pruner, images
+
+    def before_first_step(self, state: TrainState) -> None:
+        pruner, recipe = self.pruner, state.recipe
+        state.save_weights(BEFORE_FIRST_MASK)
+        began = time.perf_counter()
+        refit = cut_at_once(pruner, self._batches(state), refitting=RefitConfig(seed=recipe.seed))
+        pruner.narrow()
+        state.rewrap()
+        seconds = time.perf_counter() - began
+        logger.info("cut at once, deps %s, in %.0f s; %s", pruner.unmasked.widths, seconds, refit)
+        if not pruner.retired:
+            logger.info("some compactors can't be folded in training: they stay until the conversion")
+        val = evaluate(
+            state.model,
+            state.data,
+            state.world,
+            batch_size=recipe.batch_size,
+            amp=recipe.amp,
+            channels_last=recipe.channels_last,
+        )
+        logger.info("val after the cut, top1=%.4f, top5=%.4f, loss=%.6f", val.top1, val.top5, val.loss)
+        if state.world.is_first:
+            found = {"cut": {**val.to_dict(), "seconds": seconds, **refit.as_dict()}}
+            write_text_whole(state.log.folder / RESULT, json.dumps(found, indent=2) + "\n")
+
+    def _batches(self, state: TrainState) -> Iterator[Tensor]:
+        return refit_images(state.data, self.images, BATCH_SIZE, state.recipe.seed, state.world)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
@@ -19,7 +21,7 @@ def in_processes(
     limit_s: float,
     preload: Sequence[str] = (),
 ) -> Iterator[tuple[str, Results]]:
-    """Call a function for each name in a process of its own.
+    """Call a function for each name in a process of its own, which ends with this one, however that ends.
 
     Args:
         work: the function, called as `work(name, *arguments)`.
@@ -67,4 +69,11 @@ def in_processes(
 
 
 def _send(sender: Connection, work: Callable[..., Results], name: str, arguments: tuple) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     sender.send(work(name, *arguments))
+
+
+def _end_with_parent() -> None:
+    """Wait for the parent's end, and end this process then: a parent that is killed can't end it."""
+    wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)  # at once, whatever the other threads are at

@@ -57,7 +57,8 @@ def prune(
     """
     with begun(recipe, config, start, conti_or_fs=conti_or_fs, local_rank=local_rank) as run:
         recipe, (config, start) = run.recipe, run.settings
-        start.check_suits(config)
+        if run.is_new:
+            start.check_suits(config)
         config = config_of_run(run, config, start)
         run.settings = config, start
         model = run.network()
@@ -74,7 +75,8 @@ def prune(
         pruner = ResRepPruner(model, example, config)
         callbacks: list[Callback] = [ResRepCallback(pruner)]
         if start.is_cut:
-            check_can_be_cut(pruner)
+            if run.is_new:
+                check_can_be_cut(pruner)
             callbacks.append(CutCallback(pruner, start.refit_images))
         state = run.state()
         with run.logged(state):

@@ -11,6 +11,7 @@ from rr.settings import flat, setting
 from training.options import check_choices
 
 STARTS = ("gradual", "refit")
+REFIT_IMAGES = 2000
 GRADUAL = (  # settings of how channels die in training
     *("score", "per_mac", "mask_interval", "rows_per_update", "tighten_steps", "penalty", "masked_penalty"),
     *("death_steps", "proximal", "compactor_momentum", "narrow", "narrow_threshold", "compactors"),
@@ -67,13 +68,16 @@ class PruningStart:
         "gradual",
         topic="start",
         choices=STARTS,
+        aliases=("begin",),  # torchrun takes --start for a short form of its own --start-method
     )
-    refit_images: int = setting("start refit: training images that it is refitted on", 2000, topic="start")
+    refit_images: int = setting("start refit: training images that it is refitted on", REFIT_IMAGES, topic="start")
 
     def __post_init__(self) -> None:
         check_choices(self)
         if self.refit_images < 1:
             raise InputError(f"refit_images is {self.refit_images}: must be at least 1")
+        if self.refit_images != REFIT_IMAGES and not self.is_cut:
+            raise InputError("refit_images is for a run that begins with the cut: give start='refit' too")
         if self.is_cut and self.before_mask_epochs is not None:
             raise InputError("before_mask_epochs is for a gradual cut: leave it out, or give start='gradual'")
         if self.before_mask_epochs is not None and not 0 <= self.before_mask_epochs < math.inf:

@@ -74,7 +74,7 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[Recipe, ResRepConfig, Pru
     arch, dataset = read_network(arguments, pruning_folder)
     fast = read_ahead(arguments, "--fast", action=argparse.BooleanOptionalAction)
     fast = arch not in PAPER_NETWORKS if fast is None else fast
-    is_cut = read_ahead(arguments, "--start") == "refit"
+    is_cut = read_ahead(arguments, "--start", "--begin") == "refit"
     if is_cut and not fast:
         raise InputError("--start refit is for a short run: add --fast, or leave it out")
     config = resrep_config(arch, fast=fast, is_cut=is_cut)

@@ -65,7 +65,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         "--held-out",
         type=float,
         default=0.1,
-        help="share of them that only says what the refit is worth (default: 0.1)",
+        help="share of them that says what the refit is worth, and decides nothing (default: 0.1)",
     )
     how.add_argument("--rounds", type=int, default=1, help="to the target in so many steps (default: 1)")
     how.add_argument("--places", type=int, default=16, help="places of each image that a layer is looked at in")

@@ -45,7 +45,8 @@ class Refit:
 
     def as_dict(self) -> dict[str, Any]:
         """All of it as plain values, for JSON."""
-        return {name: asdict(self)[name] for name in ("fitted", "held_out", "outputs", "loss", "layers")}
+        found = asdict(self)
+        return {name: found[name] for name in ("fitted", "held_out", "outputs", "loss", "layers")}
 
     def __str__(self) -> str:
         judged = f"{self.held_out:,} inputs held out" if self.held_out else "its own inputs (none were held out)"

@@ -39,7 +39,7 @@ class Feed:
             model: the network.
             batches: what the user gave.
             loss_fn: the task's own loss, if any.
-            share: of the images; the last batches that have as many are held out, but never all.
+            share: of the images; the last batches that come nearest to it are held out: one at least, but never all.
 
         Raises:
             InputError: if there are none.
@@ -47,11 +47,11 @@ class Feed:
         kept = list(batches) if loss_fn else [ExampleInputs.of(batch).like(model) for batch in batches]
         if not kept:
             raise InputError("there are no batches to refit the network on: give some hundred inputs")
-        feed, held_out = cls(kept, loss_fn), 0
-        least = share * feed.images_in(range(len(kept)))
-        while held_out < len(kept) - 1 and feed.images_in(range(len(kept) - held_out, len(kept))) < least:
-            held_out += 1
-        return cls(kept, loss_fn, held_out)
+        if not share:
+            return cls(kept, loss_fn)
+        feeds = [cls(kept, loss_fn, held_out) for held_out in range(1, len(kept))]
+        wanted = share * sum(map(feeds[0].images, kept)) if feeds else 0
+        return min(feeds, key=lambda feed: abs(feed.images_in(feed.unseen) - wanted), default=cls(kept, loss_fn))
 
     @property
     def fitted(self) -> range:

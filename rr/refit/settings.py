@@ -20,8 +20,8 @@ class RefitConfig:
         memory: GiB that the activations of all images may take at a time; where they need more, each layer has all
             images run again up to it, which takes longer.
         seed: of the labels drawn.
-        held_out: share of the inputs that decide nothing, and on which the report says what the refit is worth: as many
-            of the last batches as have it, but never all. 0: all are fitted to, and the report is of them.
+        held_out: share of the inputs that decide nothing, and on which the report says what the refit is worth: the
+            last batches that come nearest to it, one at least, but never all. 0: all are fitted to, and judged on.
     """
 
     rounds: int = 1

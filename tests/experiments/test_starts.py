@@ -39,6 +39,7 @@ def test_settings_of_a_gradual_cut_are_refused_by_name(setting: str, value: obje
         ({"start": "refit"}, "before_mask_epochs is for a gradual cut"),
         ({"start": "now"}, "choose from gradual, refit"),
         ({"refit_images": 0}, "refit_images is 0"),
+        ({"refit_images": 100}, "give start='refit'"),
     ],
 )
 def test_wrong_starts_are_refused(settings: dict[str, Any], message: str) -> None:

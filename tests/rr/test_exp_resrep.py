@@ -63,8 +63,9 @@ def test_single_options_change_the_settings_of_a_short_run() -> None:
     assert start.before_mask_epochs == 0.5
 
 
-def test_a_run_that_begins_with_the_cut_has_settings_of_its_own() -> None:
-    recipe, config, start, _ = settings_of("-a", "src20", "--start", "refit", "--epochs", "4")
+@pytest.mark.parametrize("option", ["--start", "--begin"])
+def test_a_run_that_begins_with_the_cut_has_settings_of_its_own(option: str) -> None:
+    recipe, config, start, _ = settings_of("-a", "src20", option, "refit", "--epochs", "4")
     assert config == resrep_config("src20", is_cut=True)
     assert start.is_cut
     assert recipe == fast_recipe("src20", epochs=4)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rr import ConversionReport, InputError, RefitConfig, prune
+from rr.refit.feed import Feed
 from tests.rr.networks import Net, conv, generic, head
 
 
@@ -209,6 +210,16 @@ def test_of_a_single_batch_nothing_is_held_out_and_the_report_says_so() -> None:
     assert (report.fitted, report.held_out) == (16, 0)
     assert "on its own inputs (none were held out)" in str(report)
     assert report.layers["1"].after == report.layers["1"].after_on_fitted
+
+
+@pytest.mark.parametrize(
+    ("sizes", "share", "held_out"),
+    [((96, 96, 8), 0.1, 1), ((20, 20, 20, 20, 20, 1), 0.4, 3), ((9, 9), 0.1, 1), ((9, 9), 0.9, 1), ((9, 9), 0.0, 0)],
+)
+def test_the_last_batches_nearest_to_the_share_are_held_out(sizes: tuple[int], share: float, held_out: int) -> None:
+    feed = Feed.of(nn.Linear(2, 2), [torch.zeros(size, 2) for size in sizes], None, share)
+    assert feed.held_out == held_out
+    assert [*feed.fitted, *feed.unseen] == list(range(len(sizes)))
 
 
 def test_what_the_stream_has_lost_is_mended_by_the_blocks_behind() -> None:

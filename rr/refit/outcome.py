@@ -96,9 +96,14 @@ def _squares_of(full: Sequence[Tensor], *others: Sequence[Tensor]) -> Tensor | N
     if not full or any(each != shapes[0] for each in shapes):
         return None
     exact = [output.double() for output in full]
-    about_mean = sum((output - output.mean(0)).square().sum() for output in exact)
+    about_mean = sum((output - _mean_of(output)).square().sum() for output in exact)
     errors = [
         sum((output.double() - wanted).square().sum() for output, wanted in zip(outputs, exact, strict=True))
         for outputs in others
     ]
     return torch.stack([about_mean, *errors])
+
+
+def _mean_of(output: Tensor) -> Tensor:
+    """The mean over the images; of a single one, whose own outputs that would be, over all that it gives."""
+    return output.mean(0) if output.shape[:1].numel() > 1 else output.mean()

@@ -167,33 +167,36 @@ class _Images:
 
     def __init__(self, gram: Gram, old: Tensor) -> None:
         self.gram, self._old = gram, old
-        self._sums = old.new_zeros(3)  # squares of the targets, of their means, of what the layer misses as it is
+        self._squares = old.new_zeros(2)  # of the targets, and of what the layer misses as it is
+        self._targets = old.new_zeros(old.shape[1])  # their sum
 
     def take_in(self, rows: Tensor, target: Tensor) -> None:
         """More images: rows [n, rows], and what the layer is to give for each [n, D]."""
         old = self._old.to(rows)
         self.gram.add(rows, target)
-        self._sums[0] += target.double().square().sum()
-        self._sums[1] += len(target) * target.double().mean(0).square().sum()
-        self._sums[2] += (target - rows @ old[:-1] - old[-1]).double().square().sum()
+        self._squares[0] += target.double().square().sum()
+        self._squares[1] += (target - rows @ old[:-1] - old[-1]).double().square().sum()
+        self._targets += target.double().sum(0)
 
     def add_up(self) -> None:
         """Take in what other processes have taken in."""
         self.gram.add_up(len(self._old) - 1, self._old.shape[1], self._old)
-        added_up(self._sums)
+        added_up(self._squares)
+        added_up(self._targets)
 
     def error_of_old(self) -> float:
         """The layer's mean squared error as it is, over the targets' variance."""
-        return float(self._sums[2]) / self._variance
+        return float(self._squares[1]) / self._variance
 
     def error(self, matrix: Tensor) -> float:
         """The same with another matrix [rows + 1, D]."""
         products = float((matrix * (self.gram.xx @ matrix - 2 * self.gram.xy)).sum())  # w'x'x w - 2 w'x'y
-        return max(float(self._sums[0]) + products * self.gram.count, 0.0) / self._variance
+        return max(float(self._squares[0]) + products * self.gram.count, 0.0) / self._variance
 
     @property
     def _variance(self) -> float:
-        return max(float(self._sums[0] - self._sums[1]), torch.finfo(torch.float64).tiny)
+        about_mean = self._squares[0] - self._targets.square().sum() / max(self.gram.count, 1)
+        return max(float(about_mean), torch.finfo(torch.float64).tiny)
 
 
 def _scale_of(norm: nn.Module | None, layer: Layer) -> Tensor:

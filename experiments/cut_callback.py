@@ -53,7 +53,7 @@ class CutCallback(Callback):
         )
         logger.info("val after the cut, top1=%.4f, top5=%.4f, loss=%.6f", val.top1, val.top5, val.loss)
         if state.world.is_first:
-            found = {"cut": {**val.to_dict(), "seconds": seconds, **refit.as_dict()}}
+            found = {"cut": {**val.to_dict(), "seconds": seconds, "refit": refit.as_dict()}}
             write_text_whole(state.log.folder / RESULT, json.dumps(found, indent=2) + "\n")
 
     def _batches(self, state: TrainState) -> Iterator[Tensor]:

@@ -59,6 +59,8 @@ class OwnTensors(TorchDispatchMode):
         model: the model, of which a copy is run.
     """
 
+    supports_higher_order_operators = True  # torch.cond
+
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         tensors = [*model.named_parameters(), *model.named_buffers()]

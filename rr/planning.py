@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
@@ -48,15 +49,31 @@ class Plan:
 
 
 def check_arguments(model: object, config: object) -> None:
-    """Check what a pruner is given, before anything is looked at.
+    """Check what a pruner is given, before anything is looked at, and where it is built.
 
     Raises:
-        InputError: if it isn't a bare model with parameters, or no config.
+        InputError: if it isn't a bare model of Python modules whose parameters have values, or no config; or if what is
+            made here couldn't be trained, or not on the CPU.
     """
     if not isinstance(model, nn.Module) or next(model.parameters(), None) is None:
         raise InputError(f"the model must be an nn.Module with parameters, not {type(model).__name__}")
     if isinstance(model, DataParallel | DistributedDataParallel):
         raise InputError("the model is wrapped already: build the pruner on the bare model, then wrap that")
+    scripted = [name for name, module in model.named_modules() if isinstance(module, torch.jit.ScriptModule)]
+    if scripted:
+        raise InputError(
+            f"{scripted[0] or 'the model'} is TorchScript, which can't be traced or narrowed: build the pruner on the "
+            "Python module, and script the converted network"
+        )
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise InputError("the model's parameters have no values (device 'meta'): load its weights before the pruner")
+    if torch.is_inference_mode_enabled():
+        raise InputError("nothing that is made in torch.inference_mode can be trained: call this outside of it")
+    if torch.get_default_device().type != "cpu":
+        raise InputError(
+            f"new tensors are on {torch.get_default_device().type!r} at present, but what is worked out here is on the "
+            "CPU: call this, and convert, under `with torch.device('cpu'):`; the model may be where it is"
+        )
     if not isinstance(config, ResRepConfig | None):
         raise InputError(
             f"config must be what fast_config(...) or paper_config(...) returns, not {type(config).__name__}"

@@ -76,7 +76,6 @@ class ResRepPruner:
         self.graph, self.selected = planned.graph, planned.selected
         selection = MaskSelection(self.graph, self.selected, self.config, planned.least, next(model.parameters()))
         self.live = planned.put_compactors(model)
-        self._host_modules = {host: model.get_submodule(host) for host in self.compactors}
         self._selection, self._narrowing = selection, None
         if (settings := self.config.narrowing).mode != "no":
             self._narrowing = Narrowing(self.live, example_inputs, settings, selection.least, selection.multiples)
@@ -275,8 +274,9 @@ class ResRepPruner:
 
         Raises:
             ConversionError: if the proof fails.
-            InputError: if `model` isn't a copy of the pruner's, or no step was ever counted and nothing is to go.
+            InputError: if `model` is no copy of the pruner's, a module was replaced, or no step was counted.
         """
+        self.live.check_modules(self.selected)
         remaining = self.remaining.alive
         check_counted(self.steps, nothing_goes=remaining.all())
         slim, self._report = convert(
@@ -322,7 +322,8 @@ class ResRepPruner:
         if self.retired:
             return
         if not self._loop_is_checked:
-            check_loop(self.model, self._host_modules, self._rows.weights, optimizer)
+            self.live.check_modules(self.selected)
+            check_loop(self._rows.weights, optimizer)
             self._loop_is_checked = True
         self.adjust_gradients(scale)
 

@@ -188,30 +188,17 @@ def check_optimizer(
         )
 
 
-def check_loop(
-    model: nn.Module,
-    hosts: Mapping[str, nn.Module],
-    weights: Sequence[nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-) -> None:
+def check_loop(weights: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
     """Check, at the first step, that the loop trains the compactors as it should.
 
     Args:
-        model: the model.
-        hosts: the modules behind which its compactors were put, by name.
         weights: the compactors' parameters, with their first gradients.
         optimizer: the one that is about to step.
 
     Raises:
-        InputError: if their modules have been replaced, they are in half precision, the loss reaches none of them, or
-            the processes of a distributed run have different gradients.
+        InputError: if they are in half precision, the loss reaches none of them, or the processes of a distributed run
+            have different gradients.
     """
-    replaced = [host for host, module in hosts.items() if model.get_submodule(host) is not module]
-    if replaced:
-        raise InputError(
-            f"{replaced[0]!r} is another module than when the pruner was built, and its compactor isn't called any "
-            "more: replace modules (SyncBatchNorm.convert_sync_batchnorm) before the pruner is built"
-        )
     dtype = weights[0].dtype
     if dtype in (torch.float16, torch.bfloat16):  # steps as small as a row's on its way to zero are rounded away
         raise InputError(

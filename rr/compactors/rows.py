@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rr.compactors.compactor import Compactor
 from rr.config import DecayConfig
+from rr.errors import InputError
 from rr.runtime import are_several
 
 # Rows are scaled by this power of two (exactly) before they are squared: norms from 1e-30 to 1e3 neither
@@ -68,10 +69,18 @@ class CompactorRows:
         Args:
             scale: what the gradients are multiplied by at present (by a gradient scaler).
             observe: called with the task's gradients before anything is done to them.
+
+        Raises:
+            InputError: if the compactors have other parameters by now.
         """
         penalty = self._decay.penalty
         masked_penalty = 0.0 if self._decay.proximal else self._decay.masked_penalty
         weights = self.weights
+        if any(own.pwc.weight is not weight for own, weight in zip(self._compactors, weights, strict=True)):
+            raise InputError(
+                "the model's parameters are other objects than those that the optimizer and the pruner have, so that "
+                "nothing is trained any more: load weights without `assign=True`"
+            )
         if self._penalised.device != weights[0].device:  # the model was moved since
             self._put_on_device()
         for weight in weights:

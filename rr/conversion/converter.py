@@ -38,6 +38,7 @@ FLOAT32_TOLERANCE = 1e-5  # or 10 times the unconverted model's own float32 erro
 CUT_TOLERANCE = 1e-3
 
 
+@torch.inference_mode(False)  # what is made in inference mode can never be trained
 def convert(
     live: LiveModel,
     example_inputs: Inputs,

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from rr.conversion.differences import difference_on_own_scale, error_floors, floors_for
 from rr.copies import copy_of
 from rr.errors import InputError, first_line
+from rr.graph.exporting import without_autocast
 from rr.graph.sizes import other_sizes, shape_in_words
 from rr.graph.tensors import ExampleInputs, Inputs, eval_mode, in_float64
 from rr.runtime import is_first
@@ -34,6 +35,8 @@ class _InFloat64(TorchDispatchMode):
 
     Rounding in the middle of a network would hide all smaller differences from a proof.
     """
+
+    supports_higher_order_operators = True  # torch.cond
 
     def __enter__(self) -> _InFloat64:
         self._default = torch.get_default_dtype()
@@ -213,7 +216,7 @@ def outputs_of(model: nn.Module, inputs: ExampleInputs, dtype: torch.dtype) -> l
     cast = inputs.mapped(lambda item: item.to(dtype) if item.is_floating_point() else item)
     model.to(dtype)
     in_full = _InFloat64() if dtype == torch.float64 else nullcontext()
-    with torch.no_grad(), eval_mode(model), _same_random_numbers(), in_full:
+    with torch.no_grad(), eval_mode(model), _same_random_numbers(), without_autocast(), in_full:
         return _tensors(cast.call(model))
 
 

@@ -13,11 +13,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from rr.compactors import insert_compactors, remove_compactors
 from rr.conversion.folding import fold
-from rr.conversion.proof import FLOAT64_TOLERANCE, exact_copy, measured_probes, outputs_of
-from rr.errors import first_line
+from rr.conversion.proof import FLOAT64_TOLERANCE, Probe, exact_copy, measured_probes, outputs_of
+from rr.errors import InputError, first_line
 from rr.graph import ChannelGraph, Group, Inputs, LiveModel
 from rr.graph.vanishing import may_vanish, without_unread
 
@@ -103,9 +104,7 @@ def _failure(
     alive_without: Callable[[Sequence[Group]], np.ndarray],
 ) -> Failure:
     """A function that converts a copy of `model` for some groups, and says what goes wrong."""
-    full = exact_copy(model)
-    remove_compactors(full)
-    probes = measured_probes(full, example_inputs)
+    full, probes = _as_training_may_leave_it(model, example_inputs)
     channels = {site.host: len(site.units) for site in graph.sites_of(selected)}
     compactors = insert_compactors(full, channels, groups=channels)  # diagonal: in float64, dense ones may be too large
     live = LiveModel(full, graph)
@@ -136,6 +135,32 @@ def _failure(
         return None
 
     return failure
+
+
+def _as_training_may_leave_it(model: nn.Module, example_inputs: Inputs) -> tuple[nn.Module, list[Probe]]:
+    """A copy in float64 without compactors, with other values where the model has those that a network begins with.
+
+    What is multiplied by a gain of zeros shows in no output yet, nor what is added to by a shift of zeros.
+
+    Returns:
+        The copy and its probes; where its outputs have NaN for other values, the copy is as the model is.
+    """
+    full = exact_copy(model)
+    remove_compactors(full)
+    generator = torch.Generator().manual_seed(0)
+    trained = [parameter for parameter in full.parameters() if parameter.requires_grad]
+    norms = [module for module in full.modules() if isinstance(module, _BatchNorm)]
+    statistics = [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var) if buffer is not None]
+    with torch.no_grad():
+        for tensor in (*trained, *statistics):
+            if tensor.is_floating_point() and tensor.numel() and (tensor == tensor.flatten()[0]).all():
+                tensor += 0.1 * (0.5 + torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype))
+    try:
+        return full, measured_probes(full, example_inputs)
+    except InputError:
+        full = exact_copy(model)
+        remove_compactors(full)
+        return full, measured_probes(full, example_inputs)
 
 
 def _at_fault(groups: Sequence[Group], failure: Failure, suspects: int = 0) -> list[tuple[Group, str]]:

@@ -55,7 +55,7 @@ class ChannelGraph:
         reasons: unit -> why it can't be pruned; a unit that isn't in it is prunable.
         streams: the units that an addition joined from several layers' channels.
         counted: the units that the forward cuts or groups, perhaps by hard-coded sizes.
-        sums: where channels are added up.
+        sums: where channels are added up; sums_elsewhere: where that is in eval mode alone, or at another size.
         sizes: the numbers on modules that cut channels.
         no_layers: modules that run a convolution or a linear operation, but are no layer here -> why.
         macs, parameters: what widths cost.
@@ -100,13 +100,15 @@ class ChannelGraph:
             if larger is not None:
                 larger.unite_in(flow)
                 units = units_of(flow, hosts.order, norms)
-                found = find(units=units, elsewhere=[*elsewhere, larger])
+                elsewhere.append(larger)
+                found = find(units=units, elsewhere=elsewhere)
         self.num_units = units.count
         self.layers = MappingProxyType(units.layers)
         self.sites = MappingProxyType(found.sites)
         self.reasons = MappingProxyType(found.reasons)
         self.streams, self.counted, self.sums, self.sizes = units.streams, units.counted, units.sums, units.sizes
         self.no_layers = MappingProxyType(flow.no_layers)
+        self.sums_elsewhere = tuple(place for other in elsewhere for place in other.sums_in(units.layers))
         self.groups = tuple(grouped(units.layers, units.count, found.reasons, units.streams))
         for array in _arrays(self.layers.values(), self.sites.values(), self.groups):
             array.setflags(write=False)

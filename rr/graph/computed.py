@@ -172,7 +172,7 @@ def _computed(
     plain = _plain_layer(first)
     if any(_plain_layer(end) != plain for end in ends[1:]) or any(end.args[0] in fixed for end in ends):
         return None
-    own = trace.parameter(weight) == f"{name}.weight" and trace.parameter(bias) in (f"{name}.bias", None)
+    own = trace.parameter(weight) == f"{name}.weight" and (bias is None or trace.parameter(bias) == f"{name}.bias")
     if own and isinstance(module, (nn.Linear, _ConvNd)):
         return None  # a layer like any other
     sources = {trace.parameters[node.name] for node in _placeholders([weight, bias])}

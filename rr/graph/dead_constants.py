@@ -42,11 +42,11 @@ class Inexact:
     """Where a dead unit's constant can't be folded.
 
     Attributes:
-        node: the operation that would need to be without it.
+        node: the operation that would need to be without it; None where that is an operation of another trace alone.
         reason: why no bias can hold it.
     """
 
-    node: fx.Node
+    node: fx.Node | None
     reason: str
 
 
@@ -104,9 +104,10 @@ def dependent(here: Traced, there: Traced, first: Findings, second: Findings, wh
     layer_at = {node: layer.name for layer in there.layers.values() for node in layer.nodes}
     found = {}
     for unit, inexact in second.inexact.items():
-        name = layer_at[inexact.node.name]
-        if name in here.layers:
-            reason = f"{inexact.reason} ({where})"
+        name, reason = layer_at.get(inexact.node.name), f"{inexact.reason} ({where})"
+        if name is None:  # what adds channels up
+            found[unit] = Inexact(None, reason)
+        elif name in here.layers:
             found[unit] = Inexact(nodes[here.layers[name].nodes[0]], reason)
     for name in here.layers.keys() & there.layers.keys():
         constants, others = (run.received.get(name, {}) for run in (first, second))
@@ -269,7 +270,7 @@ class _ConstantRun:
     def _add_up(self, place: Sum, node: fx.Node) -> None:
         """Check that the dead channels among those that an operation adds up are 0."""
         value = next(self._value(source) for source in node.all_input_nodes if source.name == place.source)
-        dead = torch.from_numpy(~self._alive)[place.channels]
+        dead = torch.from_numpy(np.append(~self._alive, False))[place.channels]  # the last one: channels of no unit
         name = running_module(node) or "the model"
         reason = f"when dead, a constant reaches {operation(node)} in {name}, where none goes into a bias"
         for unit in place.channels[dead & (value != 0)].unique().tolist():

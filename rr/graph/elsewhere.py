@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from rr.graph.channel_ids import ChannelFlow
+from rr.graph.channel_ids import ChannelFlow, compact
 from rr.graph.flow import channel_flow
 from rr.graph.hosts import Hosts
-from rr.graph.layers import Layer, LayerKind
+from rr.graph.layers import Layer, LayerKind, Sum
 from rr.graph.operations import OperationKind, kind_of
 from rr.graph.sizes import larger_at_once
 from rr.graph.tensors import ExampleInputs, Inputs
@@ -49,6 +50,10 @@ class Elsewhere:
             if call.kind is LayerKind.PRODUCT:  # named for its operation, which may be another one here
                 continue
             there = known.get(call.name)
+            if there is not None and there.kind is not call.kind:  # its groups as a whole, or the same of each
+                reason = f"goes by other groups of {call.name} {self.where}"
+                flow.protect(np.concatenate([there.out_ids, there.in_ids]), reason)
+                continue
             for ids, theirs in ((call.out_ids, there and there.out_ids), (call.in_ids, there and there.in_ids)):
                 if ids is None:
                     continue
@@ -74,6 +79,25 @@ class Elsewhere:
         for call in self.flow.layers:
             nodes[call.name] = (*nodes.get(call.name, ()), call.node)
         return {name: replace(layer, nodes=nodes[name]) for name, layer in layers.items() if name in nodes}
+
+    def sums_in(self, layers: Mapping[str, Layer]) -> tuple[Sum, ...]:
+        """Where channels are added up here, in the units of those layers; -1 for channels that none of them has."""
+        unit_of: dict[int, int] = {}
+        for call in self.flow.layers:
+            layer = layers.get(call.name)
+            if layer is None or call.kind is LayerKind.PRODUCT:
+                continue
+            for ids, units in ((call.out_ids, layer.out_units), (call.in_ids, layer.in_units)):
+                if ids is not None and call.kind is layer.kind:
+                    roots = (self.flow.find(int(channel)) for channel in ids)
+                    unit_of |= dict(zip(roots, units.tolist(), strict=True))
+
+        def in_units(ids: Tensor) -> Tensor:
+            first = compact(ids)
+            units = [unit_of.get(self.flow.find(int(channel)), -1) for channel in first.flatten()]
+            return torch.tensor(units).view(first.shape).expand(ids.shape)
+
+        return tuple(replace(place, channels=in_units(place.channels)) for place in self.flow.sums)
 
 
 def traced_elsewhere(model: nn.Module, example_inputs: Inputs, trials: Trials | None = None) -> Elsewhere | None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.fx.config
 from torch import Tensor, fx, nn
+from torch.amp.autocast_mode import autocast
 from torch.nn.modules.batchnorm import _NormBase
 from torch.overrides import TorchFunctionMode
 
@@ -34,6 +35,21 @@ def without_fused_recurrence(model: nn.Module) -> Iterator[None]:
             stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
         yield
+
+
+@contextmanager
+def without_autocast() -> Iterator[None]:
+    """Let autocast do nothing.
+
+    An export hides what runs in it in a graph of its own, and its rounding would hide differences from a proof.
+    """
+    before = autocast.__enter__, autocast.__exit__
+    with torch.autocast("cpu", enabled=False):
+        autocast.__enter__, autocast.__exit__ = (lambda self: self), (lambda self, *_: False)
+        try:
+            yield
+        finally:
+            autocast.__enter__, autocast.__exit__ = before
 
 
 @contextmanager

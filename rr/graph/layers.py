@@ -127,7 +127,8 @@ class Sum:
     Attributes:
         node: the operation.
         source: which of its inputs.
-        channels: in that input's shape, the id of each element's channel; once they are numbered, the unit.
+        channels: in that input's shape, the id of each element's channel; once they are numbered, the unit (-1 for a
+            channel that no layer of the graph has).
     """
 
     node: str

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rr.compactors import find_compactors
+from rr.errors import InputError
 from rr.graph.channel_graph import ChannelGraph
 from rr.graph.layers import Layer
 from rr.graph.tensors import in_float64
@@ -79,6 +80,29 @@ class LiveModel:
         changed = copy.copy(self)
         changed.modules = {**self.modules, **modules}
         return changed
+
+    def check_modules(self, selected: np.ndarray) -> None:
+        """Check that the model still has the modules that it had.
+
+        Args:
+            selected: [num_units] of bool; what has no channel of any of these may be replaced.
+
+        Raises:
+            InputError: if one with a compactor, or one that gets narrower, is another one now.
+        """
+        narrowed = (
+            layer.name
+            for layer in self.graph.layers.values()
+            for units in (layer.out_units, layer.in_units)
+            if layer.kind.is_module and units is not None and selected[units].any()
+        )
+        now = dict(self.model.named_modules())
+        for name in (*self.compactors, *narrowed):
+            if now.get(name) is not self.modules[name]:
+                raise InputError(
+                    f"{name!r} is another module than when the pruner was built, which knows nothing of it: replace "
+                    "modules (SyncBatchNorm.convert_sync_batchnorm, another classifier) before the pruner is built"
+                )
 
     def unit_norms(self) -> np.ndarray:
         """[num_units]: root mean square over a unit's rows of their L2 norms; infinite where a row has no compactor.

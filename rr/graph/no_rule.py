@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from torch import fx
 
-from rr.graph.operations import ELEMENTWISE, OperationKind, kind_of, operation
+from rr.graph.operations import ELEMENTWISE, OperationKind, kind_of, operation, writes_to_part
 from rr.graph.trace import argument, has_sizes, running_module
 from rr.graph.walk import Walk
 
 LAYERS = {OperationKind.CONVOLUTION, OperationKind.TRANSPOSED, OperationKind.LINEAR}
-_OVER_CHANNELS = {OperationKind.OVER_CHANNELS, OperationKind.GROUP_NORM, OperationKind.REDUCTION}
+_OVER_CHANNELS = {
+    *(OperationKind.OVER_CHANNELS, OperationKind.GROUP_NORM, OperationKind.REDUCTION),
+    *(OperationKind.ALONG, OperationKind.RESIZING),
+}
 _COUNTS = "divides by how many channels there are, whatever they hold"
 _ORDERS = "puts the channels in order, a dead one's 0 among them"
 _WHY = {  # what becomes of the channels that stay when another one is gone
@@ -27,9 +30,11 @@ def reason_of(walk: Walk, node: fx.Node) -> str:
     name, kind, place = operation(node), kind_of(node), running_module(node) or "the model"
     if not has_sizes(node):
         return f"passes through {name} in {place}, whose size depends on values"
+    if writes_to_part(node):
+        return f"{name} in {place} writes into a tensor that others read"
     if name in _WHY and kind not in ELEMENTWISE:
         return f"passes through {name} in {place}, which {_WHY[name]}"
-    if kind in _OVER_CHANNELS:
+    if kind in _OVER_CHANNELS or name == "roll":
         return f"passes through {name} in {place}, which computes over the channels"
     if kind is OperationKind.POOLING:
         return f"passes through {name} in {place}, which pools neighbouring channels, as a local response norm does"

@@ -131,7 +131,7 @@ assert len(KIND_OF) == sum(len(names.split()) for names in _NAMES.values()), "an
 _OF_EXTREMES = {"other": OperationKind.BINARY, "dim": OperationKind.REDUCTION}
 _COPIES = ("clone", "contiguous", "detach", "alias", "lift_fresh_copy")
 ELEMENTWISE = {OperationKind.UNARY, OperationKind.BINARY, OperationKind.SEVERAL}
-_MOVING = {OperationKind.MOVE, OperationKind.VIEW, OperationKind.CUT, OperationKind.GETITEM}
+_MOVING = {OperationKind.MOVE, OperationKind.VIEW, OperationKind.LIKE, OperationKind.CUT, OperationKind.GETITEM}
 
 
 def operation(node: fx.Node) -> str:
@@ -152,7 +152,7 @@ def kind_of(node: fx.Node) -> OperationKind | None:
 
 def has_rule(node: fx.Node) -> bool:
     """Whether channels may pass through the operation; elsewhere nothing prunable does."""
-    return kind_of(node) not in (None, OperationKind.OVER_CHANNELS)
+    return kind_of(node) not in (None, OperationKind.OVER_CHANNELS) and "out" not in node.kwargs
 
 
 def is_assertion(node: fx.Node) -> bool:
@@ -172,11 +172,13 @@ def is_in_place(node: fx.Node) -> bool:
 
 
 def writes_to_part(node: fx.Node) -> bool:
-    """Whether the operation writes through a view into a tensor that others read."""
+    """Whether the operation writes through a view into a tensor that others read, or into another one (`out=`)."""
+    if "out" in node.kwargs:
+        return True
     if not is_in_place(node):
         return False
     source = node.args[0]
-    while source.op == "call_function" and kind_of(source) in _MOVING and source.all_input_nodes:
+    while source.op == "call_function" and _is_view(source) and source.all_input_nodes:
         source = source.all_input_nodes[0]
         if len(source.users) > 1:
             return True
@@ -211,3 +213,8 @@ def _ends(reader: fx.Node) -> Iterator[fx.Node]:
 def has_same_values(node: fx.Node) -> bool:
     """Whether the operation gives the values that it reads, of another type perhaps."""
     return node.op == "call_function" and (kind_of(node) is OperationKind.CAST or operation(node) in _COPIES)
+
+
+def _is_view(node: fx.Node) -> bool:
+    """Whether an operation's output may be the memory of its first input."""
+    return kind_of(node) in _MOVING or operation(node) in ("detach", "alias")

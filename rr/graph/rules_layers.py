@@ -29,8 +29,10 @@ def batch_norm(walk: Walk, node: fx.Node) -> Ids | None:
     if argument(node, 3, "running_mean") is None:
         return _with_statistics_of_its_own(walk, node, [argument(node, 1, "weight"), argument(node, 2, "bias")])
     name = walk.layer_of(node, node.args[3], "running_mean", _BatchNorm)
-    if channels is None or name is None:
+    if channels is None or name is None or argument(node, 7, "eps") != walk.modules[name].eps:
         return None
+    if argument(node, 5, "training"):
+        walk.flow.protect(channels, f"normalised by the batch's own statistics in {name}, which isn't in eval mode")
     walk.record(LayerCall(name, LayerKind.NORM, node.name, channels, None))
     return ids
 

@@ -21,7 +21,7 @@ from rr.graph.walk import Ids, Walk
 
 def move(walk: Walk, node: fx.Node) -> Ids | None:
     """The ids, moved by the same operation."""
-    if walk.reads_parameter(node):
+    if walk.reads_parameter(node) or (operation(node) == "roll" and not _rolls_pixels(walk, node)):
         return None
     args, kwargs = fx.map_arg((node.args, node.kwargs), lambda source: walk.ids[source])
     if operation(node) in ("cat", "concat"):
@@ -36,6 +36,12 @@ def _joined(parts: Sequence[Tensor], dim: int) -> Tensor:
         if all(part.dim() == dims and part.stride(other) == 0 for part in parts):
             parts = [part.narrow(other, 0, 1) for part in parts]
     return torch.cat([*parts], dim)
+
+
+def _rolls_pixels(walk: Walk, node: fx.Node) -> bool:
+    """Whether channels stay where they are: which one comes round the end depends on how many there are."""
+    ids, dims = compact(walk.ids[node.args[0]]), argument(node, 2, "dims")
+    return uniform(ids, [dim % ids.dim() for dim in dims] if dims else list(range(ids.dim())))
 
 
 def view(walk: Walk, node: fx.Node) -> Ids | None:

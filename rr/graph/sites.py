@@ -23,7 +23,7 @@ class Places:
     trace: Trace
     layers: Mapping[str, Layer]
     sites: dict[str, Site]
-    sums: Sequence[Sum] = ()
+    sums: Sequence[Sum]
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,8 @@ def _places_in(elsewhere: Elsewhere, units: Units, sites: Mapping[str, Site], di
     layers = elsewhere.layers_like(units.layers)
     finder = _SiteFinder(elsewhere.hosts, layers, diagonal)
     there = {name: finder.behind(layers[name]) for name in sites if name in layers}
-    return Places(elsewhere.trace, layers, {name: site for name, site in there.items() if site is not None})
+    behind = {name: site for name, site in there.items() if site is not None}
+    return Places(elsewhere.trace, layers, behind, elsewhere.sums_in(units.layers))
 
 
 class _SiteFinder:
@@ -164,14 +165,17 @@ def _nearest_before(
 ) -> dict[str, Site]:
     """Of the candidates that aren't sites yet, the nearest before the places where constants can't be folded.
 
-    Such a place may be a candidate's own layer: what its padding cuts, a compactor behind it silences.
+    Such a place may be a candidate's own layer: what its padding cuts, a compactor behind it silences. Where it is none
+    of this trace, the last candidate is taken that has the unit.
     """
     at_node = {node: site for site in candidates.values() for node in (*site.nodes, *layers[site.layer].nodes)}
     ends = {node for layer in layers.values() if layer.kind.reads_all for node in layer.nodes}
-    units_at: dict[fx.Node, set[int]] = {}
+    units_at: dict[fx.Node | None, set[int]] = {}
     for unit, inexact in found.items():
         units_at.setdefault(inexact.node, set()).add(unit)
     nearest = {}
+    for unit in units_at.pop(None, ()):
+        nearest |= {site.layer: site for site in [s for s in candidates.values() if unit in s.units][-1:]}
     for consumer, units in units_at.items():
         waiting, seen = [consumer], set()
         while waiting:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -17,11 +17,13 @@ _SMALLER: tuple[Callable[[int], int], ...] = (lambda n: (n // 2 + 1) | 1, lambda
 
 
 def other_sizes(inputs: ExampleInputs) -> Iterator[tuple[ExampleInputs, ...]]:
-    """The example inputs with another batch, with each other dimension larger, and with all of these smaller.
+    """The example inputs with another batch, with each dimension larger, and with all of these smaller.
 
-    And with other numbers, where the forward is called with any. The tensors of the inputs change together, as far as
-    they have the same size in that dimension: two images, an image and its mask. Integers and all other values are
-    those of the examples, repeated. But for the batch itself, batches are of one example.
+    The last one is larger together with the other pixels, and by more: a forward may do something only where height and
+    width are both large, or the one is over the other. And with other numbers, where the forward is called with any.
+    The tensors of the inputs change together, as far as they have the same size in that dimension: two images, an image
+    and its mask. Integers and all other values are those of the examples, repeated. But for the batch itself, batches
+    are of one example.
 
     Args:
         inputs: the example inputs.
@@ -35,16 +37,24 @@ def other_sizes(inputs: ExampleInputs) -> Iterator[tuple[ExampleInputs, ...]]:
     shape = inputs.tensors[0].shape
     first = 2 if len(shape) > 3 else 1  # images have their channels there, sequences perhaps their length
     dims = [dim for dim in range(first, len(shape)) if shape[dim] > 1]
+    pixels = [dim for dim in dims if dim > 1]
     for dim in dims:
-        sizes = [change(shape[dim]) for change in _LARGER]
-        yield tuple(with_sizes(of, {dim: n}) for n in sizes for of in (of_one, inputs))
+        sizes = [{dim: change(shape[dim])} for change in _LARGER]
+        if len(pixels) > 1 and dim == pixels[-1]:
+            sizes = [*_together(shape, pixels), *sizes]
+        yield tuple(with_sizes(of, size) for size in sizes for of in (of_one, inputs))
     for whole in (False, True):
         if numbers := _other_numbers(inputs, whole=whole):
             yield (numbers,)
-    pixels = [dim for dim in dims if dim > 1]
     if pixels:
         sizes = [{dim: max(change(shape[dim]), 1) for dim in pixels} for change in _SMALLER]
         yield tuple(with_sizes(of, size) for size in sizes for of in (of_one, inputs))
+
+
+def _together(shape: Sequence[int], pixels: Sequence[int]) -> list[dict[int, int]]:
+    """All pixels larger, the last dimension by more than the others; then all in the same way."""
+    alike = [{dim: change(shape[dim]) for dim in pixels} for change in _LARGER]
+    return [{**alike[0], pixels[-1]: (2 * shape[pixels[-1]] + 2) | 1}, *alike]
 
 
 def larger_at_once(inputs: ExampleInputs) -> Iterator[ExampleInputs]:

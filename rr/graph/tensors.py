@@ -72,8 +72,9 @@ class ExampleInputs:
         return self.mapped(lambda item: item.to(anchor.device, anchor.dtype if item.is_floating_point() else None))
 
     def call(self, model: nn.Module) -> Any:
-        """What the model returns for them."""
-        return model(*self.args, **self.kwargs)
+        """What the model returns for them; they stay as they are, even if its forward changes its inputs in place."""
+        own = self.mapped(Tensor.clone)
+        return model(*own.args, **own.kwargs)
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ from rr.graph.exporting import (
     DataAsDetached,
     drop_releases,
     switches_as_numbers,
+    without_autocast,
     without_dumps,
     without_fused_attention,
     without_fused_recurrence,
@@ -72,6 +73,7 @@ def trace_model(model: nn.Module, example_inputs: Inputs | ExampleInputs) -> Tra
     own, model = OwnTensors(model), copy_of(model)  # a forward may count its calls, or keep what it computes
     model.requires_grad_(False)  # or torch's FLOP counter fails where a layer is given a view of a parameter
     with ExitStack() as stack:
+        stack.enter_context(without_autocast())
         stack.enter_context(without_fused_attention())
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", message=".* assigned during export")

@@ -19,6 +19,7 @@ class LayersOfUnits(Protocol):
     streams: frozenset[int]
     computed: Collection[str]
     sums: Sequence[Sum]
+    sums_elsewhere: Sequence[Sum]
 
 
 def without_unread(graph: LayersOfUnits, alive: np.ndarray, droppable: np.ndarray) -> np.ndarray:
@@ -37,8 +38,9 @@ def without_unread(graph: LayersOfUnits, alive: np.ndarray, droppable: np.ndarra
     for layer in readers:
         has_reader[layer.in_units] = True
     added_up = np.zeros(graph.num_units, dtype=bool)
-    for place in graph.sums:
-        added_up[place.channels.unique().numpy()] = True
+    for place in (*graph.sums, *graph.sums_elsewhere):
+        units = place.channels.unique().numpy()
+        added_up[units[units >= 0]] = True
     while True:
         read = added_up.copy()
         for layer in readers:

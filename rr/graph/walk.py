@@ -14,6 +14,7 @@ from rr.graph.operations import OperationKind, kind_of, only_choose, operation
 from rr.graph.trace import Trace, has_sizes, readers_of, running_module
 
 _OF_VECTORS = {OperationKind.UNARY, OperationKind.VIEW, OperationKind.MOVE, OperationKind.CAST, OperationKind.LIKE}
+_FOLDED = ("weight", "bias", "running_mean", "running_var")
 Ids = Tensor | list[Tensor]  # a list for an operation with several outputs
 Trials = dict[tuple[str, str], bool]  # a kind of module and a module's name -> whether it is one
 
@@ -133,14 +134,18 @@ class Walk:
         """The module of one `kind` that runs `node` itself with its own `parameter`, called `leaf` there; else None.
 
         A layer whose weight another module uses (`F.linear(x, self.proj.weight)`) never calls its hooks, and one whose
-        parameters anything else reads can't be folded.
+        parameters anything else reads, or that computes something of one of them first, can't be folded.
         """
         name = self.trace.parameter(parameter)
         if name is None or name.rpartition(".")[2] != leaf:
             return None
         owner = name.rpartition(".")[0]
         runs_itself = isinstance(self.modules.get(owner), kind) and running_module(node) == owner
-        return owner if runs_itself and not self._shares_parameters(node, owner) else None
+        if not runs_itself or self._shares_parameters(node, owner):
+            return None
+        given = {self.trace.parameter(source) for source in node.all_input_nodes}
+        own = [name for name in _FOLDED if getattr(self.modules[owner], name, None) is not None]
+        return owner if given.issuperset(f"{owner}.{name}" for name in own) else None
 
     def _shares_parameters(self, node: fx.Node, name: str) -> bool:
         own = (self.trace.parameter(source) for source in node.all_input_nodes)

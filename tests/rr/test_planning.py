@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import pytest
 import torch
@@ -153,6 +154,25 @@ def fails(x: Tensor) -> Tensor:
 def test_what_cannot_be_meant_is_said(call: Callable[[], object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("change", "around", "message"),
+    [
+        (torch.jit.script, nullcontext(), "the model is TorchScript"),
+        (lambda model: nn.Sequential(torch.jit.script(model[0]), *model[1:]), nullcontext(), "^0 is TorchScript"),
+        (lambda model: model.to("meta"), nullcontext(), "no values"),
+        (nn.Identity(), torch.inference_mode(), "inference_mode can be trained"),
+        (nn.Identity(), torch.device("meta"), r"are on 'meta'.*with torch.device\('cpu'\)"),
+    ],
+    ids=["script", "scripted layer", "without values", "inference mode", "device"],
+)
+def test_what_no_pruner_can_be_built_of_or_in_is_told(
+    change: Callable[[nn.Module], nn.Module], around: AbstractContextManager[object], message: str
+) -> None:
+    model = change(tiny())
+    with around, pytest.raises(InputError, match=message):
+        ResRepPruner(model, IMAGES, CONFIG)
 
 
 def test_where_nothing_can_go_the_reasons_are_told() -> None:

@@ -42,7 +42,7 @@ def test_a_network_of_ones_own(tmp_path: Path) -> None:
     assert "with --layers internal 4 of 7 units can go, and with them 75.0% of the MACs" in run.stdout
     run = explain("-a", f"{path}:counted", "--in-channels", 1, "--image-size", 8)
     assert "4 units stay: its forward fails with fewer channels" in run.stdout
-    assert "units stay: passes through cumsum in 4, which has no rule here" in run.stdout
+    assert "units stay: passes through cumsum in 4, which computes over the channels" in run.stdout
     assert explain("-a", f"{path}:other").returncode == 2
 
 

@@ -153,6 +153,18 @@ def test_modules_replaced_after_the_pruner_are_noticed() -> None:
         step(pruner, optimizer, 0)
 
 
+def test_parameters_replaced_after_the_pruner_are_noticed() -> None:
+    pruner = tiny_pruner()
+    optimizer = optimizer_of(pruner)
+    step(pruner, optimizer, 0)
+    state = copy.deepcopy(pruner.model.state_dict())
+    pruner.model.load_state_dict(state)
+    step(pruner, optimizer, 1)
+    pruner.model.load_state_dict(state, assign=True)
+    with pytest.raises(InputError, match="without `assign=True`"):
+        step(pruner, optimizer, 2)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_training_in_half_precision_is_refused(dtype: torch.dtype) -> None:
     pruner = tiny_pruner()

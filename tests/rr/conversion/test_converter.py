@@ -167,6 +167,13 @@ def test_memory_holds_one_float64_copy_of_the_model(monkeypatch: pytest.MonkeyPa
     assert held[-1] < 2 * narrow
 
 
+def test_what_is_converted_in_inference_mode_can_be_trained() -> None:
+    model, images = generic(tiny()), torch.randn(2, 1, 8, 8)
+    with torch.inference_mode():
+        slim, _ = convert(LiveModel(model, ChannelGraph(model, images)), images)
+    slim.train()(images).sum().backward()
+
+
 def test_float64_models() -> None:
     model, graph, images, _ = trained_tiny()
     model.double()

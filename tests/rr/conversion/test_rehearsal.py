@@ -84,6 +84,21 @@ def test_a_forward_that_asks_for_a_folded_norm_is_told_so() -> None:
     assert "take sizes from tensors" not in explain(graph)
 
 
+def test_what_a_gain_of_zeros_hides_is_found_out() -> None:
+    """As a network begins, a block adds nothing: what is wrong in it would show after training alone."""
+    torch.manual_seed(0)
+    model = Net(
+        lambda net, x: net.fc((x + net.gain * net.b(net.a(x) * net.a(x).shape[1] ** -0.5)).mean((2, 3))),
+        a=conv(1, 8),
+        b=conv(8, 1),
+        fc=nn.Linear(1, 3),
+    )
+    model.gain = nn.Parameter(torch.zeros(()))
+    graph = rehearsed(model)
+    assert not graph.prunable[graph.layers["a"].out_units].any()
+    assert model.gain == 0
+
+
 def test_two_layers_whose_widths_must_be_equal_are_found_out() -> None:
     """Half of each would do: the first one's channels are viewed as so many as the other one has."""
     torch.manual_seed(0)

@@ -66,6 +66,13 @@ class LowRank(nn.Module):
         return self.conv._conv_forward(x, weight, self.conv.bias)
 
 
+class BiasTwice(nn.Conv2d):
+    """Its weight as it is, but another bias than it has."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight, self.bias * 2, padding=self.padding)
+
+
 class Branches(nn.Module):
     """A 3x3 and a 1x1 kernel, added before the convolution."""
 
@@ -113,6 +120,7 @@ KINDS: dict[str, Make] = {
     "equalised": EqualConv,
     "standardised": lambda i, o: StandardisedConv(i, o, 3, padding=1),
     "low rank": LowRank,
+    "bias alone": lambda i, o: BiasTwice(i, o, 3, padding=1),
     "branches": Branches,
     "by a hook": by_hook,
     "masked": pruned,

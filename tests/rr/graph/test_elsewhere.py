@@ -46,6 +46,23 @@ def as_often_as_it_is_large(net: Net, x: Tensor) -> Tensor:
     return net.c(x)
 
 
+def added_up_if_all_is_large(net: Net, x: Tensor) -> Tensor:
+    y = net.fc(x.mean((2, 3)))
+    if min(x.shape[2:]) > 40:
+        pixels = x.flatten(2)
+        y = y + (pixels.transpose(1, 2) @ pixels).mean((1, 2))[:, None]
+    return y
+
+
+def other_channels_if_all_is_large(net: Net, x: Tensor) -> Tensor:
+    return net.fc((x.flip(1) if x.shape[2] * x.shape[3] > 2600 else x).mean((2, 3)))
+
+
+def grouped_and_added_up_if_large(net: Net, x: Tensor) -> Tensor:
+    x = net.g(x)
+    return net.fc(x.mean((2, 3))) + (x.sum((1, 2, 3))[:, None] if x.shape[2] > 40 else 0.0)
+
+
 def one_more_if_large(net: Net, x: Tensor) -> Tensor:
     return net.c(net.b(x).relu() if x.shape[2] > 40 else x)
 
@@ -63,6 +80,12 @@ FORWARDS: dict[str, tuple[Callable[[], nn.Module], bool]] = {
     "padded to even": (lambda: depthwise(padded_to_even, c=nn.Conv2d(16, 8, 2, 2)), True),
     "as often as it is large": (
         lambda: depthwise(as_often_as_it_is_large, b=nn.Conv2d(16, 16, 3, 2, 1), c=nn.Conv2d(16, 4, 1)),
+        False,
+    ),
+    "added up if all is large": (lambda: depthwise(added_up_if_all_is_large, **LINEAR), True),
+    "other channels if all is large": (lambda: depthwise(other_channels_if_all_is_large, **LINEAR), False),
+    "grouped, and added up if large": (
+        lambda: depthwise(grouped_and_added_up_if_large, g=conv(16, 16, groups=4), **LINEAR),
         False,
     ),
     "one more if large": (lambda: depthwise(one_more_if_large, b=conv(16, 16), c=nn.Conv2d(16, 4, 1)), False),
@@ -93,6 +116,23 @@ def test_exact_at_every_size_or_unprunable(name: str, seed: int) -> None:
         with torch.no_grad():
             expected = model.eval()(images)
             torch.testing.assert_close(slim(images), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_what_eval_mode_alone_adds_up_is_silenced() -> None:
+    """The classifier is there for training; what is compared in the end are similarities."""
+
+    def forward(net: Net, x: Tensor) -> Tensor:
+        x = F.relu(net.n(net.d(net.a(x)))).mean((2, 3))
+        return net.fc(x) if net.training else x @ x.T
+
+    parts = {"a": conv(3, 8), "d": conv(8, 8, groups=8), "n": nn.BatchNorm2d(8), "fc": nn.Linear(8, 4)}
+    model = Net(forward, **parts)
+    nn.init.zeros_(model.d.bias)  # no constant shows before training
+    pruner = ResRepPruner(model, torch.randn(2, 3, 6, 6), paper_config(flops_target=0.9))
+    generic(model)
+    pruner.live.zero_dead_rows(~pruner.selected | (np.arange(pruner.graph.num_units) % 2 == 0))
+    assert pruner.convert().a.out_channels == 4
+    assert pruner.report.float64_difference <= 1e-12
 
 
 def test_a_network_of_one_size_is_proven_at_that_alone() -> None:

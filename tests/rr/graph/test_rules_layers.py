@@ -30,6 +30,24 @@ class ConvOfItsOwn(nn.Conv2d):
         return super().forward(F.pad(x, (0, 1, 0, 1)))
 
 
+class LimitedVariance(nn.BatchNorm2d):
+    """Its statistics aren't quite those that it has; nothing shows of that as it begins."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        variance = self.running_var.clamp(min=0.01)
+        return F.batch_norm(x, self.running_mean, variance, self.weight, self.bias, False, 0.1, self.eps)
+
+
+class EpsOfItsOwn(nn.BatchNorm2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.1, 0.01)
+
+
+class NeverInEvalMode(nn.BatchNorm2d):
+    def train(self, mode: bool = True) -> NeverInEvalMode:
+        return super().train(True)
+
+
 # What b reads, and the layers whose outputs may all be pruned.
 EXACT: dict[str, Case] = {
     "subclass": (behind_b(lambda net, x: F.relu(net.a(x))), {"a": ConvOfItsOwn(3, 8)}, "a b"),
@@ -98,6 +116,13 @@ EXACT: dict[str, Case] = {
 
 # What b reads, and the layers of whose outputs none may be pruned.
 UNPRUNABLE: dict[str, Case] = {
+    "BN with statistics that are changed first": (
+        behind_b(lambda net, x: net.n(net.a(x))),
+        {"n": LimitedVariance(8)},
+        "a",
+    ),
+    "BN with another eps than it has": (behind_b(lambda net, x: net.n(net.a(x))), {"n": EpsOfItsOwn(8)}, "a"),
+    "BN by the batch's statistics": (behind_b(lambda net, x: net.n(net.a(x))), {"n": NeverInEvalMode(8)}, "a"),
     "transposed, in groups": (
         behind_b(lambda net, x: net.t(net.a(x))),
         {"t": nn.ConvTranspose2d(8, 8, 2, groups=2)},

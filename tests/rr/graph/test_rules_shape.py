@@ -31,6 +31,7 @@ EXACT: dict[str, Case] = {
         {},
         "a b",
     ),
+    "pixels rolled": (behind_b(lambda net, x: net.a(x).roll((1, 2), (2, 3))), {}, "a b"),
     "whole slices": (behind_b(lambda net, x: net.a(x)[:, :, 1:, ::2].relu()), {}, "a b"),
     "padded outside": (behind_b(lambda net, x: F.pad(net.a(x), (1, 1, 1, 1), mode="reflect")), {}, "a b"),
     "padded with zeros": (behind_b(lambda net, x: F.pad(net.a(x), (1, 0, 2, 1))), {}, "a b"),
@@ -76,6 +77,8 @@ EXACT: dict[str, Case] = {
 
 # What b reads, and the layers of whose outputs none may be pruned.
 UNPRUNABLE: dict[str, Case] = {
+    "channels rolled": (behind_b(lambda net, x: net.a(x).roll(1, 1)), {}, "a"),
+    "all elements rolled": (behind_b(lambda net, x: net.a(x).roll(1)), {}, "a"),
     "reflected channels": (
         behind_b(lambda net, x: F.pad(net.a(x).transpose(1, 3), (1, 1, 0, 0), mode="reflect").transpose(1, 3)),
         {"b": conv(10, 6)},

@@ -13,12 +13,14 @@ def shapes(inputs: ExampleInputs) -> list[tuple[int, ...]]:
     return [tuple(tensor.shape) for tensor in inputs.tensors]
 
 
-def test_batch_each_dimension_and_all_of_them_smaller() -> None:
+def test_batch_each_dimension_and_all_of_them_larger_and_smaller() -> None:
     inputs = ExampleInputs.of(torch.zeros(4, 3, 32, 24))
     first = [shapes(candidates[0])[0] for candidates in other_sizes(inputs)]
-    assert first == [(7, 3, 32, 24), (1, 3, 51, 24), (1, 3, 32, 39), (1, 3, 17, 13)]
+    assert first == [(7, 3, 32, 24), (1, 3, 51, 24), (1, 3, 51, 51), (1, 3, 17, 13)]
     candidates = [shapes(candidate)[0] for candidate in list(other_sizes(inputs))[1]]
     assert candidates == [(n, 3, height, 24) for height in (51, 64, 33) for n in (1, 4)]
+    together = [shapes(candidate)[0][2:] for candidate in list(other_sizes(inputs))[2][::2]]
+    assert together == [(51, 51), (51, 39), (64, 48), (33, 25), (32, 39), (32, 48), (32, 25)]
     assert [shape_in_words(candidate) for candidate in next(iter(other_sizes(inputs)))] == [
         "7x3x32x24",
         "1x3x32x24",

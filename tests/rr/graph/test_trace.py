@@ -230,6 +230,7 @@ def test_sizes_that_depend_on_values_keep_what_passes_there() -> None:
             behind_b(lambda net, x: F.conv2d(net.a(x), net.c.weight[:8])),
             "no plain layer: its weight is a part of a larger one",
         ),
+        (behind_b(lambda net, x: torch.cond(x.sum() > 0, torch.relu, torch.neg, (net.a(x),))), "through cond in the"),
     ],
 )
 def test_the_reasons_are_true(forward: Callable[[Net, Tensor], Tensor], reason: str) -> None:

@@ -86,6 +86,19 @@ def test_of_two_branches_that_add_up_one_stays() -> None:
     assert vanishing_layers(graph, may_vanish(graph, graph.prunable)) == {"a"}
 
 
+def test_what_eval_mode_alone_adds_up_is_read() -> None:
+    def forward(net: Net, x: Tensor) -> Tensor:
+        inner = F.relu(net.a(x))
+        y = head(net, F.relu(net.stem(x)) + net.b(inner))
+        return torch.cat([y, net.aux(y)], 1) if net.training else torch.cat([y, inner.sum((1, 2, 3))[:, None]], 1)
+
+    modules = {"stem": conv(3, 6), "a": conv(3, 4), "b": conv(4, 6), "fc": nn.Linear(6, 2), "aux": nn.Linear(2, 1)}
+    graph = ChannelGraph(Net(forward, **modules), torch.randn(2, 3, 6, 6))
+    alive = np.ones(graph.num_units, dtype=bool)
+    alive[graph.layers["b"].out_units] = False  # nobody else reads what `a` makes
+    assert without_unread(graph, alive, graph.prunable)[graph.layers["a"].out_units].all()
+
+
 def test_the_first_block_of_a_stage_stays_where_nothing_runs_past_it() -> None:
     """MobileNet's way: `b` makes the stream that later blocks add to, but of themselves those have nothing to add."""
 

@@ -28,11 +28,13 @@ def batch_norm(walk: Walk, node: fx.Node) -> Ids | None:
     channels = channel_vector(ids, 1)
     if argument(node, 3, "running_mean") is None:
         return _with_statistics_of_its_own(walk, node, [argument(node, 1, "weight"), argument(node, 2, "bias")])
+    if argument(node, 5, "training"):
+        reason = f"normalised by the batch's own statistics in {running_module(node)}, which isn't in eval mode"
+        walk.protect(node.args[0], reason)
+        return walk.protected(node, reason)
     name = walk.layer_of(node, node.args[3], "running_mean", _BatchNorm)
     if channels is None or name is None or argument(node, 7, "eps") != walk.modules[name].eps:
         return None
-    if argument(node, 5, "training"):
-        walk.flow.protect(channels, f"normalised by the batch's own statistics in {name}, which isn't in eval mode")
     walk.record(LayerCall(name, LayerKind.NORM, node.name, channels, None))
     return ids
 

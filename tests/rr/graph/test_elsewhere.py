@@ -55,12 +55,7 @@ def added_up_if_all_is_large(net: Net, x: Tensor) -> Tensor:
 
 
 def other_channels_if_all_is_large(net: Net, x: Tensor) -> Tensor:
-    return net.fc((x.flip(1) if x.shape[2] * x.shape[3] > 2600 else x).mean((2, 3)))
-
-
-def grouped_and_added_up_if_large(net: Net, x: Tensor) -> Tensor:
-    x = net.g(x)
-    return net.fc(x.mean((2, 3))) + (x.sum((1, 2, 3))[:, None] if x.shape[2] > 40 else 0.0)
+    return net.fc((x.flip(1) if x.shape[2] * x.shape[3] > 3000 else x).mean((2, 3)))
 
 
 def one_more_if_large(net: Net, x: Tensor) -> Tensor:
@@ -84,10 +79,6 @@ FORWARDS: dict[str, tuple[Callable[[], nn.Module], bool]] = {
     ),
     "added up if all is large": (lambda: depthwise(added_up_if_all_is_large, **LINEAR), True),
     "other channels if all is large": (lambda: depthwise(other_channels_if_all_is_large, **LINEAR), False),
-    "grouped, and added up if large": (
-        lambda: depthwise(grouped_and_added_up_if_large, g=conv(16, 16, groups=4), **LINEAR),
-        False,
-    ),
     "one more if large": (lambda: depthwise(one_more_if_large, b=conv(16, 16), c=nn.Conv2d(16, 4, 1)), False),
 }
 
@@ -133,6 +124,18 @@ def test_what_eval_mode_alone_adds_up_is_silenced() -> None:
     pruner.live.zero_dead_rows(~pruner.selected | (np.arange(pruner.graph.num_units) % 2 == 0))
     assert pruner.convert().a.out_channels == 4
     assert pruner.report.float64_difference <= 1e-12
+
+
+def test_groups_that_go_in_another_way_elsewhere_stay() -> None:
+    def forward(net: Net, x: Tensor) -> Tensor:
+        x = net.g(net.a(x)).mean((2, 3))
+        return net.fc(x) if net.training else x @ x.T
+
+    model = Net(forward, a=conv(3, 8), g=conv(8, 8, groups=2), fc=nn.Linear(8, 4))
+    graph = ChannelGraph(model, torch.randn(2, 3, 6, 6))
+    assert {graph.reasons[int(unit)] for unit in graph.layers["a"].out_units} == {
+        "goes by other groups of g in eval mode"
+    }
 
 
 def test_a_network_of_one_size_is_proven_at_that_alone() -> None:

@@ -33,6 +33,7 @@ sys.path.insert(0, str(ROOT))  # run from the checkout without PYTHONPATH
 import numpy as np
 import torch
 
+from benchmarks.run_commands import last_step, started
 from rr.weights import read_hdf5
 from rr.whole_files import BESIDE_SUFFIX, write_text_whole
 from training import World, surroundings
@@ -140,14 +141,6 @@ def killed(name: str, number: int, base: Path, whole: tuple[Path, float], folder
     }
 
 
-def started(words: list[str], out: Path) -> subprocess.Popen:
-    """A process, with what it says in a file."""
-    with open(out, "w") as file:
-        return subprocess.Popen(
-            words, stdout=file, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"}
-        )
-
-
 def send(process: subprocess.Popen, command: Command, name: str) -> None:
     """The signal to the process; SIGKILL of two processes to one of them, not to their launcher."""
     target = process.pid
@@ -157,13 +150,6 @@ def send(process: subprocess.Popen, command: Command, name: str) -> None:
         target = int(ranks[-1]) if ranks else target
     if process.poll() is None:
         os.kill(target, signal.Signals[name])
-
-
-def last_step(folder: Path) -> int:
-    """The last step in a run's log."""
-    log = folder / "log.txt"
-    steps = re.findall(r" step (\d+) of", log.read_text()) if log.exists() else []
-    return int(steps[-1]) if steps else 0
 
 
 def same(one: Path, other: Path) -> bool:

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from base_model import build_model
-from benchmarks.crash import last_step, started
+from benchmarks.run_commands import last_step, started
 from rr.weights import save_hdf5
 from rr.whole_files import write_text_whole, written_whole
 from training import World, checkpoint_files, surroundings

@@ -88,7 +88,8 @@ class Elsewhere:
             if layer is None or call.kind is LayerKind.PRODUCT:
                 continue
             for ids, units in ((call.out_ids, layer.out_units), (call.in_ids, layer.in_units)):
-                if ids is not None and call.kind is layer.kind:
+                is_told = ids is not None and call.kind is layer.kind
+                if is_told and len(ids) == len(units):  # else nothing of it may go (`unite_in`)
                     roots = (self.flow.find(int(channel)) for channel in ids)
                     unit_of |= dict(zip(roots, units.tolist(), strict=True))
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.crash import COMMANDS, last_step, same, send, summary
+from benchmarks.crash import COMMANDS, same, send, summary
+from benchmarks.run_commands import last_step
 from rr.weights import save_hdf5
 
 KILL = {"steps_redone": 2, "equal": True, "exit_resumed": [0], "left_behind": []}

@@ -1,5 +1,6 @@
 """What several test files share: networks that are traced once, and sums in one order."""
 
+import logging
 from collections import Counter
 from collections.abc import Iterator
 
@@ -7,6 +8,9 @@ import pytest
 import torch
 
 from tests.rr.networks import Networks
+
+# torch makes records of all that it traces, with call stacks, as soon as this logger has a handler; pytest gives it one.
+del logging.Logger.manager.loggerDict["torch.__trace"]
 
 
 @pytest.fixture(scope="session")

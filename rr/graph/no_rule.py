@@ -14,13 +14,13 @@ _OVER_CHANNELS = {
     *(OperationKind.ALONG, OperationKind.RESIZING),
 }
 _COUNTS = "divides by how many channels there are, whatever they hold"
-_ORDERS = "puts the channels in order, a dead one's 0 among them"
+_ORDERS = "puts the channels in order, a dead one's zero among them"
 _WHY = {  # what becomes of the channels that stay when another one is gone
     **dict.fromkeys(["mean", "var", "std", "var_mean", "std_mean", "layer_norm"], _COUNTS),
     **dict.fromkeys(["median", "kthvalue", "quantile"], _ORDERS),
-    **dict.fromkeys(["amax", "amin", "max", "min"], "takes the extreme of the channels, a dead one's 0 among them"),
-    **dict.fromkeys(["softmax", "log_softmax"], "adds up exp(x) of the channels, which is 1 for a dead one's 0"),
-    "prod": "multiplies the channels with each other, a dead one's 0 too",
+    **dict.fromkeys(["amax", "amin", "max", "min"], "takes the extreme of the channels, a dead one's zero among them"),
+    **dict.fromkeys(["softmax", "log_softmax"], "adds up exp(x) of the channels, which is 1 for a dead one's zero"),
+    "prod": "multiplies the channels with each other, a dead one's zero too",
     "scaled_dot_product_attention": "divides by the root of how many channels queries and keys have",
 }
 

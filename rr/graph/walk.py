@@ -143,9 +143,14 @@ class Walk:
         runs_itself = isinstance(self.modules.get(owner), kind) and running_module(node) == owner
         if not runs_itself or self._shares_parameters(node, owner):
             return None
-        given = {self.trace.parameter(source) for source in node.all_input_nodes}
-        own = [name for name in _FOLDED if getattr(self.modules[owner], name, None) is not None]
-        return owner if given.issuperset(f"{owner}.{name}" for name in own) else None
+        given = {id(self._tensor(self.trace.parameter(source))) for source in node.all_input_nodes}
+        own = [getattr(self.modules[owner], name, None) for name in _FOLDED]
+        return owner if given.issuperset(id(tensor) for tensor in own if tensor is not None) else None
+
+    def _tensor(self, name: str | None) -> object:
+        """The parameter or buffer of that name: a tied one has several."""
+        module, _, leaf = (name or "").rpartition(".")
+        return None if name is None else getattr(self.modules[module], leaf)
 
     def _shares_parameters(self, node: fx.Node, name: str) -> bool:
         own = (self.trace.parameter(source) for source in node.all_input_nodes)

@@ -262,7 +262,7 @@ def test_convolutions_start_with_kaiming_fan_out() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "src21"}, "src21.*choose one of src20, .*lenet5bn"),
+        ({"name": "src21"}, "src21.*choose one of src8, src20, .*lenet5bn"),
         ({"name": "src20", "widths": [16] * 20}, r"takes 21 widths, got 20.*stage1\.conv1, stage1\.block0\.conv1"),
         ({"name": "lenet5bn", "widths": [20, 0, 500]}, "width of conv2 is 0"),
         ({"name": "src20", "num_classes": 0}, "num_classes is 0"),

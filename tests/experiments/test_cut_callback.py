@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.experiments.runs import COMMON, assert_same_weights, pruned, stopped
+from tests.experiments.runs import ARCH, COMMON, assert_same_weights, pruned, stopped
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +41,7 @@ def test_a_run_is_narrow_from_its_first_step_and_goes_on_without_a_second_cut(
     assert saved["step"] == 1
     assert saved["callbacks"][0]["retired"]
     assert saved["model"]["stage1.block0.conv1.conv.weight"].shape[0] == result["conversion"]["widths"][1] < 16
-    resumed = pruned("-a", "src20", "--output-dir", killed, "-c", "continue").stderr
+    resumed = pruned("-a", ARCH, "--output-dir", killed, "-c", "continue").stderr
     assert "cut at once" not in resumed
     assert_same_weights(whole, killed, ["finish.hdf5", "finish_converted.hdf5"])
     assert json.loads((killed / "result.json").read_text())["cut"]["refit"] == result["cut"]["refit"]

@@ -34,10 +34,10 @@ def test_reasons_say_where() -> None:
     model = three(behind_b(lambda net, x: net.soft(net.a(x))), soft=nn.Softmax(1))
     graph = ChannelGraph(model, torch.randn(1, 3, 6, 6))
     assert {graph.reasons[int(unit)] for unit in graph.layers["a"].out_units} == {
-        "passes through softmax in soft, which adds up exp(x) of the channels, which is 1 for a dead one's 0"
+        "passes through softmax in soft, which adds up exp(x) of the channels, which is 1 for a dead one's zero"
     }
     line = next(line for line in explain(graph).splitlines() if line.startswith("a "))
-    assert line.endswith("which is 1 for a dead one's 0")
+    assert line.endswith("which is 1 for a dead one's zero")
 
 
 def test_part_of_a_layer_may_be_unprunable() -> None:

@@ -1,20 +1,25 @@
 # make demo: sets up .venv, trains src20 on scikit-learn's digits, prunes it, tests it, prints a table
 # make test: sets up .venv, runs the tests; make test-fast: those of a second or two
+# make test-long: what make test leaves out, whole benchmarks and the dearer of several cases
 # make wheel: the package rr alone, in dist/
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-fast lint wheel clean
+.PHONY: demo test test-fast test-long lint wheel clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python tools/demo.py
 
 test: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not long"
 
 test-fast: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
+	$(PYTEST) -m "not slow and not long"
+
+test-long: $(VENV)/.installed-dev
+	$(PYTEST) -m long
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

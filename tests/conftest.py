@@ -9,7 +9,7 @@ import torch
 
 from tests.rr.networks import Networks
 
-# torch makes records of all that it traces, with call stacks, as soon as this logger has a handler; pytest gives it one.
+# torch writes down all that it traces, with call stacks, as soon as this logger has a handler; pytest gives it one.
 del logging.Logger.manager.loggerDict["torch.__trace"]
 
 

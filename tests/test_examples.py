@@ -88,6 +88,7 @@ def test_a_plain_loop() -> None:
     plain().check_pruned()
 
 
+@pytest.mark.long
 def test_an_example_runs_by_its_path_from_anywhere(tmp_path: Path) -> None:
     output = command(sys.executable, str(ROOT / "examples" / "plain.py"), "--epochs", "3", folder=tmp_path)
     assert output.epochs == run("plain", "--epochs", 3).epochs
@@ -101,6 +102,7 @@ def test_a_file_to_run_that_is_not_there_is_a_line(tmp_path: Path) -> None:
         assert done.stderr == "give a file that examples/export.py wrote: python examples/run_exported.py slim.pt2\n"
 
 
+@pytest.mark.long
 def test_a_network_that_gets_narrower_while_it_trains() -> None:
     narrow = run("narrow")
     narrow.check_pruned()
@@ -124,6 +126,7 @@ def test_a_short_run() -> None:
     assert left[len(found) // 2] == left[-1] < 0.7 * left[0]
 
 
+@pytest.mark.long
 def test_the_users_own_groups_and_adamw() -> None:
     run("adamw").check_pruned()
 
@@ -132,6 +135,7 @@ def test_a_closure_makes_the_steps_of_the_plain_loop() -> None:
     assert run("closure", "--epochs", 3).text == run("plain", "--epochs", 3).text
 
 
+@pytest.mark.long
 def test_a_gradient_scaler_changes_nothing() -> None:
     """bfloat16 and a scale that is a power of two: equal to the last digit, if the penalty is in true units."""
     scaled = run("amp", "--epochs", 3)
@@ -140,6 +144,7 @@ def test_a_gradient_scaler_changes_nothing() -> None:
     assert scaled.epochs == run("amp", "--epochs", 3, "--init-scale", 1).epochs
 
 
+@pytest.mark.long
 def test_accumulated_steps_are_those_of_the_whole_batch() -> None:
     parts, whole = run("accumulate", "--epochs", 2), run("accumulate", "--epochs", 2, "--accumulate", 1)
     parts.check_equal()
@@ -150,6 +155,7 @@ def test_accumulated_steps_are_those_of_the_whole_batch() -> None:
     run("accumulate").check_pruned()
 
 
+@pytest.mark.long
 def test_two_processes_have_the_same_masks() -> None:
     done = forked.run_ranks(2, "-m", "examples.ddp", "--epochs", "3", cwd=ROOT)
     assert done.returncode == 0, done.stderr
@@ -161,6 +167,7 @@ def test_two_processes_have_the_same_masks() -> None:
     assert found[0][2] == found[1][2] != "[]"
 
 
+@pytest.mark.long
 def test_an_average_of_the_weights_becomes_as_narrow_as_the_model() -> None:
     output = run("ema")
     output.check_pruned()
@@ -186,6 +193,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     assert second.text.endswith(whole.text.partition("accuracy")[2])
 
 
+@pytest.mark.long
 def test_the_pruned_network_runs_without_the_project(tmp_path: Path) -> None:
     exported = run("export", str(tmp_path / "slim.pt2"))
     exported.check_pruned()
@@ -195,6 +203,7 @@ def test_the_pruned_network_runs_without_the_project(tmp_path: Path) -> None:
     assert not re.search(r"(from|import) (rr|examples|base_model|data|training)\b", source)
 
 
+@pytest.mark.long
 def test_a_detector_is_pruned_saved_loaded_and_exported(tmp_path: Path) -> None:
     output = run("detect", str(tmp_path / "slim.hdf5"), "--network", "small")
     output.check_pruned()
@@ -203,6 +212,7 @@ def test_a_detector_is_pruned_saved_loaded_and_exported(tmp_path: Path) -> None:
     assert {"slim.hdf5", "slim.pt2"} <= {path.name for path in tmp_path.iterdir()}
 
 
+@pytest.mark.long
 def test_frozen_layers_stay_as_they_are() -> None:
     output = run("frozen")
     output.check_pruned()

@@ -16,6 +16,7 @@ from tests import scripts
 SIZE = 8
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_file_is_compared_in_a_process_of_its_own(tmp_path: Path) -> None:
     formats = scripts.load("benchmarks/formats.py")

@@ -26,6 +26,7 @@ def test_a_leak_shows_and_what_comes_before_the_run_is_warm_does_not() -> None:
     assert soak.summary(leaky)["files_most"] == 21
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_short_run_writes_the_curve_and_its_plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(soak, "EVERY_S", 0.05)

@@ -17,6 +17,7 @@ CUT = (*COMMON, "--start", "refit", "--refit-images", "40", "--flops-target", "0
 SHORT = ("--epochs", "1", "--checkpoint-interval", "1", "--log-interval", "2", "--max-steps", "3", "--lr", "0.01")
 
 
+@pytest.mark.long
 def test_a_run_is_narrow_from_its_first_step_and_goes_on_without_a_second_cut(
     base_weights: Path, tmp_path: Path
 ) -> None:

@@ -21,7 +21,10 @@ from training.endings import TARGET_MISSED
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize(("launched", "narrow"), [(True, "rows"), (False, "full")], ids=["launched", "ranks"])
+@pytest.mark.parametrize(
+    ("launched", "narrow"),
+    [pytest.param(True, "rows", id="launched", marks=pytest.mark.long), pytest.param(False, "full", id="ranks")],
+)
 def test_two_processes(launched: bool, narrow: str, base_weights: Path, tmp_path: Path) -> None:
     """By the launcher of the README, and as torchrun starts them (benchmarks/studies has a test with it)."""
     command = [str(SCRIPT), *PRUNE, "--base-weights", str(base_weights), "--output-dir", str(tmp_path / "run")]

@@ -40,6 +40,7 @@ def test_killed_in_mid_epoch_it_goes_on_bit_identically(finished: Path, base_wei
     assert_same_weights(finished, folder, BOTH)
 
 
+@pytest.mark.long
 def test_a_short_run_is_the_default_of_other_networks_and_resumes_bit_identically(
     base_weights: Path, tmp_path: Path
 ) -> None:
@@ -72,6 +73,7 @@ def test_a_short_run_is_the_default_of_other_networks_and_resumes_bit_identicall
     assert_same_weights(whole, folder, BOTH)
 
 
+@pytest.mark.long
 def test_with_a_teacher_too_a_killed_run_goes_on_bit_identically(base_weights: Path, tmp_path: Path) -> None:
     """The unpruned network teaches; a killed run finds it in its own folder, and the base weights may be gone."""
     weights = tmp_path / "base.hdf5"
@@ -92,7 +94,7 @@ def test_with_a_teacher_too_a_killed_run_goes_on_bit_identically(base_weights: P
     assert_same_weights(whole, folder)
 
 
-@pytest.mark.parametrize("name", ["INT", "TERM", "USR1"])
+@pytest.mark.parametrize("name", ["INT", *(pytest.param(name, marks=pytest.mark.long) for name in ("TERM", "USR1"))])
 def test_stopped_by_a_person_it_says_how_to_go_on_and_does_so_bit_by_bit(
     name: str, finished: Path, base_weights: Path, tmp_path: Path
 ) -> None:

@@ -129,7 +129,7 @@ def test_a_conversion_short_of_its_target_says_so(caplog: pytest.LogCaptureFixtu
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layers", ["internal", "all"])
+@pytest.mark.parametrize("layers", ["internal", pytest.param("all", marks=pytest.mark.long)])
 def test_a_small_task_from_training_to_the_narrow_network(layers: str) -> None:
     """The class is where the bright spot is; the penalty drives the masked rows under the threshold."""
     torch.manual_seed(0)

@@ -11,6 +11,7 @@ from benchmarks.cost import training_cost
 from benchmarks.cost.training_figures import FLOOR, VARIANTS
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_tiny_run_writes_figures_and_plot_and_keeps_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

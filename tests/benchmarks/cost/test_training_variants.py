@@ -28,7 +28,7 @@ def test_at_full_width_the_floor_is_the_plain_network(setting: Setting) -> None:
 
 @pytest.mark.parametrize(
     "setting",
-    [TINY, pytest.param(SILENT_UNITS_LEAVE_CONSTANTS, marks=pytest.mark.slow)],
+    [TINY, pytest.param(SILENT_UNITS_LEAVE_CONSTANTS, marks=pytest.mark.long)],
     ids=lambda setting: setting.model,
 )
 def test_at_the_target_the_variants_have_its_widths(setting: Setting) -> None:

@@ -24,6 +24,7 @@ def test_hypothesis_counts_what_passed_and_what_was_met() -> None:
     assert events == {"conv bn": 60, "a layer is gone": 7}
 
 
+@pytest.mark.long
 def test_real_statistics_are_understood(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever this version of Hypothesis prints."""
     monkeypatch.setattr(random_search, "EACH", 2)

@@ -61,6 +61,7 @@ def test_what_needs_a_package_that_is_not_there_is_left_out_and_said(
     assert "ultralytics/yolov8n need the package no-such-package" in capsys.readouterr().err
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "there" / "coverage.json"

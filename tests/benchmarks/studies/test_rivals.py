@@ -88,7 +88,7 @@ def test_what_a_rival_cannot_be_is_one_line(
         ("l1", ["--distill", "0.5"], 1),
         ("scratch", [], 1),
         ("unpruned", [], 1),
-        pytest.param("torch-pruning", [], 2, marks=pytest.mark.slow),
+        pytest.param("torch-pruning", [], 2, marks=pytest.mark.long),
     ],
 )
 def test_a_rival_that_is_stopped_ends_with_the_same_weights(

@@ -13,6 +13,7 @@ from benchmarks.studies.short_schedules import ARMS
 from tests.benchmarks.studies.helpers import call
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.usefixtures("forked_runs")
 def test_arms_run_once_and_are_read_then(

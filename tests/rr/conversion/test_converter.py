@@ -135,6 +135,7 @@ def test_without_proof_it_is_the_same_model(dtype: torch.dtype) -> None:
     assert report.float64_difference is report.float32_difference is report.cut_difference is None
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_memory_holds_one_float64_copy_of_the_model(monkeypatch: pytest.MonkeyPatch, traced: Networks) -> None:
     """Whenever outputs have been computed there is no more than one copy in float64 beside the model."""

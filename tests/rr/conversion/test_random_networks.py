@@ -21,6 +21,7 @@ from tests.rr.networks import generic, insert_generic_compactors, random_alive
 from tests.rr.random_networks import EXAMPLES, RandomNet
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data(), seed=st.integers(0, 2**16), dead=st.sampled_from([0.2, 0.5, 0.9]))

@@ -33,7 +33,16 @@ def vanishing_layers(graph: ChannelGraph, vanishing: np.ndarray) -> set[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["src20", "torchvision/mobilenet_v3_small", "timm/resnext26ts"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "src20",
+        *(
+            pytest.param(name, marks=pytest.mark.long)
+            for name in ("torchvision/mobilenet_v3_small", "timm/resnext26ts")
+        ),
+    ],
+)
 def test_blocks_leave_exactly_and_come_back_from_a_file(name: str, tmp_path) -> None:
     """Every second block of the network, in its own way of blocks: basic, with squeeze-excite, with grouped layers."""
     torch.manual_seed(0)

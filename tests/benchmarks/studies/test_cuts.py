@@ -71,7 +71,7 @@ def test_scratch_has_the_widths_of_l1_and_none_of_its_weights(network: nn.Module
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_torch_pruning_cuts_inner_layers_alone_and_dead_channels_first(network: nn.Module, data: Data) -> None:
     network = network.float()
     generator = torch.Generator().manual_seed(3)

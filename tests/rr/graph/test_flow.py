@@ -66,7 +66,15 @@ def test_several_inputs_and_integers() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "squeezenet1_1", "shufflenet_v2_x0_5"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet18",
+        "squeezenet1_1",
+        pytest.param("mobilenet_v2", marks=pytest.mark.long),
+        pytest.param("shufflenet_v2_x0_5", marks=pytest.mark.long),
+    ],
+)
 def test_torchvisions_networks(name: str) -> None:
     torch.manual_seed(0)
     model = generic(torchvision.models.get_model(name, weights=None, num_classes=10)).eval()

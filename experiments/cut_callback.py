@@ -13,7 +13,7 @@ from experiments.refit_images import refit_images
 from experiments.resrep_callback import BEFORE_FIRST_MASK
 from rr import RefitConfig, ResRepPruner, cut_at_once
 from rr.whole_files import write_text_whole
-from training import Callback, TrainState, evaluate
+from training import Callback, TrainState, evaluate_state
 from training.run_folder import RESULT
 
 BATCH_SIZE = 100  # images that run side by side in the refit
@@ -33,24 +33,17 @@ class CutCallback(Callback):
         self.pruner, self.images = pruner, images
 
     def before_first_step(self, state: TrainState) -> None:
-        pruner, recipe = self.pruner, state.recipe
+        pruner = self.pruner
         state.save_weights(BEFORE_FIRST_MASK)
         began = time.perf_counter()
-        refit = cut_at_once(pruner, self._batches(state), refitting=RefitConfig(seed=recipe.seed))
+        refit = cut_at_once(pruner, self._batches(state), refitting=RefitConfig(seed=state.recipe.seed))
         pruner.narrow()
         state.rewrap()
         seconds = time.perf_counter() - began
         logger.info("cut at once, deps %s, in %.0f s; %s", pruner.unmasked.widths, seconds, refit)
         if not pruner.retired:
             logger.info("some compactors can't be folded in training: they stay until the conversion")
-        val = evaluate(
-            state.model,
-            state.data,
-            state.world,
-            batch_size=recipe.batch_size,
-            amp=recipe.amp,
-            channels_last=recipe.channels_last,
-        )
+        val = evaluate_state(state)
         logger.info("val after the cut, top1=%.4f, top5=%.4f, loss=%.6f", val.top1, val.top5, val.loss)
         if state.world.is_first:
             found = {"cut": {**val.to_dict(), "seconds": seconds, "refit": refit.as_dict()}}

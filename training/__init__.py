@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     # The loop, and where others come in
     from training.callback import Callback, TrainState
     from training.loop import TrainResult, train
-    from training.observe import NonFiniteLoss
+    from training.observe import NonFiniteLoss, evaluate_state
 
     # How good, how large, how fast
     from training.evaluation import Evaluation, Paired, check_fits, evaluate, evaluate_pair
@@ -81,6 +81,7 @@ __all__ = [
     "ends_in_one_line",
     "evaluate",
     "evaluate_pair",
+    "evaluate_state",
     "file_attributes",
     "first_rank_first",
     "from_options",

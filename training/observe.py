@@ -75,10 +75,10 @@ def lr_of_step(state: TrainState, step: int) -> float:
     return state.recipe.lr * state.scheduler.lr_lambdas[0](step - 1)
 
 
-def validate(state: TrainState) -> Evaluation:
-    """Evaluate the model, log the result and add it to the curves."""
+def evaluate_state(state: TrainState) -> Evaluation:
+    """Evaluate the model of a run on the validation images, in the recipe's batches and precision."""
     recipe = state.recipe
-    val = evaluate(
+    return evaluate(
         state.model,
         state.data,
         state.world,
@@ -86,6 +86,11 @@ def validate(state: TrainState) -> Evaluation:
         amp=recipe.amp,
         channels_last=recipe.channels_last,
     )
+
+
+def validate(state: TrainState) -> Evaluation:
+    """Evaluate the model, log the result and add it to the curves."""
+    val = evaluate_state(state)
     logger.info("val at epoch %d, top1=%.4f, top5=%.4f, loss=%.6f", state.epoch, val.top1, val.top5, val.loss)
     state.log.curves("Val", val, state.step)
     state.evaluations = {"first": val.to_dict(), **state.evaluations, "last": val.to_dict()}

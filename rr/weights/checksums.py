@@ -32,7 +32,8 @@ def of_file(arrays: Mapping[str, str], attributes: Mapping[str, Any], deps: Sequ
         deps: the width of each layer, for a converted network.
     """
     contents = [sorted(arrays.items()), sorted(attributes.items()), None if deps is None else list(deps)]
-    return hashlib.sha256(json.dumps(contents).encode()).hexdigest()
+    text = json.dumps(contents, default=repr)  # of a damaged file, whose attributes may be anything
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def tell_of_none(path: str | Path) -> None:

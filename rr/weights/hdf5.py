@@ -21,7 +21,7 @@ from rr.errors import InputError, in_one_line
 from rr.weights import checksums
 from rr.weights.arrays import WeightFile, check_is_file, to_array, without_counters
 from rr.weights.checksums import CHECKSUM
-from rr.weights.hdf5_heaps import check_heaps
+from rr.weights.hdf5_heaps import check_heaps, check_texts
 from rr.weights.soundness import check_size, check_weights
 from rr.whole_files import written_whole
 
@@ -82,6 +82,7 @@ def read_hdf5(path: str | Path) -> WeightFile:
     try:
         with h5py.File(path, "r") as file:
             check_size(path, _sizes(path, file))
+            check_texts(path, {name for entry in (file, *file.values()) for name in entry.attrs})
             entries = {name: np.asarray(entry[()]) for name, entry in file.items()}
             sums = {name: _plain(entry.attrs.get(CHECKSUM)) for name, entry in file.items() if name != DEPS}
             attributes = {name: _plain(value) for name, value in file.attrs.items()}
@@ -96,7 +97,7 @@ def read_hdf5(path: str | Path) -> WeightFile:
         raise InputError(f"{path} has deps that aren't a list of whole numbers: convert the model again")
     file_sum = attributes.pop(CHECKSUM, None)
     found = WeightFile(entries, attributes, None if deps is None else deps.tolist())
-    if file_sum is None and not any(sums.values()):
+    if file_sum is None and all(value is None for value in sums.values()):
         checksums.tell_of_none(path)
     else:
         _compare(path, found, sums, file_sum)
@@ -128,9 +129,9 @@ def _compare(path: str | Path, found: WeightFile, sums: Mapping[str, Any], file_
         InputError: if it isn't.
     """
     for name, array in found.arrays.items():
-        if sums[name] != checksums.of_array(array):
+        if not isinstance(sums[name], str) or sums[name] != checksums.of_array(array):
             raise InputError(f"{path} is damaged: {name!r} isn't what was written: copy or write the file again")
-    if file_sum != checksums.of_file(sums, found.attributes, found.deps):
+    if not isinstance(file_sum, str) or file_sum != checksums.of_file(sums, found.attributes, found.deps):
         raise InputError(f"{path} is damaged: what was written isn't all there: copy or write the file again")
 
 

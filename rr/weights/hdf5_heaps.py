@@ -1,14 +1,17 @@
-"""A damage on which HDF5's own library never comes to an end, found before the library sees the file.
+"""Damage on which HDF5's own library never comes to an end, or takes gigabytes, found before it gets there.
 
 Texts of variable length (attributes) lie in global heaps, which have no checksum. An object there whose length is
-nothing, or runs over, makes the library (2.0 and before) read the same place for ever. The layout is that of the HDF5
-File Format Specification, section III.E, "Disk Format: Level 1E - Global Heap".
+nothing, or runs over, makes the library (2.0 and before) read the same place for ever. The attribute itself says how
+long its text is, and the library takes as much memory before it looks whether there is such a text. The layouts are
+those of the HDF5 File Format Specification, sections III.E, "Disk Format: Level 1E - Global Heap", and IV.A.2.m, "The
+Attribute Message".
 """
 
 from __future__ import annotations
 
 import mmap
 import struct
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from rr.errors import InputError
@@ -16,6 +19,7 @@ from rr.errors import InputError
 _SIGNATURE = b"GCOL\x01"  # and the version
 _HEADER = 16  # bytes of a collection's header, and of an object's
 _LARGEST = 2**62  # of a length, before sums run over
+_VARIABLE = 9  # a datatype's class
 
 
 def check_heaps(path: str | Path) -> None:
@@ -49,3 +53,36 @@ def _ends(contents: mmap.mmap, start: int) -> bool:
             return False
         place += step
     return True
+
+
+def check_texts(path: str | Path, names: Collection[str]) -> None:
+    """Check that no attribute says of its text that it is longer than the file.
+
+    Args:
+        path: the HDF5 file.
+        names: of its attributes.
+
+    Raises:
+        InputError: if one does.
+    """
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as contents:
+        for name in names:
+            if any(length > len(contents) for length in _text_lengths(contents, name.encode() + b"\0")):
+                raise InputError(f"{path} isn't a whole HDF5 file (a text without end): write or copy it again")
+
+
+def _text_lengths(contents: mmap.mmap, name: bytes) -> Iterator[int]:
+    """What every attribute of that name, in each version that a message can have, says of its text's length."""
+    place = contents.find(name)
+    while place >= 0:
+        for version, header in ((1, 8), (2, 8), (3, 9)):
+            start = place - header
+            if start < 0 or contents[start] != version:
+                continue
+            sizes = struct.unpack_from("<HHH", contents, start + 2)  # of the name, the datatype and the dataspace
+            if version == 1:
+                sizes = tuple(-(-size // 8) * 8 for size in sizes)
+            data = place + sum(sizes)
+            if data + 4 <= len(contents) and contents[place + sizes[0]] & 15 == _VARIABLE:
+                yield struct.unpack_from("<I", contents, data)[0]
+        place = contents.find(name, place + 1)

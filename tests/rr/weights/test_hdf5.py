@@ -166,3 +166,13 @@ def test_a_damaged_arrays_name_cannot_steer_the_terminal(tmp_path: Path) -> None
     with pytest.raises(InputError, match="is damaged") as raised:
         read_hdf5(tmp_path / "a.hdf5")
     assert str(raised.value).isprintable()
+
+
+def test_a_checksum_that_is_no_text_is_damage(tmp_path: Path) -> None:
+    for owner in ("a", "/"):
+        with h5py.File(tmp_path / "a.hdf5", "w") as file:
+            file["a"] = np.ones(2, np.float32)
+            file.attrs["arch"] = np.arange(2)
+            file[owner].attrs["sha256"] = np.arange(3)
+        with pytest.raises(InputError, match="is damaged"):
+            read_hdf5(tmp_path / "a.hdf5")

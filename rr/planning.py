@@ -69,9 +69,9 @@ def check_arguments(model: object, config: object) -> None:
         raise InputError("the model's parameters have no values (device 'meta'): load its weights before the pruner")
     if torch.is_inference_mode_enabled():
         raise InputError("nothing that is made in torch.inference_mode can be trained: call this outside of it")
-    if torch.get_default_device().type != "cpu":
+    if (device := torch.empty(0).device.type) != "cpu":
         raise InputError(
-            f"new tensors are on {torch.get_default_device().type!r} at present, but what is worked out here is on the "
+            f"new tensors are on {device!r} at present, but what is worked out here is on the "
             "CPU: call this, and convert, under `with torch.device('cpu'):`; the model may be where it is"
         )
     if not isinstance(config, ResRepConfig | None):

@@ -28,7 +28,7 @@ def written_whole(path: str | Path) -> Iterator[Path]:
         try:
             yield beside
             _to_disk(beside)
-            beside.replace(path)
+            os.replace(beside, path)
             _to_disk(path.parent)
         finally:
             beside.unlink(missing_ok=True)

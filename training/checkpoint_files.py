@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -103,9 +104,9 @@ def make_way(latest: Path, keep: int) -> None:
     for number in range(keep - 2, 0, -1):
         path = latest.with_name(EARLIER.format(number))
         if path.exists():
-            path.replace(latest.with_name(EARLIER.format(number + 1)))
+            os.replace(path, latest.with_name(EARLIER.format(number + 1)))
     if keep > 1 and latest.exists():
-        latest.replace(latest.with_name(EARLIER.format(1)))
+        os.replace(latest, latest.with_name(EARLIER.format(1)))
 
 
 def _most_kept(latest: Path) -> int:

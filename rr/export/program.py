@@ -40,7 +40,7 @@ def exported_program(model: nn.Module, images: Tensor) -> tuple[ExportedProgram,
         for dims in (free, {0: Dim.DYNAMIC}):
             try:
                 with without_dumps(), DataAsDetached(), torch.no_grad(), _rounded_sizes_refused():
-                    return torch.export.export(model, (images,), dynamic_shapes=(dims,)), len(dims) > 1
+                    return torch.export.export(model, (images,), dynamic_shapes=(dims,), strict=False), len(dims) > 1
             except Exception as error:  # torch raises nearly anything for what it can't export
                 failed = error
         raise InputError(f"torch can't export the network ({first_line(failed)})") from failed

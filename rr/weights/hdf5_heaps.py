@@ -55,7 +55,7 @@ def _ends(contents: mmap.mmap, start: int) -> bool:
     return True
 
 
-def check_texts(path: str | Path, names: Collection[str]) -> None:
+def check_texts(path: str | Path, names: Collection[str | bytes]) -> None:
     """Check that no attribute says of its text that it is longer than the file.
 
     Args:
@@ -63,10 +63,12 @@ def check_texts(path: str | Path, names: Collection[str]) -> None:
         names: of its attributes.
 
     Raises:
-        InputError: if one does.
+        InputError: if one does, or has a name that isn't text.
     """
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as contents:
         for name in names:
+            if not isinstance(name, str):  # h5py gives bytes that are no UTF-8 as they are
+                raise InputError(f"{path} has an attribute {name!r}, whose name isn't text: write or copy it again")
             if any(length > len(contents) for length in _text_lengths(contents, name.encode() + b"\0")):
                 raise InputError(f"{path} isn't a whole HDF5 file (a text without end): write or copy it again")
 

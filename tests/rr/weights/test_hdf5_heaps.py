@@ -39,3 +39,10 @@ def test_a_file_with_such_a_text_is_refused_before_it_is_read(tmp_path: Path) ->
         read_hdf5(written(tmp_path / "a.hdf5", "earliest"))
     with pytest.raises(InputError, match="a text without end"):
         read_hdf5(written(tmp_path / "a.hdf5", "earliest", length=2**32 - 1))
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    contents = written(tmp_path / "a.hdf5", "earliest").read_bytes()
+    (tmp_path / "a.hdf5").write_bytes(contents.replace(b"note\0", b"no\xe9e\0"))
+    with pytest.raises(InputError, match="whose name isn't text"):
+        read_hdf5(tmp_path / "a.hdf5")

@@ -96,6 +96,8 @@ def prune(
             elif not (run.folder / CONVERTED_WEIGHTS).exists():
                 logger.info("%s holds a finished run: converting and testing it", run.folder)
                 load_strict(model, read_hdf5(run.folder / FINISH_WEIGHTS).arrays, str(run.folder / FINISH_WEIGHTS))
+            else:
+                logger.info("%s holds the finished run of this recipe ('-c fs' starts it again)", run.folder)
             if not (run.folder / CONVERTED_WEIGHTS).exists() and run.world.is_first:
                 write_converted(run, pruner)
             barrier(run.world)
@@ -157,11 +159,16 @@ def of_other_data(base: str, recipe: Recipe) -> str | None:
     trained_on = stored_recipe(Path(base).parent) if base != DOWNLOAD else None
     if trained_on is None:
         return None
-    dataset, data_dir = trained_on.get("dataset"), trained_on.get("data_dir")
-    if dataset is None or (dataset == recipe.dataset and same_folder(data_dir, recipe.data_dir)):
+    names = ("dataset", "data_dir", "image_size")
+    one, other = ({name: of.get(name) for name in names} for of in (trained_on, vars(recipe)))
+    is_same_size = one["image_size"] in (None, other["image_size"])
+    if one["dataset"] is None or (
+        one["dataset"] == other["dataset"] and same_folder(one["data_dir"], other["data_dir"]) and is_same_size
+    ):
         return None
-    there = f"--dataset {dataset}" + (f" --data-dir {data_dir}" if data_dir else "")
-    here = f"--dataset {recipe.dataset}" + (f" --data-dir {recipe.data_dir}" if recipe.data_dir else "")
+    there, here = (
+        " ".join(f"--{name.replace('_', '-')} {value}" for name, value in of.items() if value) for of in (one, other)
+    )
     return f"the base weights {base} were trained with {there}, and this run is with {here}"
 
 

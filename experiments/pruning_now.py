@@ -73,6 +73,9 @@ def pruned_now(options: argparse.Namespace) -> str:
         proof = report.conversion.as_dict()
         write_pruned(folder, slim.cpu(), options.arch, data, result["settings"], proof)  # last: all is done
     conversion = report.conversion
+    asked = {"-a": options.arch, "--dataset": options.dataset, "--data-dir": options.data_dir}
+    again = "".join(f" {option} {value}" for option, value in asked.items() if value)
+    command = f"python tools/evaluate.py {folder / CONVERTED_WEIGHTS} --against {options.weights}{again}"
     return "\n".join(
         [
             str(conversion),
@@ -81,7 +84,7 @@ def pruned_now(options: argparse.Namespace) -> str:
             f"top-1 {before.top1:.2f}% before, {after.top1:.2f}% after ({before.num:,} images of the validation data), "
             f"at {conversion.macs_after / conversion.macs_before:.1%} of the MACs, in {seconds:.0f} s without training",
             f"all figures: {folder / RESULT}",
-            f"compare, with times: python tools/evaluate.py {folder / CONVERTED_WEIGHTS} --against {options.weights}",
+            f"compare, with times: {command}",
         ]
     )
 

@@ -36,9 +36,12 @@ class ResRepCallback(Callback):
             state.save_weights(BEFORE_FIRST_MASK)
         if pruner.masks_are_due():
             logger.info("iter %d, unmasked deps %s", state.step, pruner.unmasked.widths)
+        before = pruner.live.remaining.removed.sum()
         if pruner.narrow_is_due and (gone := pruner.narrow()):
             state.rewrap()
-            logger.info("iter %d, %d dead channels taken out of the network", state.step, gone)
+            dead = int(pruner.live.remaining.removed.sum() - before)
+            folds = ", and compactors folded" if gone > dead else ""
+            logger.info("iter %d, %d dead channels taken out of the network%s", state.step, dead, folds)
             if pruner.retired:
                 logger.info(
                     "iter %d, pruning is over: the compactors are gone, the narrow network trains on", state.step

@@ -37,6 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(findings)
 
 
+def share(text: str) -> float:
+    """A share of the whole, 0.5 or 50%."""
+    return float(text.removesuffix("%")) / 100 if text.endswith("%") else float(text)
+
+
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line's options.
 
@@ -47,8 +52,8 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("weights", type=Path, help="the full network's weights: .hdf5, .pth, .pt, .safetensors")
     parser.add_argument("--output-dir", default="pruned_now", help="folder to write to (default: pruned_now)")
     what = parser.add_argument_group("what is pruned")
-    what.add_argument("--flops-target", type=float, default=0.5, help="share of the MACs to keep (default: 0.5)")
-    what.add_argument("--params-target", type=float, help="share of the parameters to keep, as well")
+    what.add_argument("--flops-target", type=share, default=0.5, help="share of the MACs to keep (default: 0.5)")
+    what.add_argument("--params-target", type=share, help="share of the parameters to keep, as well")
     what.add_argument(
         "--layers",
         choices=("internal", "all"),

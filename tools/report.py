@@ -22,7 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the script with these arguments (default: the command line's)."""
     parser = OptionParser(description=__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder")
-    parser.add_argument("--output", metavar="FILE", help="the file to write (default: report.html in the first folder)")
+    default = "report.html in the folder, comparison.html in the first of several"
+    parser.add_argument("--output", metavar="FILE", help=f"the file to write (default: {default})")
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     with ends_in_one_line():
         from experiments.run_report import write_report

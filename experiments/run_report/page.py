@@ -14,6 +14,7 @@ from rr.whole_files import write_text_whole
 from training.run_folder import REPORT
 
 TEMPLATE = "report.html.j2"
+COMPARISON = "comparison.html"  # a page of several runs, which leaves the first one's own
 
 
 def write_report(folders: Sequence[str | Path], output: str | Path | None = None) -> Path:
@@ -21,7 +22,7 @@ def write_report(folders: Sequence[str | Path], output: str | Path | None = None
 
     Args:
         folders: of the runs, one or more.
-        output: the file to write; None: report.html in the first folder.
+        output: the file to write; None: report.html in the folder, or comparison.html in the first one of several.
 
     Returns:
         The file.
@@ -56,7 +57,7 @@ def write_report(folders: Sequence[str | Path], output: str | Path | None = None
         recipes=[(run.name, json.dumps(run.run.get("recipe", {}), indent=2)) for run in runs],
         summary=[_summary(run) for run in runs],
     )
-    path = Path(output) if output is not None else Path(folders[0]) / REPORT
+    path = Path(output) if output is not None else Path(folders[0]) / (REPORT if len(runs) == 1 else COMPARISON)
     write_text_whole(path, page)
     return path
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,6 +48,8 @@ class Feed:
         kept = list(batches) if loss_fn else [ExampleInputs.of(batch).like(model) for batch in batches]
         if not kept:
             raise InputError("there are no batches to refit the network on: give some hundred inputs")
+        if not loss_fn:
+            _check_call(model, kept[0])
         if not share:
             return cls(kept, loss_fn)
         feeds = [cls(kept, loss_fn, held_out) for held_out in range(1, len(kept))]
@@ -87,6 +90,16 @@ class Feed:
         if isinstance(batch, ExampleInputs):
             return batch.batch_size
         return next(leaf.shape[0] for leaf in tree_leaves(batch) if isinstance(leaf, Tensor) and leaf.dim())
+
+
+def _check_call(model: nn.Module, batch: ExampleInputs) -> None:
+    try:
+        inspect.signature(model.forward).bind(*batch.args, **batch.kwargs)
+    except TypeError as error:
+        raise InputError(
+            f"the model's forward can't be called with a batch ({error}): batches hold what the model is called with, "
+            "so leave labels out, `(images for images, labels in loader)`, or give `loss_fn`"
+        ) from None
 
 
 def check_finite(*tensors: Tensor) -> None:

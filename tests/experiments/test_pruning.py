@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -13,10 +14,12 @@ import pytest
 import torch
 
 from base_model import build_model, full_widths
+from experiments.pruning import of_other_data
 from rr import load_pruned
 from rr.graph import ChannelGraph
 from rr.weights import read_hdf5
 from tests.experiments.runs import ARCH, COMMON, PRUNE, assert_same_weights, prune, pruned
+from training import Recipe
 
 pytestmark = pytest.mark.slow
 
@@ -69,6 +72,22 @@ def test_base_weights_of_other_data_are_told_of(base_weights: Path, tmp_path: Pa
     refused = prune(*PRUNE, "--dataset", "synthetic", "--base-weights", base, "-c", "fs", cwd=tmp_path)
     assert "doesn't fit the model" in refused.stderr
     assert "were trained with --dataset digits, and this run is with --dataset synthetic" in refused.stderr
+
+
+def test_base_weights_of_another_size_are_told_of(tmp_path: Path) -> None:
+    recipe = Recipe("src8", "digits")
+    for trained_on, here, told in (
+        (
+            {"dataset": "digits", "image_size": 8},
+            recipe,
+            "--dataset digits --image-size 8, and this run is with --dataset",
+        ),
+        ({"dataset": "digits", "image_size": 8}, replace(recipe, image_size=8), None),
+        ({"dataset": "digits"}, replace(recipe, image_size=8), None),  # an older version's
+    ):
+        (tmp_path / "run.json").write_text(json.dumps({"recipe": trained_on}))
+        found = of_other_data(str(tmp_path / "finish.hdf5"), here)
+        assert (found is None) if told is None else (told in found)
 
 
 def test_files_are_the_documented_ones(finished: Path) -> None:

@@ -32,7 +32,7 @@ def prune_now(*options: object) -> Done:
 
 def test_the_files_of_a_pruning_run(weights: Path, tmp_path: Path) -> None:
     folder = tmp_path / "out"
-    options = ["--flops-target", 0.8, "--images", 100, "--batch-size", 20, "--held-out", 0.4]
+    options = ["--flops-target", "80%", "--images", 100, "--batch-size", 20, "--held-out", 0.4]
     patterns = ["--include", "stage1.*", "stage2.*", "--exclude", "stage1.block0.*"]
     done = prune_now(weights, *options, *patterns, "--output-dir", folder)
     assert done.returncode == 0, done.stderr

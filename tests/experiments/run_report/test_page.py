@@ -67,7 +67,8 @@ def test_runs_are_set_side_by_side_and_unfinished_ones_have_what_there_is(tmp_pa
     assert page.count("<tr><td>" + str(folders[0])) == page.count("<tr><td>" + str(folders[1])) == 1
     assert "not converted" in page
     assert page.count("<h2>Forgetting") == 2
-    assert not (folders[0] / "report.html").exists()
+    assert write_report(folders) == folders[0] / "comparison.html"
+    assert not (folders[0] / "report.html").exists()  # the first one's own
 
 
 def test_a_run_before_its_first_epoch_has_a_page(tmp_path: Path) -> None:

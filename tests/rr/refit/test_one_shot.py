@@ -287,6 +287,12 @@ def test_no_images() -> None:
         prune(redundant(), images()[0], [])
 
 
+def test_batches_with_labels_are_told_of() -> None:
+    pairs = [(batch, torch.zeros(len(batch), dtype=torch.long)) for batch in images()]
+    with pytest.raises(InputError, match="leave labels out"):
+        prune(redundant(), images()[0], pairs)
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_few_images_are_enough_to_run(count: int) -> None:
     batches = [torch.randn(count, 3, 8, 8)]

@@ -88,6 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "results" / "robustness" / "crash.json")
     options = parser.parse_args(arguments)
     found = json.loads(options.output.read_text()) if options.output.exists() else {"kills": []}
+    made = surroundings(World(0, 0, 1, torch.device("cpu")))  # of a clean commit, which the file's changes end
     with tempfile.TemporaryDirectory() as scratch:
         base, wholes = whole_runs(Path(scratch))
         while len(found["kills"]) < options.kills:
@@ -95,8 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             name = list(COMMANDS)[number % len(COMMANDS)]
             kill = killed(name, number, base, wholes[name], Path(scratch) / "killed")
             found["kills"].append(kill)
-            world = World(0, 0, 1, torch.device("cpu"))
-            found = {"summary": summary(found["kills"]), "made": surroundings(world), "kills": found["kills"]}
+            found = {"summary": summary(found["kills"]), "made": made, "kills": found["kills"]}
             write_text_whole(options.output, json.dumps(found, indent=1) + "\n")
             print(f"{number + 1} of {options.kills}: {kill}")
     print(found["summary"])

@@ -55,12 +55,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "results" / "robustness" / "fuzz.json")
     options = parser.parse_args(arguments)
     found = json.loads(options.output.read_text()) if options.output.exists() else {"readers": {}}
+    made = surroundings(World(0, 0, 1, torch.device("cpu")))  # of a clean commit, which the file's changes end
     each = -(-options.inputs // len(options.readers))
     for name in options.readers:
         one = found["readers"].setdefault(name, {"inputs": 0, "read": 0, "refused": 0, "escaped": 0, "escapes": []})
         while one["inputs"] < each:
             add(one, tried(name, one["inputs"], min(CHUNK, each - one["inputs"])))
-            made = surroundings(World(0, 0, 1, torch.device("cpu")))
             found = {"summary": summary(found["readers"]), "made": made, "readers": found["readers"]}
             write_text_whole(options.output, json.dumps(found, indent=1) + "\n")
         print(f"{name}: " + ", ".join(f"{one[key]:,} {key}" for key in COUNTS))

@@ -122,9 +122,10 @@ def _ended(process: multiprocessing.process.BaseProcess, at_work: Synchronized, 
 def _send(sender: Any, name: str, folder: Path, begin: int, end: int, at_work: Synchronized) -> None:
     """In the process: one input after the other, each one's result sent at once."""
     warnings.simplefilter("ignore")
-    logging.disable(logging.INFO)
-    logging.getLogger("rr").addHandler(_LINES)
-    logging.getLogger("rr").propagate = False
+    log = logging.getLogger("rr")
+    log.addHandler(_LINES)
+    log.propagate = False
+    log.setLevel(logging.INFO)
     torch.set_num_threads(1)
     reader = READERS[name]
     (folder / "sound").mkdir(exist_ok=True)

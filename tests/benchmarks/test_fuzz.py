@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load, save
 
 from benchmarks import fuzz
 from benchmarks.fuzzing import READERS, Reader
@@ -71,3 +74,20 @@ def test_a_file_is_gone_on_with(tmp_path: Path) -> None:
     fuzz.main([*options, "50"])
     assert json.loads(output.read_text())["readers"] == parts["readers"]
     assert parts["made"]["commit"]
+
+
+def test_changed_numbers_count_where_no_line_tells_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the metadata a file is one of another program, and a line says that damage in it wouldn't show."""
+    name = "safetensors with checksums"
+
+    def without_metadata(self: Reader, path: Path, sound: Sequence[bytes], draw: random.Random) -> int:
+        state = load(sound[0])
+        state["0.bias"] += 1
+        path.write_bytes(save(state))
+        return 0
+
+    monkeypatch.setattr(Reader, "damage", without_metadata)
+    assert fuzz.tried(name, 0, 2)["read"] == 2
+    monkeypatch.setattr("rr.weights.checksums.tell_of_none", lambda path: None)
+    escapes = fuzz.tried(name, 0, 2)["escapes"]
+    assert [escape["why"].split(" (")[0] for escape in escapes] == ["Silent: read, and not as it was written"] * 2

@@ -161,7 +161,7 @@ def test_what_torchvision_offers_is_the_start(tmp_path: Path, monkeypatch: pytes
     assert np.array_equal(first["features.0.weight"], state["features.0.weight"].numpy())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_auxiliary_classifiers_are_trained(tmp_path: Path) -> None:
     words = ["-a", "torchvision/googlenet", "--dataset", "synthetic", "--image-size", "32", "--max-steps", "1"]
     train_base_model.main(arguments(tmp_path / "run", *words))

@@ -40,6 +40,8 @@ def quantise_onnx(source: Path, path: Path, batches: Iterable[Tensor]) -> None:
             # Folds and fuses first: what runs as one step must not be rounded in its middle.
             shape_inference.quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
             quantization.quantize_static(str(prepared), str(made), reader, per_channel=True)
+        except InputError:  # of the images
+            raise
         except Exception as error:  # onnxruntime raises nearly anything for what it can't quantise
             if not reader.asked:
                 raise InputError("there are no images to find the ranges with: give some") from error

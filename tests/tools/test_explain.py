@@ -13,7 +13,7 @@ def explain(*options: object) -> Done:
     return scripts.call("tools/explain.py", *options)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_network_of_torchvision() -> None:
     run = explain("-a", "torchvision/shufflenet_v2_x0_5", "--image-size", 64)
     assert run.returncode == 0, run.stderr

@@ -41,7 +41,9 @@ def export(*options: object) -> Done:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("form", "suffix"), [("onnx", ".onnx"), ("openvino", ".xml"), ("pt2", ".pt2")])
+@pytest.mark.parametrize(
+    ("form", "suffix"), [("onnx", ".onnx"), pytest.param("openvino", ".xml", marks=pytest.mark.long), ("pt2", ".pt2")]
+)
 def test_each_format_is_equal_at_two_batches_and_sizes(form: str, suffix: str, pruned: Path, tmp_path: Path) -> None:
     path = tmp_path / f"net{suffix}"
     done = export(pruned, "--format", form, "--output", path)

@@ -86,8 +86,8 @@ def test_what_a_rival_cannot_be_is_one_line(
     ("how", "more", "stops"),
     [
         ("l1", ["--distill", "0.5"], 1),
-        ("scratch", [], 1),
-        ("unpruned", [], 1),
+        pytest.param("scratch", [], 1, marks=pytest.mark.long),
+        pytest.param("unpruned", [], 1, marks=pytest.mark.long),
         pytest.param("torch-pruning", [], 2, marks=pytest.mark.long),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,4 +33,12 @@ def test_int8_is_near_the_network_on_the_images_that_it_was_shown(tmp_path: Path
     assert "cat" in {entry.key: entry.value for entry in made.metadata_props}["resrep"]
     with pytest.raises(InputError, match="there are no images"):
         quantise_onnx(tmp_path / "a.onnx", tmp_path / "c.onnx", [])
+    assert not (tmp_path / "c.onnx").exists()
+
+    def broken() -> Iterator[torch.Tensor]:
+        yield images[:16]
+        raise InputError("broken image 'a.png'")
+
+    with pytest.raises(InputError, match=r"^broken image"):
+        quantise_onnx(tmp_path / "a.onnx", tmp_path / "c.onnx", broken())
     assert not (tmp_path / "c.onnx").exists()

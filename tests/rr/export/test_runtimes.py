@@ -14,7 +14,7 @@ from rr.export import exported_program
 from rr.export.runtimes import package, runner, write_program
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_openvinos_two_files_are_of_one_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()

@@ -51,7 +51,7 @@ def biases_that_may_come(model: nn.Module, slim: nn.Module, graph: ChannelGraph,
     return sum(int(alive[layer.out_units].sum()) for layer in unused if not alive[layer.in_units].all())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data(), seed=st.integers(0, 2**16), dead=st.sampled_from([0.2, 0.5, 0.9]))
 def test_parameters_of_random_networks(data: st.DataObject, seed: int, dead: float) -> None:

@@ -33,14 +33,13 @@ sys.path.insert(0, str(ROOT))  # run from the checkout without PYTHONPATH
 import numpy as np
 import torch
 
-from benchmarks.run_commands import last_step, started
+from benchmarks.run_commands import ENDED, last_step, started
 from rr.weights import read_hdf5
 from rr.whole_files import BESIDE_SUFFIX, write_text_whole
 from training import World, surroundings
 
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT")
 INTERVAL = 5  # steps between checkpoints
-ENDED = (0, 3)  # 3: the few steps don't reach the target
 FINALS = ("finish.hdf5", "finish_converted.hdf5")
 COMMON = ("--dataset", "digits", "--device", "cpu", "--checkpoint-interval", str(INTERVAL), "--log-interval", "1")
 NARROWING = (

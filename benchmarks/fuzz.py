@@ -23,6 +23,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Sequence
+from multiprocessing.connection import Connection
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,8 @@ import logging.handlers
 import torch
 
 from benchmarks.fuzzing import READERS, Reader, Silent
-from benchmarks.fuzzing.readers import REFUSALS, same
+from benchmarks.fuzzing.readers import same
+from rr.errors import InputError
 from rr.whole_files import write_text_whole
 from training import World, surroundings
 
@@ -58,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     made = surroundings(World(0, 0, 1, torch.device("cpu")))  # of a clean commit, which the file's changes end
     each = -(-options.inputs // len(options.readers))
     for name in options.readers:
-        one = found["readers"].setdefault(name, {"inputs": 0, "read": 0, "refused": 0, "escaped": 0, "escapes": []})
+        one = found["readers"].setdefault(name, _nothing())
         while one["inputs"] < each:
             add(one, tried(name, one["inputs"], min(CHUNK, each - one["inputs"])))
             found = {"summary": summary(found["readers"]), "made": made, "readers": found["readers"]}
@@ -82,7 +84,7 @@ def add(one: dict[str, Any], more: dict[str, Any]) -> None:
 def tried(name: str, first: int, number: int) -> dict[str, Any]:
     """Some inputs of a reader, in a process that is begun again behind an input that ends it."""
     context = multiprocessing.get_context("fork")
-    found: dict[str, Any] = {"inputs": 0, "read": 0, "refused": 0, "escaped": 0, "escapes": []}
+    found = _nothing()
     with tempfile.TemporaryDirectory() as folder:
         while found["inputs"] < number:
             receiver, sender = context.Pipe(duplex=False)
@@ -91,32 +93,31 @@ def tried(name: str, first: int, number: int) -> dict[str, Any]:
             process = context.Process(target=_send, args=(sender, name, Path(folder), begin, end, at_work), daemon=True)
             process.start()
             sender.close()
-            ended = _ended(process, at_work, receiver)
-            while receiver.poll():
-                try:
-                    add(found, receiver.recv())
-                except EOFError:
-                    break
+            ended = _taken_in(found, process, receiver, at_work)
             if ended is not None:
                 if at_work.value < 0:
                     raise RuntimeError(f"{name}: a sound file can't be read ({ended}; the process says why above)")
                 add(found, _escape(first + found["inputs"], ended))
-            process.join()
     return found
 
 
-def _ended(process: multiprocessing.process.BaseProcess, at_work: Synchronized, receiver: Any) -> str | None:
-    """Wait for the process; why it didn't come to its own end, None if it did."""
-    began, last = time.monotonic(), -1
-    while process.is_alive():
-        process.join(0.05)
-        if at_work.value != last:
+def _taken_in(
+    found: dict[str, Any], process: multiprocessing.process.BaseProcess, receiver: Connection, at_work: Synchronized
+) -> str | None:
+    """Add a process's results to those found, until it ends; why it didn't come to its own end, None if it did."""
+    began, last, late = time.monotonic(), -1, None
+    while True:
+        if receiver.poll(0.05):
+            try:
+                add(found, receiver.recv())
+            except (EOFError, OSError):  # it has ended, perhaps in the middle of a result
+                process.join()
+                return late or (None if process.exitcode == 0 else f"the process ended with {process.exitcode}")
+        elif at_work.value != last:
             began, last = time.monotonic(), at_work.value
         elif time.monotonic() - began > SECONDS:
             process.kill()
-            process.join()
-            return f"not done after {SECONDS} s"
-    return None if process.exitcode == 0 else f"the process ended with {process.exitcode}"
+            late = f"not done after {SECONDS} s"
 
 
 def _send(sender: Any, name: str, folder: Path, begin: int, end: int, at_work: Synchronized) -> None:
@@ -160,23 +161,31 @@ def read_damaged(
         is_same = not reader.checked or which is None or same(read, originals[which])
         if not is_same and not _LINES.buffer:
             raise Silent("read, and not as it was written")
-    except REFUSALS as error:
+    except InputError as error:
         text = str(error)
         if not text.isprintable():
             return _escape(number, f"a message that isn't one line of plain text: {text!r}")
-        result = {"inputs": 1, "read": 0, "refused": 1, "escaped": 0, "escapes": []}
+        result = _one("refused")
     except BaseException as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(where.filename).name}:{where.lineno}"
         return _escape(number, f"{type(error).__name__}: {str(error)[:200]} ({place})")
     else:
-        result = {"inputs": 1, "read": 1, "refused": 0, "escaped": 0, "escapes": []}
+        result = _one("read")
     more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - most) / 1024
     return _escape(number, f"{more:.0f} MiB") if more > MIB else result
 
 
+def _nothing() -> dict[str, Any]:
+    return {**dict.fromkeys(COUNTS, 0), "escapes": []}
+
+
+def _one(outcome: str) -> dict[str, Any]:
+    return {**_nothing(), "inputs": 1, outcome: 1}
+
+
 def _escape(number: int, why: str) -> dict[str, Any]:
-    return {"inputs": 1, "read": 0, "refused": 0, "escaped": 1, "escapes": [{"input": number, "why": why}]}
+    return {**_one("escaped"), "escapes": [{"input": number, "why": why}]}
 
 
 if __name__ == "__main__":

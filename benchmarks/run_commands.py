@@ -7,6 +7,10 @@ import re
 import subprocess
 from pathlib import Path
 
+from training.endings import TARGET_MISSED
+
+ENDED = (0, TARGET_MISSED)  # exit codes of a run that came to its end: few steps may not reach the target
+
 
 def started(words: list[str], out: Path) -> subprocess.Popen:
     """A process, with what it says in a file."""

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from base_model import build_model
-from benchmarks.run_commands import last_step, started
+from benchmarks.run_commands import ENDED, last_step, started
 from rr.weights import save_hdf5
 from rr.whole_files import write_text_whole, written_whole
 from training import World, checkpoint_files, surroundings
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         process = started(words, Path(scratch) / "out")
         points = watched(process, folder)
         seconds = time.monotonic() - began
-        if process.wait() not in (0, 3):  # 3: the target is missed, which isn't asked here
+        if process.wait() not in ENDED:
             raise SystemExit((Path(scratch) / "out").read_text()[-2000:])
         checkpoint_s = saving_seconds(folder / "finish.pth")
     training = [point for point in points if point["step"]]

@@ -19,6 +19,7 @@ from experiments.predicting import as_validated
 from rr import InputError, NetworkCard
 from rr.export.quantising import quantise_onnx
 from rr.export.runtimes import Runner, runner, write_program
+from rr.export.serving import normalised
 from rr.whole_files import write_text_whole
 
 TOGETHER = 32  # images in a batch
@@ -135,13 +136,12 @@ def batches_of(files: Sequence[str], card: NetworkCard, size: int) -> Iterator[T
     Raises:
         BadImages: naming all that are broken.
     """
-    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (card.mean, card.std))
     for first in range(0, len(files), TOGETHER):
         try:
             images = [as_validated(read_image(file, len(card.mean)), size) for file in files[first : first + TOGETHER]]
         except BadImages as error:
             raise with_others(error.found, tuple(files)) from error
-        yield (torch.stack(images) - mean) / std
+        yield normalised(torch.stack(images), card)
 
 
 def _labels(classes: Sequence[str], card: NetworkCard) -> list[int]:

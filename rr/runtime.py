@@ -4,8 +4,10 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
@@ -19,6 +21,20 @@ def are_several() -> bool:
 def is_first() -> bool:
     """Whether this is rank 0, or the only process."""
     return not are_several() or dist.get_rank() == 0
+
+
+def as_first_decides(mask: np.ndarray, like: Tensor) -> np.ndarray:
+    """Rank 0's array of bool in all processes, so that no rounding lets them diverge.
+
+    Args:
+        mask: this process's.
+        like: a tensor on the device that the processes talk over.
+    """
+    if not are_several():
+        return mask
+    decided = torch.from_numpy(mask).to(like.device, torch.uint8)
+    dist.broadcast(decided, src=0)
+    return decided.cpu().numpy().astype(bool)
 
 
 @contextmanager

@@ -23,7 +23,6 @@ from base_model import build_model, full_widths
 from benchmarks.fuzzing.mutations import ODD_NAMES, PLAIN_VALUES, TENSORS, mutated_bytes, mutated_value
 from data.images import read_image
 from experiments.run_report.reading import read_run
-from rr.errors import InputError
 from rr.weights import NetworkCard, read_weights, save_converted, save_hdf5
 from rr.weights.networks import note_widths
 from rr.weights.safetensors_files import save_safetensors
@@ -185,9 +184,8 @@ _RUN: dict[str, Any] = {
 def _write_run(folder: Path, held: dict[str, Any]) -> None:
     """The three text files of a run's folder."""
     for name in (RUN, RESULT):
-        (folder / name).write_text(json.dumps(held.get(name)))
-    lines = held.get(METRICS)
-    (folder / METRICS).write_text("".join(json.dumps(line) + "\n" for line in lines if isinstance(lines, list)))
+        (folder / name).write_text(json.dumps(held[name]))
+    (folder / METRICS).write_text("".join(json.dumps(line) + "\n" for line in held[METRICS]))
 
 
 def _run_files(folder: Path, *, damaged: str) -> Sequence[Path]:
@@ -246,4 +244,3 @@ READERS = {
     **{name: _of_run(name) for name in (RUN, RESULT, METRICS)},
     "images": Reader("x.png", _read_image, _images),
 }
-REFUSALS = (InputError,)

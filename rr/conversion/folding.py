@@ -70,11 +70,10 @@ def fold(live: LiveModel, alive: np.ndarray, from_dead: Mapping[str, Tensor] | N
     for layer in parameters:
         count_channels(folded.get_submodule(layer.name.rpartition(".")[0]))
     for layer in graph.layers.values():
-        if layer.kind is LayerKind.MEAN and (left := int(alive[layer.out_units].sum())) not in (
-            0,
-            len(layer.out_units),
-        ):
-            count_mean(folded.get_submodule(layer.name.rpartition(".")[0]), len(layer.out_units), left)
+        if layer.kind is LayerKind.MEAN:
+            full, left = len(layer.out_units), int(alive[layer.out_units].sum())
+            if 0 < left < full:
+                count_mean(folded.get_submodule(layer.name.rpartition(".")[0]), full, left)
     for sizes in graph.sizes:
         if not all(alive[part].all() for part in sizes.parts):
             module = folded.get_submodule(sizes.module)

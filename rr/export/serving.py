@@ -32,8 +32,13 @@ class Served:
 
     def probabilities(self, images: Tensor) -> Tensor:
         """Of each class, [N, classes], for images with values in 0 ... 1, [N, C, H, W]."""
-        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.card.mean, self.card.std))
-        return self.run((images - mean) / std)[0].softmax(1)
+        return self.run(normalised(images, self.card))[0].softmax(1)
+
+
+def normalised(images: Tensor, card: NetworkCard) -> Tensor:
+    """Images with values in 0 ... 1, [N, C, H, W], as the card's network takes them."""
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (card.mean, card.std))
+    return (images - mean) / std
 
 
 def load_served(path: str | Path) -> Served:

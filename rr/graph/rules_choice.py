@@ -26,8 +26,7 @@ def choice(walk: Walk, node: fx.Node) -> Ids | None:
     channels, name = channel_vector(ids, dim), _buffer(walk, index)
     if channels is None or name is None or not only_choose(walk.readers[name]):
         return None
-    owner, _, leaf = name.rpartition(".")
-    places = getattr(walk.modules[owner], leaf).cpu().numpy() % len(channels)
+    places = walk.tensor(name).cpu().numpy() % len(channels)
     walk.record(LayerCall(name, LayerKind.CHOICE, node.name, channels[places], channels, places=places))
     return spread(channels[places], dim, shape)
 

@@ -143,11 +143,11 @@ class Walk:
         runs_itself = isinstance(self.modules.get(owner), kind) and running_module(node) == owner
         if not runs_itself or self._shares_parameters(node, owner):
             return None
-        given = {id(self._tensor(self.trace.parameter(source))) for source in node.all_input_nodes}
+        given = {id(self.tensor(self.trace.parameter(source))) for source in node.all_input_nodes}
         own = [getattr(self.modules[owner], name, None) for name in _FOLDED]
         return owner if given.issuperset(id(tensor) for tensor in own if tensor is not None) else None
 
-    def _tensor(self, name: str | None) -> object:
+    def tensor(self, name: str | None) -> Tensor | None:
         """The parameter or buffer of that name: a tied one has several."""
         module, _, leaf = (name or "").rpartition(".")
         return None if name is None else getattr(self.modules[module], leaf)

@@ -26,7 +26,7 @@ from rr.narrowing.refold import (
 from rr.narrowing.take_out import silent_units, take_out
 from rr.narrowing.tensors import OptimizerState
 from rr.narrowing.variance import PASSES, VarianceMeter
-from rr.runtime import are_several, compile_anew
+from rr.runtime import are_several, as_first_decides, compile_anew
 
 
 class Narrowing:
@@ -83,10 +83,7 @@ class Narrowing:
             How many units went, and outputs of layers, and channels of the compactors when they retire, all together.
         """
         going = self._in_multiples(self._dying(masked) & (self._live.unit_norms() < self._threshold))
-        if are_several():
-            decided = torch.from_numpy(going).to(next(self._live.model.parameters()).device, torch.uint8)
-            dist.broadcast(decided, src=0)
-            going = decided.cpu().numpy().astype(bool)
+        going = as_first_decides(going, next(self._live.model.parameters()))
         lives = [self._live, *(self._live.follower(model) for model in also)]
         states = [optimizer.state for optimizer in optimizers]
         if going.any():

@@ -15,10 +15,10 @@ from rr.refit.elimination import Surgeon, eliminate
 from rr.refit.feed import Feed
 from rr.refit.fisher import capture_with_gradients
 from rr.refit.gram import Gram, best_ridge, regularised, root_of
-from rr.refit.processes import of_first
 from rr.refit.rows import REFITTED, Reader, matrix_of, reader_of
 from rr.refit.settings import RefitConfig
 from rr.refit.watch import Seen
+from rr.runtime import as_first_decides
 
 MOST_ROWS = 10_000  # of a layer's matrix: its Gram matrix takes 8 bytes for each pair
 
@@ -89,8 +89,7 @@ class Chooser:
         left = alive.copy()
         left[gone] = False
         self._complete(left, gone)
-        decided = torch.from_numpy(left).to(next(model.parameters()).device, torch.uint8)
-        return of_first(decided).cpu().numpy().astype(bool)
+        return as_first_decides(left, next(model.parameters()))
 
     def _surgeons(self, model: nn.Module, feed: Feed, candidates: np.ndarray, sink: Sink | None) -> list[Surgeon]:
         readers = readers_of(self._graph, model, candidates)

@@ -84,6 +84,7 @@ def plain() -> Output:
     return run("plain")
 
 
+@pytest.mark.long
 def test_a_plain_loop() -> None:
     plain().check_pruned()
 

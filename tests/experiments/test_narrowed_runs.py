@@ -17,7 +17,8 @@ from tests.experiments.runs import PRUNE, assert_same_weights, pruned, stopped
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("narrow", [pytest.param("rows", marks=pytest.mark.long), "full"])
+@pytest.mark.long
+@pytest.mark.parametrize("narrow", ["rows", "full"])
 def test_a_network_that_is_narrowed_in_mid_run(narrow: str, base_weights: Path, tmp_path: Path) -> None:
     """Its dead channels go while it trains; files stay at full width; killed after that, it goes on bit-identically.
 

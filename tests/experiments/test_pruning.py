@@ -57,14 +57,12 @@ def test_base_weights_of_other_data_are_told_of(base_weights: Path, tmp_path: Pa
     base = tmp_path / "base" / "finish.hdf5"
     base.parent.mkdir()
     shutil.copy(base_weights, base)
-    for trained_on, is_told in (
-        ({"dataset": "cifar10"}, True),
-        ({"dataset": "digits", "data_dir": "a"}, False),
-        ({}, False),
-    ):
+    (base.parent / "run.json").write_text(json.dumps({"recipe": {"dataset": "cifar10"}}))
+    run = pruned(*PRUNE, "--max-steps", "1", "--base-weights", base, "--output-dir", tmp_path / "run", "-c", "fs")
+    assert f"{base} were trained with --dataset cifar10, and this run is with" in run.stderr
+    for trained_on in ({"dataset": "digits", "data_dir": "a"}, {}):
         (base.parent / "run.json").write_text(json.dumps({"recipe": trained_on}))
-        run = pruned(*PRUNE, "--max-steps", "1", "--base-weights", base, "--output-dir", tmp_path / "run", "-c", "fs")
-        assert (f"{base} were trained with --dataset cifar10, and this run is with" in run.stderr) == is_told
+        assert of_other_data(str(base), Recipe(ARCH, "digits")) is None
     refused = prune(*PRUNE, "--dataset", "synthetic", "--base-weights", base, "-c", "fs", cwd=tmp_path)
     assert refused.returncode == 2
     assert "--dataset digits, and this run is with" not in refused.stderr  # nothing is known of these

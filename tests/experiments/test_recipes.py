@@ -30,7 +30,7 @@ def test_networks_differ_in_what_they_keep_alone(arch: str, fast: bool) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arch", ["src20", "vc", "lenet5bn", "smi1_cifar"])
+@pytest.mark.parametrize("arch", ["src20", "vc", "lenet5bn", pytest.param("smi1_cifar", marks=pytest.mark.long)])
 def test_targets_can_be_reached(arch: str) -> None:
     info = model_info(arch)
     model = build_model(arch)

@@ -18,7 +18,11 @@ SILENT_UNITS_LEAVE_CONSTANTS = Setting("smi1_cifar", "float32", batch=2, image_s
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("setting", [TINY, SILENT_UNITS_LEAVE_CONSTANTS], ids=lambda setting: setting.model)
+@pytest.mark.parametrize(
+    "setting",
+    [TINY, pytest.param(SILENT_UNITS_LEAVE_CONSTANTS, marks=pytest.mark.long)],
+    ids=lambda setting: setting.model,
+)
 def test_at_full_width_the_floor_is_the_plain_network(setting: Setting) -> None:
     plain = training_of(PLAIN, setting).model
     floor = narrow_plain(training_of(ROWS, setting).pruner)

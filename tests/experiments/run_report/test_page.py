@@ -92,7 +92,7 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium: apt-get install chromium")
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [390, pytest.param(1280, marks=pytest.mark.long)])
 def test_a_browser_shows_it_without_errors_or_sideways_scrolling(tmp_path: Path, width: int) -> None:
     page = write_report([a_run(tmp_path / "one")]).read_text()
     measure = "<script>console.log('scrollWidth', document.documentElement.scrollWidth)</script>"

@@ -19,9 +19,13 @@ from rr.errors import InputError
 from rr.graph import ChannelGraph, LiveModel
 from tests.rr.networks import SIZES, Networks, generic, insert_generic_compactors, random_alive, tiny, trained_tiny
 
+BIG = ("smi1", "smi1_cifar", "sres50")
+
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["src20", "vc", "lenet5bn", "smi1", "smi1_cifar", "sres50"])
+@pytest.mark.parametrize(
+    "name", ["src20", "vc", "lenet5bn", *(pytest.param(name, marks=pytest.mark.long) for name in BIG)]
+)
 @pytest.mark.parametrize("layers", ["internal", "all"])
 def test_every_family_converts_exactly(name: str, layers: str, traced: Networks) -> None:
     plain, images, graph = traced[name]

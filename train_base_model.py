@@ -19,7 +19,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.command_line import read_network, read_settings, run_parser
+from base_model import model_names
+from experiments.command_line import call_of, read_network, read_settings, run_parser
 from experiments.recipes import base_folder, base_recipe
 from experiments.starts import BaseStart
 from experiments.wording import in_options
@@ -38,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             stop_requests().listen_to(recipe.signal_checkpoint)
         from experiments.base_training import train_base  # torch takes seconds to import: --help needn't wait for it
 
-        train_base(recipe, start, options.conti_or_fs, options.local_rank)
+        is_papers = recipe.arch in model_names()
+        train_base(recipe, start, call_of(options, __file__, arguments, is_papers=is_papers))
 
 
 def parse_arguments(arguments: Sequence[str]) -> tuple[Recipe, BaseStart, argparse.Namespace]:

@@ -5,34 +5,35 @@ from __future__ import annotations
 import logging
 from functools import partial
 
+from experiments.call import Call
 from experiments.hints import command
 from experiments.recipes import base_folder
-from experiments.run import Run, begun
+from experiments.run import DOWNLOAD, Run, begun
 from experiments.starts import BaseStart
 from rr import InputError, param_groups
 from rr.copies import copy_of
-from rr.weights import save_hdf5
+from rr.weights import read_weights, save_hdf5
 from training import Recipe, RunState
 from training.run_folder import FINISH_WEIGHTS
 
 logger = logging.getLogger(__name__)
 
 
-def train_base(recipe: Recipe, start: BaseStart, conti_or_fs: str | None = None, local_rank: int | None = None) -> None:
+def train_base(recipe: Recipe, start: BaseStart, call: Call | None = None) -> None:
     """Train a base network.
 
     Args:
         recipe: what is to be done.
         start: what the training starts from.
-        conti_or_fs: 'continue', 'fs' (from scratch) or None, as the user chose.
-        local_rank: what a launcher passed on the command line, for `init_world`.
+        call: how the script was called; None: by another program, as one process.
 
     Raises:
         InputError: for what a user can put right.
     """
     if recipe.distill and start.weights is None:
         raise InputError("distill needs a teacher, the trained weights that the run starts from: give --weights too")
-    with begun(recipe, start, conti_or_fs=conti_or_fs, local_rank=local_rank) as run:
+    weights = start.weights if start.weights != DOWNLOAD else None
+    with begun(recipe, start, call=call, needed=lambda: weights and read_weights(weights)) as run:
         recipe, (start,) = run.recipe, run.settings
         model, left_out = run.network(), []
         if start.weights is not None and run.is_new:

@@ -9,6 +9,7 @@ from typing import Any
 
 from base_model import WHERE_ELSE, check_name, is_file, model_names
 from data import dataset_names
+from experiments.call import Call
 from experiments.recipes import of_this_version
 from rr.errors import InputError
 from rr.settings import Share, plain
@@ -109,7 +110,7 @@ def read_settings(
         readers: as in `add_options`.
 
     Returns:
-        The dataclasses, and the parser's namespace.
+        The dataclasses, and the parser's namespace, with the names of what was typed as `typed`.
 
     Raises:
         InputError: for values that can't be.
@@ -117,10 +118,11 @@ def read_settings(
     """
     add_options(parser, *defaults, readers=readers)
     options = parser.parse_args(arguments)
+    options.typed = typed_names(parser, arguments)
     stored = stored_recipe(options.output_dir) if options.conti_or_fs == "continue" else None
     if stored is None:
         return tuple(from_options(options, default) for default in defaults), options
-    typed = typed_names(parser, arguments)
+    typed = options.typed
     begun = {**default_values(*defaults), **of_this_version(stored), "output_dir": options.output_dir}
     left_out = {name: value for name, value in begun.items() if name not in typed}
     if "death_steps" in typed:
@@ -144,6 +146,19 @@ def read_settings(
             f"{options.output_dir} holds a run of another recipe ({'; '.join(differing)}): leave these options out to "
             "go on with it, or choose another --output-dir"
         ) from None
+
+
+def call_of(options: argparse.Namespace, script: str, arguments: Sequence[str], *, is_papers: bool) -> Call:
+    """How a script was called.
+
+    Args:
+        options: what `read_settings` returned.
+        script: its file.
+        arguments: its command line's.
+        is_papers: as in `Call`.
+    """
+    given = (script, tuple(arguments), frozenset(options.typed))
+    return Call(options.conti_or_fs, options.local_rank, *given, is_papers)
 
 
 def add_file_options(parser: argparse.ArgumentParser, batch_size: int) -> Any:

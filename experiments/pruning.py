@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from base_model import model_names
+from experiments.call import Call
 from experiments.cut_callback import CutCallback
 from experiments.hints import command, comparison
 from experiments.pruned_files import write_pruned
@@ -37,8 +38,7 @@ def prune(
     recipe: Recipe,
     config: ResRepConfig,
     start: PruningStart,
-    conti_or_fs: str | None = None,
-    local_rank: int | None = None,
+    call: Call | None = None,
 ) -> bool:
     """Train with compactors, convert and test.
 
@@ -46,8 +46,7 @@ def prune(
         recipe: how to train.
         config: the method's settings.
         start: what pruning starts from.
-        conti_or_fs: 'continue', 'fs' (from scratch) or None, as the user chose.
-        local_rank: what a launcher passed on the command line, for `init_world`.
+        call: how the script was called; None: by another program, as one process.
 
     Returns:
         Whether the target is reached.
@@ -55,7 +54,7 @@ def prune(
     Raises:
         InputError: for what a user can put right.
     """
-    with begun(recipe, config, start, conti_or_fs=conti_or_fs, local_rank=local_rank) as run:
+    with begun(recipe, config, start, call=call, needed=lambda: base_weights_of(recipe, start)) as run:
         recipe, (config, start) = run.recipe, run.settings
         if run.is_new:
             start.check_suits(config)

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,11 @@ from torch import nn
 
 from base_model import pretrained_weights
 from data import Data
+from experiments.call import Call
 from experiments.recipes import of_this_version, typed_as
+from experiments.side_processes import on_cores
+from experiments.tuning import is_worth_it, tuned, with_stored_choice
+from rr import ResRepConfig
 from rr.compactors import remove_compactors
 from rr.errors import InputError
 from rr.weights import load_network, load_start, read_weights
@@ -39,9 +43,11 @@ from training import (
     network_builder,
     of_first_rank,
     prepare,
+    stored_recipe,
     to_plain,
     train,
 )
+from training.distributed import choose_device
 from training.run_folder import INIT_WEIGHTS
 
 DOWNLOAD = "default"  # --weights: what torchvision or timm has to download
@@ -209,26 +215,57 @@ class Run:
 
 @contextmanager
 def begun(
-    recipe: Recipe, *settings: Any, conti_or_fs: str | None = None, local_rank: int | None = None
+    recipe: Recipe, *settings: Any, call: Call | None = None, needed: Callable[[], Any] | None = None
 ) -> Iterator[Run]:
     """A run with its processes and its data.
 
     Args:
         recipe: how to train.
         settings: other dataclasses, which also decide what is computed.
-        conti_or_fs: 'continue', 'fs' (from scratch) or None, as the user chose.
-        local_rank: what a launcher passed on the command line, for `init_world`.
+        call: how the script was called; None: by another program, as one process.
+        needed: raises an InputError if what the run starts from is missing; called before steps are timed for it.
 
     Raises:
         InputError: for a device or data that are missing.
     """
+    call = call or Call()
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0:
-        conti_or_fs = "continue"  # torchrun started it again (--max-restarts): what it does is to go on
-    with init_world(recipe.device, local_rank) as world, logged_on_terminal(world):
+        call = replace(call, conti_or_fs="continue")  # torchrun started it again (--max-restarts): it goes on
+    recipe, data = on_this_machine(recipe, settings, call, needed)
+    with on_cores(recipe, call), init_world(recipe.device, call.local_rank) as world, logged_on_terminal(world):
         # The first process's hold: with `-c continue` they come from a file, which others may not see.
         recipe, settings = broadcast_object(world, (recipe.for_run(), settings))
         with first_rank_first(world):
-            data = data_for(recipe.arch, recipe.dataset, recipe.data_dir, recipe.image_size, recipe.workers)
+            data = data or data_of(recipe)
         logger.info("%s", data.describe())
         with ExitStack() as held:
-            yield Run(recipe, settings, world, data, conti_or_fs, typed_as(recipe, *settings), held)
+            yield Run(recipe, settings, world, data, call.conti_or_fs, typed_as(recipe, *settings), held)
+
+
+def data_of(recipe: Recipe) -> Data:
+    """The recipe's data set."""
+    return data_for(recipe.arch, recipe.dataset, recipe.data_dir, recipe.image_size, recipe.workers)
+
+
+def on_this_machine(
+    recipe: Recipe, settings: Sequence[Any], call: Call, needed: Callable[[], Any] | None
+) -> tuple[Recipe, Data | None]:
+    """The recipe with what is chosen for this machine, and the data where that was needed for the choice.
+
+    A run that goes on keeps its own choice; a launcher's processes, GPUs and short runs are left as they are.
+    """
+    if call.script is None or call.is_launched or not recipe.tune:
+        return recipe, None
+    if not is_new_run(recipe.output_dir, call.conti_or_fs):
+        return with_stored_choice(recipe, stored_recipe(recipe.output_dir), call), None
+    if choose_device(recipe.device).type != "cpu":
+        return recipe, None
+    alone = World(0, 0, 1, torch.device("cpu"))
+    with logged_on_terminal(alone):
+        data = data_of(recipe)
+        if is_worth_it(recipe, data):
+            if needed is not None:
+                needed()
+            config = next((part for part in settings if isinstance(part, ResRepConfig)), None)
+            recipe = tuned(recipe, config, data, call)
+    return recipe, data

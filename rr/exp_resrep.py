@@ -38,7 +38,7 @@ HERE = Path(__file__).resolve().parent
 # To run without PYTHONPATH: the checkout takes the place of this folder, which Python puts first on the path.
 sys.path[:] = [str(HERE.parent), *(place for place in sys.path if place != str(HERE))]
 
-from experiments.command_line import read_network, read_settings, read_target, run_parser
+from experiments.command_line import call_of, read_network, read_settings, read_target, run_parser
 from experiments.recipes import PAPER_NETWORKS, fast_recipe, pruning_folder, resrep_config, resrep_recipe
 from experiments.starts import PruningStart
 from experiments.wording import in_options
@@ -60,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             stop_requests().listen_to(recipe.signal_checkpoint)
         from experiments.pruning import prune  # torch takes seconds to import, which --help needn't wait for
 
-        is_reached = prune(recipe, config, start, options.conti_or_fs, options.local_rank)
+        call = call_of(options, __file__, arguments, is_papers=not options.fast)
+        is_reached = prune(recipe, config, start, call)
         if not is_reached and int(os.environ.get("WORLD_SIZE", 1)) == 1:  # torchrun would call it a crash, with a page
             sys.exit(TARGET_MISSED)
 

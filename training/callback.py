@@ -1,6 +1,5 @@
 """What the training loop shows to callbacks, and when it calls them."""
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,16 +7,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from data import Data
 from training.distributed import World
 from training.log import RunLog
 from training.recipe import Recipe
-
-# BN statistics stay each process's own while training; newer torch has another name for it.
-_SYNC_ARGUMENTS = inspect.signature(DistributedDataParallel).parameters
-_NO_BUFFER_SYNC = {"forward_sync_buffers" if "forward_sync_buffers" in _SYNC_ARGUMENTS else "broadcast_buffers": False}
+from training.step import wrapped
 
 
 @dataclass
@@ -72,11 +67,7 @@ class TrainState:
 
     def rewrap(self) -> None:
         """Make `network` from `model`, on all processes; a callback that changes the model's parameters calls this."""
-        network = self.model
-        if self.world.size > 1:
-            ids = [self.world.device.index] if self.world.device.type == "cuda" else None
-            network = DistributedDataParallel(network, device_ids=ids, **_NO_BUFFER_SYNC)
-        self.network = torch.compile(network) if self.recipe.compile and self.settled() else network
+        self.network = wrapped(self.model, self.world, self.recipe.compile and self.settled())
 
     def save_weights(self, name: str) -> None:
         """Write the model's weights to `name` in the run's folder, on rank 0."""

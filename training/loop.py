@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from data import Batch, Data
 from rr.errors import InputError
@@ -21,13 +19,13 @@ from training.callback import Callback, TrainState
 from training.checkpoint import load_run, save_run
 from training.checkpoint_files import LATEST
 from training.distributed import World, barrier
-from training.evaluation import Evaluation, batch_sums, hits_of, sum_dtype
+from training.evaluation import Evaluation
 from training.log import RunLog
-from training.loss import distilled, logits_and_loss
 from training.meter import Meter
 from training.observe import callback_scalars, epoch_record, look, validate
 from training.recipe import Recipe
 from training.schedule import lr_factor
+from training.step import forward_backward, memory_format_of
 from training.stopping import stop_requests
 
 
@@ -113,7 +111,8 @@ def train(
             for batch in _rest_of_epoch(state):
                 agreement.ask()
                 torch.manual_seed(_step_seed(recipe.seed, state.step, world.rank))
-                sums = _forward_backward(state, batch)
+                teaching = state.teaching if state.is_taught else None
+                sums = forward_backward(state.network, batch, recipe, world, teaching)
                 state.optimizer.step()
                 state.scheduler.step()
                 state.optimizer.zero_grad(set_to_none=True)
@@ -166,9 +165,9 @@ def _start(
         torch.backends.cudnn.benchmark = True
     if world.device.type == "cpu":
         keep_freed_memory()
-    model.to(world.device, memory_format=_memory_format(recipe))
+    model.to(world.device, memory_format=memory_format_of(recipe))
     if teacher is not None:
-        teacher.eval().to(world.device, memory_format=_memory_format(recipe))
+        teacher.eval().to(world.device, memory_format=memory_format_of(recipe))
     groups = param_groups(model)
     optimizer = torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
     steps_per_epoch = data.steps_per_epoch(recipe.batch_size)
@@ -201,47 +200,6 @@ def _rest_of_epoch(state: TrainState) -> Iterator[Batch]:
 def _step_seed(seed: int, step: int, rank: int) -> int:
     """The seed of all that is random in the model (dropout) at a step, on a process: a resumed run has the same."""
     return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def _forward_backward(state: TrainState, batch: Batch) -> torch.Tensor:
-    """Add the gradient of the whole batch's mean loss to the parameters; returns this process's `batch_sums`.
-
-    DDP takes the mean over the processes, so each example counts size / global_size here, even where the processes'
-    parts differ in size.
-    """
-    recipe, world = state.recipe, state.world
-    total = torch.zeros(4, dtype=sum_dtype(world.device), device=world.device)
-    pieces = list(zip(batch.images.chunk(recipe.accumulate), batch.labels.chunk(recipe.accumulate), strict=True))
-    for index, (images, labels) in enumerate(pieces):
-        images = images.contiguous(memory_format=_memory_format(recipe))
-        is_last = index == len(pieces) - 1
-        with nullcontext() if is_last or world.size == 1 else _no_sync(state.network):
-            with torch.autocast(world.device.type, torch.bfloat16, enabled=recipe.amp):
-                output = state.network(images)
-            logits, loss = logits_and_loss(output, labels, recipe.label_smoothing)
-            if state.is_taught:
-                loss = distilled(loss, logits, _taught(state, images), recipe.distill, recipe.temperature)
-            (loss * (len(labels) * world.size / batch.global_size)).backward()
-        total += batch_sums(hits_of(logits.detach(), labels), loss.detach() * len(labels))
-    return total
-
-
-@torch.no_grad()
-def _taught(state: TrainState, images: torch.Tensor) -> torch.Tensor:
-    """The teacher's logits, [n, classes], for the same images that the student sees."""
-    with torch.autocast(state.world.device.type, torch.bfloat16, enabled=state.recipe.amp):
-        return state.teaching(images)
-
-
-def _no_sync(network: nn.Module) -> Any:
-    """Leave out the exchange of gradients; torch.compile keeps what it compiled as `_orig_mod`."""
-    wrapped = getattr(network, "_orig_mod", network)
-    assert isinstance(wrapped, DistributedDataParallel)
-    return wrapped.no_sync()
-
-
-def _memory_format(recipe: Recipe) -> torch.memory_format:
-    return torch.channels_last if recipe.channels_last else torch.contiguous_format
 
 
 def _is_due(interval: int, count: int) -> bool:

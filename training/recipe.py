@@ -75,6 +75,20 @@ class Recipe:
     )
 
     device: str = setting("auto, cpu, cuda, cuda:1, mps", "auto", topic=_MACHINE)
+    processes: int | None = setting(
+        "processes on this machine that share each step, without torchrun; none: chosen by --tune, else 1",
+        None,
+        topic=_MACHINE,
+    )
+    threads: int | None = setting(
+        "CPU threads of each process; none: chosen by --tune, else PyTorch's own number", None, topic=_MACHINE
+    )
+    tune: bool = setting(
+        "on the CPU, before a run of over some minutes: time a few steps, and choose processes, threads, memory "
+        "format and compiling, and bfloat16 where the settings aren't the paper's, unless they are given",
+        True,
+        topic=_MACHINE,
+    )
     amp: bool = setting("bfloat16 autocast", False, topic=_MACHINE)
     sync_bn: bool = setting(
         "several processes: BN's statistics are those of all processes' images (CUDA alone)", False, topic=_MACHINE
@@ -123,6 +137,8 @@ class Recipe:
             or (hasattr(signal.Signals, f"SIG{self.signal_checkpoint}") and self.signal_checkpoint not in _UNHEARD),
             "give the name of a signal that a process can hear, without SIG: USR1",
         )
+        for name in ("processes", "threads"):
+            self._require(name, getattr(self, name) is None or getattr(self, name) >= 1, "must be none, or at least 1")
         self._require("output_dir", bool(self.output_dir), "name a folder")
         after = self.milestone_epochs
         self._require(

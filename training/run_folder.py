@@ -20,7 +20,10 @@ CONVERTED = ("finish_converted.safetensors", "finish_converted.pt2")  # beside i
 
 # Fields that may change between two parts of one run: they don't alter what is computed.
 FREE_FIELDS = frozenset(
-    {"output_dir", "device", "workers", "log_interval", "checkpoint_interval", "keep", "signal_checkpoint", "compile"}
+    {
+        *("output_dir", "device", "workers", "log_interval", "checkpoint_interval", "keep", "signal_checkpoint"),
+        *("compile", "processes", "threads", "tune"),
+    }
 )
 LOCK, LOCK_SECONDS = ".lock", 10  # a run that was just killed can leave workers behind for a moment
 

@@ -30,6 +30,7 @@ from base_model import model_names
 from benchmarks.studies.cuts import cut, group_pruner, widths_of
 from benchmarks.studies.results import RESULT
 from data import Data
+from experiments.call import Call
 from experiments.command_line import read_network, run_parser
 from experiments.recipes import base_recipe
 from experiments.run import Run, begun
@@ -96,17 +97,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options = parser.parse_args(arguments)
         recipe, rival = (from_options(options, default) for default in defaults)
         ending.folder = Path(recipe.output_dir)
-        run_rival(recipe, rival, options.conti_or_fs, options.local_rank)
+        run_rival(recipe, rival, Call(options.conti_or_fs, options.local_rank))
 
 
-def run_rival(recipe: Recipe, rival: Rival, conti_or_fs: str | None = None, local_rank: int | None = None) -> None:
+def run_rival(recipe: Recipe, rival: Rival, call: Call | None = None) -> None:
     """Make the network narrow, train it and write the result.
 
     Args:
         recipe: how to train.
         rival: which way, from which network, to how many MACs.
-        conti_or_fs: 'continue', 'fs' (from scratch) or None, as the user chose.
-        local_rank: what a launcher passed on the command line, for `init_world`.
+        call: how the script was called.
 
     Raises:
         InputError: for what a user can put right.
@@ -115,7 +115,7 @@ def run_rival(recipe: Recipe, rival: Rival, conti_or_fs: str | None = None, loca
         raise InputError(f"only the CIFAR ResNets have these layers, not {recipe.arch}: give -a src20, say")
     if recipe.distill and rival.base_weights is None:
         raise InputError("distill needs a teacher, the trained network: give its file with --weights")
-    with begun(recipe, rival, conti_or_fs=conti_or_fs, local_rank=local_rank) as run:
+    with begun(recipe, rival, call=call) as run:
         start = run.network().to(run.world.device)
         if rival.base_weights is not None:
             run.load(start, rival.base_weights)

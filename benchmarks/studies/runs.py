@@ -132,7 +132,7 @@ def start(run: Run, processes: int, threads: int, extra: Sequence[str]) -> subpr
         return subprocess.Popen(
             [
                 *("nice", "-n", "5", sys.executable, *(torchrun if processes > 1 else ())),
-                *(str(ROOT / script), *options, *extra, "-c", "continue"),
+                *(str(ROOT / script), *options, *extra, "--no-tune", "-c", "continue"),
             ],
             stdout=output,
             stderr=subprocess.STDOUT,

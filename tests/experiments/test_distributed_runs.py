@@ -13,6 +13,7 @@ import pytest
 
 from base_model import build_model
 from rr.weights import load_network
+from tests import forked
 from tests.experiments.runs import ARCH, PRUNE, SCRIPT
 from tests.forked import AMPLE, free_port, run_ranks
 from training.checkpoint_files import load
@@ -23,25 +24,27 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize(
     ("launched", "narrow"),
-    [pytest.param(True, "rows", id="launched", marks=pytest.mark.long), pytest.param(False, "full", id="ranks")],
+    [pytest.param(True, "rows", id="launched", marks=pytest.mark.long), pytest.param(False, "full", id="alone")],
 )
 def test_two_processes(launched: bool, narrow: str, base_weights: Path, tmp_path: Path) -> None:
-    """By the launcher of the README, and as torchrun starts them (benchmarks/studies has a test with it)."""
+    """By the launcher of the README, and by --processes (benchmarks/studies has a test with torchrun)."""
     command = [str(SCRIPT), *PRUNE, "--base-weights", str(base_weights), "--output-dir", str(tmp_path / "run")]
     command += ["--narrow", narrow, "--narrow-threshold", "0.9", "--rows-per-update", "4", "--max-steps", "20"]
     command += ["--score", "taylor", "--per-mac", "--masked-penalty", "0.1", "--tighten-steps", "10"]
-    run = _launched(command) if launched else run_ranks(2, *command)
+    run = _launched(command) if launched else forked.run(*command, "--processes", "2")
     assert run.returncode == 0, run.stderr[-3000:]
     log = (tmp_path / "run" / "log.txt").read_text()
     assert "dead channels taken out" in log  # and the ranks' gradients still fit each other
     assert log.count("converted model: top1=") == 1  # rank 0 alone logs and writes
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["processes"] == 2
+    there = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (there["processes"], there["threads"]) == (2, 1)
     model, _ = load_network(
         tmp_path / "run" / "finish_converted.hdf5", lambda **widths: build_model(ARCH, in_channels=1, **widths)
     )
     assert sum(parameter.numel() for parameter in model.parameters()) > 0
 
 
+@pytest.mark.long
 def test_a_signal_to_one_process_stops_all_after_the_same_step(base_weights: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     options = [*PRUNE, "--base-weights", base_weights, "--output-dir", folder, "--max-steps", "30"]

@@ -1,0 +1,137 @@
+"""Which processes, threads, precision and layout a step is fastest with: a search over measured steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+FASTER_FOR_OTHER_NUMBERS = 0.9  # bfloat16 and BN over smaller parts of a batch are taken for a tenth of the time alone
+FASTER = 0.97  # what the same numbers cost less in; under that it's noise
+COMPILED_FROM_SECONDS = 1200  # of training: compiling takes a minute or more
+COMPILING_PAYS = 3  # times the seconds that it took
+
+
+@dataclass(frozen=True)
+class MachineSetting:
+    """How the machine is used.
+
+    Attributes:
+        processes: that share each step.
+        threads: of each.
+        amp: bfloat16 autocast.
+        channels_last: memory format.
+        compile: torch.compile.
+    """
+
+    processes: int
+    threads: int
+    amp: bool
+    channels_last: bool
+    compile: bool
+
+    def __str__(self) -> str:
+        processes = "1 process" if self.processes == 1 else f"{self.processes} processes"
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        words = [f"{processes} of {threads}", "bfloat16" if self.amp else "float32"]
+        return ", ".join([*words, *["channels-last"] * self.channels_last, *["compiled"] * self.compile])
+
+
+@dataclass(frozen=True)
+class Freedom:
+    """What may be chosen; a single value is one that was given.
+
+    Attributes:
+        processes: numbers of them, rising.
+        threads: of each of that many processes: processes -> numbers.
+        amp, channels_last: in order of preference.
+        compile: likewise; whether it is worth its time is decided as well.
+    """
+
+    processes: tuple[int, ...]
+    threads: dict[int, tuple[int, ...]]
+    amp: tuple[bool, ...] = (False,)
+    channels_last: tuple[bool, ...] = (True,)
+    compile: tuple[bool, ...] = (False,)
+
+
+@dataclass(frozen=True, order=True)
+class StepTime:
+    """Seconds of the first step, in which kernels are prepared and networks compiled, and of a later one."""
+
+    first: float
+    later: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was found.
+
+    Attributes:
+        setting: the choice.
+        times: every setting that was timed, in that order.
+    """
+
+    setting: MachineSetting
+    times: dict[MachineSetting, StepTime]
+
+
+def choose(measure: Callable[[MachineSetting], StepTime], freedom: Freedom, steps: int) -> Choice:
+    """Time settings, and choose; not all combinations are tried.
+
+    Threads and precision are tried in one process, then the other memory format with the best of them, then more
+    processes as long as they help, then compiling, if the run is long.
+
+    Args:
+        measure: times a step of a setting.
+        freedom: what may be chosen.
+        steps: of the run.
+    """
+    times: dict[MachineSetting, StepTime] = {}
+
+    def seconds(setting: MachineSetting) -> float:
+        if setting not in times:
+            times[setting] = measure(setting)
+        return times[setting].later
+
+    def better(best: MachineSetting, other: MachineSetting) -> MachineSetting:
+        same_numbers = (best.amp, best.processes) == (other.amp, other.processes)
+        share = FASTER if same_numbers else FASTER_FOR_OTHER_NUMBERS
+        return other if seconds(other) < share * seconds(best) else best
+
+    few = freedom.processes[0]
+    starts = [MachineSetting(few, n, freedom.amp[0], freedom.channels_last[0], False) for n in freedom.threads[few]]
+    best = starts[0]
+    for setting in starts[1:]:
+        best = better(best, setting)
+    for amp in freedom.amp[1:]:
+        # Which number of threads is best depends on the precision.
+        fastest = min((replace(start, amp=amp) for start in starts), key=seconds)
+        best = better(best, fastest)
+    for channels_last in freedom.channels_last[1:]:
+        best = better(best, replace(best, channels_last=channels_last))
+    for more in freedom.processes[1:]:
+        fastest = min((replace(best, processes=more, threads=n) for n in freedom.threads[more]), key=seconds)
+        if better(best, fastest) is best:
+            break
+        best = fastest
+    for compiled in freedom.compile:
+        best = _compiled(best, compiled, seconds, times, steps, is_given=len(freedom.compile) == 1)
+    return Choice(best, times)
+
+
+def _compiled(
+    best: MachineSetting,
+    compiled: bool,
+    seconds: Callable[[MachineSetting], float],
+    times: dict[MachineSetting, StepTime],
+    steps: int,
+    is_given: bool,
+) -> MachineSetting:
+    """The setting compiled, if that was asked for, or if it is seen to save more than it takes."""
+    other = replace(best, compile=compiled)
+    if is_given or other == best:
+        return other
+    if steps * seconds(best) < COMPILED_FROM_SECONDS:
+        return best
+    saved = steps * (seconds(best) - seconds(other))
+    return other if saved > COMPILING_PAYS * times[other].first else best

@@ -1,6 +1,8 @@
-"""This process: whether it is one of several, and what torch.compile has made in it."""
+"""This process: whether it is one of several, how far its work is, and what torch.compile has made in it."""
 
 import logging
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -11,6 +13,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
+
+IN_BAR = {"progress": True}  # of a log line that a terminal shows as a bar: a script's handler leaves it out there
+SECONDS_BETWEEN = 10.0  # two lines that say how far something is
 
 
 def are_several() -> bool:
@@ -39,7 +44,7 @@ def as_first_decides(mask: np.ndarray, like: Tensor) -> np.ndarray:
 
 @contextmanager
 def stages(*names: str) -> Iterator[Callable[[], None]]:
-    """A progress bar over what takes seconds before the first step, on a terminal and from rank 0.
+    """How far it is with what takes seconds before the first step: a bar on a terminal, else lines of the log; rank 0.
 
     Args:
         names: of the stages, in order.
@@ -48,16 +53,62 @@ def stages(*names: str) -> Iterator[Callable[[], None]]:
         A function to call when a stage is over.
     """
     with tqdm(total=len(names), desc=names[0], disable=None if is_first() else True, leave=False) as bar:
+        is_told = bar.disable and is_first()
+        left = list(names)
+
+        def begin() -> None:
+            if left:
+                name = left.pop(0)
+                bar.set_description(name)
+                if is_told:
+                    logger.info("%s", name, extra=IN_BAR)
 
         def over() -> None:
             bar.update()
-            bar.set_description(names[min(bar.n, len(names) - 1)])
+            begin()
 
+        begin()
         yield over
 
 
+class Progress:
+    """How far it is with many parts of one kind: a bar on a terminal, else a line of the log now and then; rank 0.
+
+    Use it as a context manager around the work.
+
+    Args:
+        what: what is done, in words.
+        total: how many parts there are.
+        parts: what they are, in the plural.
+    """
+
+    def __init__(self, what: str, total: int, parts: str) -> None:
+        self._what, self._total, self._parts, self._done = what, total, parts, 0
+        self._bar = tqdm(total=total, desc=what, unit=f" {parts}", disable=None if is_first() else True, leave=False)
+        self._is_told = self._bar.disable and is_first()
+
+    def __enter__(self) -> "Progress":
+        self._tell()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.close()
+
+    def update(self) -> None:
+        """Another part is done."""
+        self._bar.update()
+        self._done += 1
+        if time.monotonic() - self._since >= SECONDS_BETWEEN:
+            self._tell()
+
+    def _tell(self) -> None:
+        self._since = time.monotonic()
+        if self._is_told:
+            logger.info("%s: %d of %d %s", self._what, self._done, self._total, self._parts, extra=IN_BAR)
+
+
 def compile_anew(reason: str) -> None:
-    """Have all that torch.compile made in this process compiled again at its next call, and say so, once.
+    """Have all that torch.compile made in this process compiled again at its next call; say so, once, if there is any.
 
     Compiled code knows nothing of hooks that were added after it. torch has no way to forget the code of one model
     alone.
@@ -65,10 +116,16 @@ def compile_anew(reason: str) -> None:
     Args:
         reason: what changed, for the log.
     """
-    if is_first() and not compile_anew.was_told:
+    if is_first() and not compile_anew.was_told and _has_compiled():
         compile_anew.was_told = True
         logger.info("from now on, what torch.compile made in this process is compiled again when needed: %s", reason)
     torch.compiler.reset()
 
 
 compile_anew.was_told = False
+
+
+def _has_compiled() -> bool:
+    """Whether torch.compile has been at work in this process."""
+    compiler = sys.modules.get("torch._dynamo.utils")  # not there before the first call
+    return compiler is not None and compiler.counters["frames"]["total"] > 0

@@ -25,6 +25,7 @@ from training.distributed import World
 from training.evaluation import Evaluation
 
 logger = logging.getLogger(__name__)
+CPP_EXTENSION, ONNX_PASSES = "torch.utils.cpp_extension", ("onnxscript", "onnx_ir")  # loggers
 HPARAMS_METRICS = ("Top1-Acc/Val", "Loss/Val")  # the curves whose last value TensorBoard shows beside the settings
 
 
@@ -150,23 +151,33 @@ def _epoch_of(line: str) -> int | None:
 
 
 @contextmanager
-def logged_on_terminal(world: World) -> Iterator[None]:
+def logged_on_terminal(world: World | None = None) -> Iterator[None]:
     """Within the context, whatever any library logs at INFO or above goes to stderr, from rank 0 alone.
 
-    For what happens before there is a RunLog, which adds log.txt.
+    For what happens before there is a RunLog, which adds log.txt, and for scripts that have none.
+
+    Args:
+        world: the processes; None for one alone.
     """
-    if not world.is_first:
+    if world is not None and not world.is_first:
         yield
         return
     root, handler = logging.getLogger(), _TerminalHandler()
     level = root.level
     root.setLevel(min(level, logging.INFO))
     root.addHandler(handler)
+    logging.getLogger(CPP_EXTENSION).addFilter(_is_worth_telling)
     try:
         yield
     finally:
         root.removeHandler(handler)
         root.setLevel(level)
+        logging.getLogger(CPP_EXTENSION).removeFilter(_is_worth_telling)
+
+
+def _is_worth_telling(record: logging.LogRecord) -> bool:
+    """Not that a machine without a GPU has no CUDA, which torch warns of where it compiles for the CPU."""
+    return not str(record.msg).startswith("No CUDA runtime is found")
 
 
 class _FileHandler(logging.FileHandler):
@@ -181,12 +192,13 @@ class _TerminalHandler(logging.Handler):
     """Writes to stderr past the progress bar.
 
     Lines that the bar already shows (`extra={'progress': True}`) are left out, as are those that were shown before
-    (`extra={'shown': True}`).
+    (`extra={'shown': True}`), and what an export says of every pass over its graph.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
         in_bar = getattr(record, "progress", False) and sys.stderr.isatty()
-        if not in_bar and not getattr(record, "shown", False):
+        of_pass = record.levelno < logging.WARNING and record.name.partition(".")[0] in ONNX_PASSES
+        if not in_bar and not of_pass and not getattr(record, "shown", False):
             tqdm.write(printable(self.format(record)), file=sys.stderr)
 
 

@@ -13,7 +13,6 @@ from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from rr.graph import LayerKind
 from rr.refit.capture import Sink, hand_on
@@ -21,7 +20,7 @@ from rr.refit.feed import Feed
 from rr.refit.processes import added_up, total
 from rr.refit.rows import Reader
 from rr.refit.watch import Watch
-from rr.runtime import is_first
+from rr.runtime import Progress
 
 SAME_EVERYWHERE = 0.5  # share of errors that are the same at all places of an image
 SHRINKAGE = 0.5  # of what the Fisher matrix has off its diagonal
@@ -50,12 +49,14 @@ def capture_with_gradients(
         for reader in readers:
             module = model.get_submodule(reader.layer.name)
             stack.callback(module.register_forward_hook(_observing(reader, fisher)).remove)
-        for number in tqdm(feed.fitted, "looking at the network", disable=None if is_first() else True):
+        progress = stack.enter_context(Progress("measuring what each channel is worth", len(feed.fitted), "batches"))
+        for number in feed.fitted:
             with torch.enable_grad():
                 with Watch(model, readers, most_places, number) as watch:
                     loss = feed.loss(model, feed.batches[number], generator)
                 torch.autograd.grad(loss, parameters, allow_unused=True)  # the hooks see all that lies between
             hand_on(watch, readers, number, sink)
+            progress.update()
     images = total(feed.images_in(feed.fitted), parameters[0])
     return {name: _shrunk(added_up(found) / images) for name, found in fisher.items()}
 

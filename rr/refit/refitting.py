@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from rr.graph import ChannelGraph, Layer
 from rr.refit.capture import capture
@@ -21,7 +20,7 @@ from rr.refit.rows import Reader, matrix_of, put_matrix
 from rr.refit.settings import RefitConfig
 from rr.refit.side_by_side import run_side_by_side
 from rr.refit.watch import Seen
-from rr.runtime import is_first
+from rr.runtime import Progress
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ class Refitter:
         found: dict[str, LayerRefit] = {}
         places, readers = self._settings.places, readers_of(self._graph, work, ~alive)
         readers = [reader for reader in readers if (reader.layer.name, 0) in self._expected]
-        progress = tqdm(total=len(readers), desc="refitting", disable=None if is_first() else True)
+        progress = Progress("refitting what reads the channels that go", len(readers), "layers")
 
         def refit_now(reader: Reader, seen: Mapping[int, Seen] | None) -> None:
             name = reader.layer.name

@@ -97,6 +97,21 @@ def test_other_ranks_write_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_what_torch_says_of_cuda_on_a_machine_without_a_gpu_is_left_out() -> None:
+    logger, told = logging.getLogger("torch.utils.cpp_extension"), []
+    handler = logging.Handler()
+    handler.emit = told.append
+    logger.addHandler(handler)
+    try:
+        with logged_on_terminal():
+            logger.warning("No CUDA runtime is found, using CUDA_HOME='%s'", "/usr/local")
+            logger.warning("another")
+        logger.warning("No CUDA runtime is found, using CUDA_HOME='%s'", "/usr/local")
+    finally:
+        logger.removeHandler(handler)
+    assert [record.msg.split(",")[0] for record in told] == ["another", "No CUDA runtime is found"]
+
+
 def test_nothing_that_is_logged_steers_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     with logged_on_terminal(FIRST):
         logging.getLogger("data").warning("class \x1b[2Jcat\n  a table")

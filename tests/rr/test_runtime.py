@@ -1,0 +1,49 @@
+"""How far it is, where no terminal shows a bar; and what is told of compiled code."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+
+from rr import runtime
+from rr.runtime import Progress, compile_anew, stages
+
+
+def test_without_a_terminal_each_stage_is_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with stages("tracing", "proving") as over:
+        assert caplog.messages == ["tracing"]
+        over()
+        over()
+    assert caplog.messages == ["tracing", "proving"]
+
+
+def test_of_many_parts_a_line_comes_now_and_then(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    clock = iter((0.0, 9.9, 10.0, 10.0, 19.9, 20.0, 20.0))  # asked at each part, and for each line
+    monkeypatch.setattr(runtime.time, "monotonic", lambda: next(clock))
+    with Progress("refitting", 4, "layers") as progress:
+        for _ in range(4):
+            progress.update()
+    assert caplog.messages == [f"refitting: {done} of 4 layers" for done in (0, 2, 4)]
+    assert all(record.progress for record in caplog.records)  # a terminal has the bar
+
+
+def test_compiled_code_is_told_of_where_there_is_any(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(compile_anew, "was_told", False)
+    from torch._dynamo.utils import counters
+
+    counters["frames"].clear()
+    compile_anew("a layer is gone")
+    assert not caplog.messages
+    torch.compile(torch.nn.Linear(2, 2), backend="eager")(torch.zeros(1, 2))
+    compile_anew("a layer is gone")
+    compile_anew("another is")
+    assert [message.rpartition(": ")[2] for message in caplog.messages] == ["a layer is gone"]

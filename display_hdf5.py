@@ -22,8 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Read the file and print it."""
     parser = OptionParser(description=__doc__)
     parser.add_argument("file", type=Path, help="a file of weights: .hdf5, .pth, .pt, .safetensors; or a checkpoint")
-    path = parser.parse_args(sys.argv[1:] if arguments is None else arguments).file
     with ends_in_one_line():
+        path = parser.parse_args(sys.argv[1:] if arguments is None else arguments).file
         from experiments.weight_table import describe, read  # torch takes seconds to import: --help needn't wait for it
 
         file, what = read(path)

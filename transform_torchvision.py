@@ -22,8 +22,8 @@ ARCHS = ("sres50", "sres101", "sres152")
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the weights, prove that both networks are the same, and write ours."""
-    args = parse_args(sys.argv[1:] if arguments is None else arguments)
     with ends_in_one_line():
+        args = parse_args(sys.argv[1:] if arguments is None else arguments)
         from experiments.torchvision_weights import transform  # torch takes seconds to import: --help needn't wait
 
         for line in transform(args.arch, args.weights, args.output):

@@ -14,13 +14,19 @@ _START = r"(?= (?:is|must|needs|has|and|can't|exclude)\b)"  # after a setting's 
 _BESIDE = r"[\w./'\"-]"  # a name with one of these beside it is part of a path, or of another name
 
 
-def in_options(arguments: Sequence[str]) -> Callable[[str], str]:
-    """What puts a message into the words of this command line: `layers='all'` becomes `--layers all`."""
+def in_options(arguments: Sequence[str], more: Sequence[str] = ()) -> Callable[[str], str]:
+    """What puts a message into the words of this command line: `layers='all'` becomes `--layers all`.
+
+    Args:
+        arguments: the command line's.
+        more: further settings that are options of the script, beside those of a run.
+    """
 
     def reworded(message: str) -> str:
         arch = read_ahead(arguments, "-a", "--arch") or "NAME"
         message = message.replace("rr.explain(graph)", f"`python tools/explain.py -a {arch}`")
         names = option_names(Recipe("src20", "digits"), ResRepConfig(), BaseStart(), PruningStart())
+        names |= {name: "--" + name.replace("_", "-") for name in more}
         for name, option in sorted(names.items(), key=lambda item: -len(item[0])):
             message = re.sub(
                 rf"(?<!{_BESIDE}){name} ?= ?'?(True|False|[\w.%]*\w)'?",

@@ -45,8 +45,10 @@ class SelectionConfig:
     layers: str = setting(
         "'internal' layers, as in the paper, or 'all': residual streams too", "internal", choices=("internal", "all")
     )
-    include: tuple[str, ...] = setting("prune only layers that fit these name patterns", ())
-    exclude: tuple[str, ...] = setting("do not prune layers that fit these name patterns", ())
+    include: tuple[str, ...] = setting(
+        "prune only layers whose names fit one of these patterns ('stage2.*'); tools/explain.py lists the names", ()
+    )
+    exclude: tuple[str, ...] = setting("keep all channels of the layers whose names fit one of these patterns", ())
     min_width: int = setting(
         "least width of a pruned layer; 0: blocks that a residual bypasses may go altogether, other layers keep 1",
         1,

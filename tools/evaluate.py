@@ -26,14 +26,16 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the checkout without PYTHONPATH
 
 from experiments.command_line import add_file_options
+from experiments.wording import in_options
 from training.endings import ends_in_one_line
 from training.options import OptionParser
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the script with these arguments (default: the command line's)."""
-    with ends_in_one_line():
-        options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    with ends_in_one_line(in_options(arguments)):
+        options = parse_arguments(arguments)
         from experiments.testing import examined  # torch takes seconds to import: --help needn't wait for it
 
         print(examined(options))

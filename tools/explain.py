@@ -17,6 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the checkout without PYTHONPATH
 
 from base_model import WHERE_ELSE, model_names
+from experiments.wording import in_options
 from training.endings import ends_in_one_line
 from training.options import OptionParser
 
@@ -32,8 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--num-classes", type=int, help="outputs (default: the network's; 1000 for a function of yours that takes them)"
     )
-    options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
-    with ends_in_one_line():
+    arguments = sys.argv[1:] if arguments is None else arguments
+    with ends_in_one_line(in_options(arguments)):
+        options = parser.parse_args(arguments)
         from experiments.explaining import explained  # torch takes seconds to import: --help needn't wait for it
 
         print(explained(options.arch, options.image_size, options.in_channels, options.num_classes))

@@ -22,14 +22,16 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the checkout without PYTHONPATH
 
 from base_model import WHERE_ELSE, model_names
+from experiments.wording import in_options
 from training.endings import ends_in_one_line
 from training.options import OptionParser
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the script with these arguments (default: the command line's)."""
-    options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
-    with ends_in_one_line():
+    arguments = sys.argv[1:] if arguments is None else arguments
+    with ends_in_one_line(in_options(arguments)):
+        options = parse_arguments(arguments)
         from experiments.exporting import exported  # torch takes seconds to import: --help needn't wait for it
 
         text, is_equal = exported(options)

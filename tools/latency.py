@@ -3,11 +3,12 @@
     python tools/latency.py src56_train/finish.hdf5 resrep_models/src56_train/finish_converted.safetensors
     python tools/latency.py BASE.pth PRUNED.hdf5 -a torchvision/resnet50 --runtimes eager onnxruntime --batch-sizes 1 16
 
-Both networks with BN folded, on random images, on the CPU, at every batch, precision and number of threads. They run in
-turn, in blocks of some 20 ms, so that a machine's slow moments hit both; medians and quartiles over the rounds. Beside
-it the promise: how many times fewer MACs the pruned network has; and the share of it that became time. Then each
-layer's MACs and time in torch at the largest batch, and which of its widths take longer than the next multiple of 8.
-Writes latency.csv (timm benchmark's column names), latency.png and latency_layers.csv. Nothing else may run meanwhile.
+The network is the one that either file names (a pruned one's card does), else -a. Both with BN folded, on random
+images, on the CPU, at every batch, precision and number of threads. They run in turn, in blocks of some 20 ms, so that
+a machine's slow moments hit both; medians and quartiles over the rounds. Beside it the promise: how many times fewer
+MACs the pruned network has; and the share of it that became time. Then each layer's MACs and time in torch at the
+largest batch, and which of its widths take longer than the next multiple of 8. Writes latency.csv (timm benchmark's
+column names), latency.png and latency_layers.csv. Nothing else may run meanwhile.
 
 All of it on a small network takes some minutes, most of them compiling: --runtimes eager onnxruntime openvino is
 without. What a runtime hasn't got on this machine (bfloat16) is left out, with the reason. ONNX Runtime and OpenVINO
@@ -25,14 +26,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the 
 
 from base_model import WHERE_ELSE, model_names
 from experiments.latency.settings import BATCHES, PRECISIONS, RUNTIMES
+from experiments.wording import in_options
 from training.endings import ends_in_one_line
 from training.options import OptionParser
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the script with these arguments (default: the command line's)."""
-    with ends_in_one_line():
-        options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    with ends_in_one_line(in_options(arguments)):
+        options = parse_arguments(arguments)
         from experiments.latency.measuring import measured  # torch takes seconds to import: --help needn't wait for it
 
         print(measured(options))

@@ -25,8 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = OptionParser(description=__doc__)
     parser.add_argument("file", type=Path, help="the network: .safetensors, .pt2, .onnx")
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="image files")
-    options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     with ends_in_one_line():
+        options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
         from experiments.predicting import predicted  # torch takes seconds to import: --help needn't wait for it
 
         print(predicted(options.file, options.images))

@@ -23,14 +23,18 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the checkout without PYTHONPATH
 
 from experiments.command_line import add_file_options
+from experiments.wording import in_options
 from training.endings import ends_in_one_line
 from training.options import OptionParser
+
+REFITTING = ("rounds", "places", "ridge", "seed", "held_out")  # options that are settings of `rr.RefitConfig`
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the script with these arguments (default: the command line's)."""
-    with ends_in_one_line():
-        options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    with ends_in_one_line(in_options(arguments, REFITTING)):
+        options = parse_arguments(arguments)
         from experiments.pruning_now import pruned_now  # torch takes seconds to import: --help needn't wait for it
 
         if findings := pruned_now(options):
@@ -60,17 +64,24 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         default="internal",
         help="all: residual streams too (default: internal)",
     )
-    what.add_argument("--include", nargs="*", default=[], help="prune only layers that fit these name patterns")
-    what.add_argument("--exclude", nargs="*", default=[], help="do not prune layers that fit these name patterns")
+    patterns = {"nargs": "*", "default": [], "metavar": "PATTERN"}
+    what.add_argument(
+        "--include",
+        help="prune only layers whose names fit one of these patterns, 'stage2.*' say",
+        **patterns,
+    )
+    what.add_argument("--exclude", help="keep all channels of the layers whose names fit one of these", **patterns)
     what.add_argument("--width-multiple", type=int, default=1, help="widths are multiples of it (default: 1)")
     what.add_argument("--min-width", type=int, default=1, help="least width of a layer (default: 1)")
     how = parser.add_argument_group("how it is refitted")
     how.add_argument("--images", type=int, default=2000, help="training images to look at (default: 2000)")
     how.add_argument(
         "--held-out",
-        type=float,
+        type=share,
         default=0.1,
-        help="share of them that says what the refit is worth, and decides nothing (default: 0.1)",
+        metavar="SHARE",
+        help="share of these images that the network isn't fitted to: they are kept for measuring what the refit is "
+        "worth on images that it hasn't seen (default: 0.1)",
     )
     how.add_argument("--rounds", type=int, default=1, help="to the target in so many steps (default: 1)")
     how.add_argument("--places", type=int, default=16, help="places of each image that a layer is looked at in")

@@ -24,8 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder")
     default = "report.html in the folder, comparison.html in the first of several"
     parser.add_argument("--output", metavar="FILE", help=f"the file to write (default: {default})")
-    options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     with ends_in_one_line():
+        options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
         from experiments.run_report import write_report
 
         print(write_report(options.runs, options.output))

@@ -1,8 +1,9 @@
-"""How the scripts end: in one line, for a user's mistake and when they are stopped."""
+"""How the scripts end: in one line, for a user's mistake and when they are stopped; in none, when nobody reads on."""
 
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -33,14 +34,15 @@ class Ending:
             return "stopped"
         if kept := checkpoints(self.folder):
             return f"stopped; the same command with -c continue goes on from {kept[0]}"
-        return f"stopped before the first checkpoint in {self.folder}; the same command (also -c continue) starts again"
+        return f"stopped before the first checkpoint in {self.folder}; the same command starts again"
 
 
 @contextmanager
 def ends_in_one_line(words: Callable[[str], str] = str) -> Iterator[Ending]:
     """Turn an InputError into one line `error: ...` on stderr and exit code 2; Ctrl-C and SIGTERM into 130 and 143.
 
-    Any other exception is a fault of the code, and keeps its traceback.
+    Where what reads the output is gone (`| head`), the script ends without a word and with 141, as a program does that
+    the signal for that (SIGPIPE) stops. Any other exception is a fault of the code, and keeps its traceback.
 
     Args:
         words: puts a message into the script's own words.
@@ -51,13 +53,20 @@ def ends_in_one_line(words: Callable[[str], str] = str) -> Iterator[Ending]:
     ending, requests = Ending(), stop_requests()
     with requests.received():
         try:
-            yield ending
+            try:
+                yield ending
+            finally:
+                sys.stdout.flush()  # now, since at the interpreter's end nobody could catch what it raises
         except InputError as error:
             _say("error: " + words(in_one_line(str(error))))
             sys.exit(2)
         except WriteError as error:
             _say("error: " + in_one_line(str(error)))
             sys.exit(1)
+        except BrokenPipeError:
+            if not _drop_unread():
+                raise
+            sys.exit(128 + signal.SIGPIPE)
         except KeyboardInterrupt:
             _say(ending.stopped())
             sys.exit(128 + signal.SIGINT)
@@ -69,6 +78,18 @@ def ends_in_one_line(words: Callable[[str], str] = str) -> Iterator[Ending]:
                 raise
             _say(ending.stopped())  # a package that was being imported may have made another error of the interrupt
             sys.exit(128 + requests.number)
+
+
+def _drop_unread() -> bool:
+    """Let what goes to a pipe that nobody reads any more vanish; whether there is such a pipe."""
+    look = select.poll()
+    for stream in (sys.stdout, sys.stderr):
+        look.register(stream.fileno(), 0)  # it always tells of errors: of a pipe, that its other end is closed
+    unread = [number for number, event in look.poll(0) if event & select.POLLERR]
+    with open(os.devnull, "wb") as nothing:
+        for number in unread:
+            os.dup2(nothing.fileno(), number)  # what is left in the stream is written at the interpreter's end
+    return bool(unread)
 
 
 def _say(line: str) -> None:

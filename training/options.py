@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import re
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -23,26 +24,65 @@ from typing import Any, NoReturn, TypeVar
 from rr.errors import InputError
 from rr.settings import Setting, Share, changed, flat, plain, settings_of
 
+_MISSING = "the following arguments are required"  # how argparse begins
+_MANY = ("*", "+")  # values that an option may take
 CONTINUE_FLAGS = ("-c", "--conti_or_fs", "--conti-or-fs")
 
 T = TypeVar("T")
 
 
 class OptionParser(argparse.ArgumentParser):
-    """argparse's parser, but it keeps the description's lines, takes no abbreviations, and suggests what was meant."""
+    """argparse's parser, but it keeps the description's lines, takes no abbreviations, and suggests what was meant.
+
+    An option together with its opposite (`--amp --no-amp`) is a mistake.
+    """
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **settings)
+        self._typed: list[str] = []
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        """As argparse has it, after a look for opposites."""
+        typed = sys.argv[1:] if args is None else list(args)
+        self._typed = typed = typed[: typed.index("--")] if "--" in typed else typed
+        for action in self._actions:
+            if isinstance(action, argparse.BooleanOptionalAction):
+                given = [flag for flag in action.option_strings if flag in typed]
+                if len({flag.startswith("--no-") for flag in given}) > 1:
+                    self.error(f"{' and '.join(given)} are opposites: give one of them")
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        """Exit with code 2 and a line that says what is wrong; for an unknown option it names the nearest one."""
+        """Exit with code 2 and a line that says what is wrong.
+
+        For an unknown option it names the nearest one, and where an option with any number of values may have taken a
+        file for one, it says so.
+        """
         if message.startswith("unrecognized arguments:"):
             known = [flag for action in self._actions for flag in action.option_strings]
             unknown = re.findall(r"(?<= )--?[\w-]+", message)
             near = [match for flag in unknown for match in get_close_matches(flag, known, n=1, cutoff=0.5)]
             if near:
                 message += f" (did you mean {', '.join(dict.fromkeys(near))}?)"
+        elif option := self._greedy(message):
+            files = " ".join(action.metavar or action.dest.upper() for action in self._files())
+            message += f" ({option} takes all values that follow it: put {files} first)"
         self.exit(2, f"{self.prog}: error: {message}\n")
+
+    def _files(self) -> list[argparse.Action]:
+        """What is given without an option's name."""
+        return [action for action in self._actions if not action.option_strings]
+
+    def _greedy(self, message: str) -> str | None:
+        """The option that takes any number of values, and with them may have taken the file that a message misses."""
+        found = [
+            flag
+            for action in self._actions
+            if action.nargs in _MANY and message.startswith((_MISSING, f"argument {'/'.join(action.option_strings)}:"))
+            for flag in action.option_strings
+            if flag in self._typed
+        ]
+        return max(found, key=self._typed.index) if found and self._files() else None  # the last one took it
 
 
 def add_options(

@@ -33,8 +33,9 @@ class RefitConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
-        if self.rounds < 1 or self.places < 1:
-            raise InputError(f"rounds ({self.rounds}) and places ({self.places}) must be at least 1")
+        for name in ("rounds", "places"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.ridge is not None and not 0 < self.ridge < 1:
             raise InputError(f"ridge must be over 0 and under 1, not {self.ridge}: it keeps the least squares solvable")
         if not 0 <= self.held_out < 1:

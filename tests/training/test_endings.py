@@ -61,13 +61,12 @@ def test_who_stops_a_run_is_told_how_it_goes_on(
     stop: Callable[[], None], code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    for words in ("stopped before the first checkpoint", "with -c continue goes on from"):
+    for words in ("the same command starts again", "the same command with -c continue goes on from"):
         with pytest.raises(SystemExit) as stopped:
             in_folder(tmp_path, stop)
         assert stopped.value.code == code
         line = capsys.readouterr().err
         assert words in line
-        assert "-c continue" in line
         assert line.count("\n") == 1
         (tmp_path / "latest.pth").touch()
     assert signal.getsignal(signal.SIGTERM) is before
@@ -87,6 +86,28 @@ def test_an_interrupt_that_became_another_error_is_one_still(capsys: pytest.Capt
     assert stopped.value.code == 130
     assert capsys.readouterr().err == "stopped\n"
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_who_reads_no_further_ends_it_without_a_word(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `| head` does; what is left to be written goes nowhere, at the interpreter's end too."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(os.devnull, "w") as other, open(writer, "w") as unread:
+        for stream in ("stdout", "stderr"):
+            monkeypatch.setattr(f"sys.{stream}", unread if stream == name else other)
+        with pytest.raises(SystemExit) as stopped, ends_in_one_line():
+            print("a" * 2**17, file=unread, flush=True)
+        assert stopped.value.code == 128 + signal.SIGPIPE
+        print("b", file=unread)
+
+
+def test_a_pipe_of_another_kind_that_breaks_is_a_bug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open(tmp_path / "out", "w") as file:
+        monkeypatch.setattr("sys.stdout", file)
+        monkeypatch.setattr("sys.stderr", file)
+        with pytest.raises(BrokenPipeError), ends_in_one_line():
+            raise BrokenPipeError("a worker's")
 
 
 def test_a_script_without_a_run_just_stops(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from experiments.recipes import base_recipe
 from experiments.starts import PruningStart
 from rr import Share
 from training import (
+    OptionParser,
     Recipe,
     add_options,
     default_values,
@@ -54,6 +55,33 @@ def test_unknown_options_and_values_exit_with_2(words: list[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         parser_for(base_recipe("src56")).parse_args(words)
     assert stopped.value.code == 2
+
+
+def refusal(parser: OptionParser, words: str, capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        parser.parse_args(words.split())
+    assert stopped.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_an_option_and_its_opposite_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = OptionParser()
+    add_options(parser, base_recipe("src56"))
+    for words in ("--amp --no-amp", "--no-amp --lr 1 --amp"):
+        assert "--amp and --no-amp are opposites: give one of them" in refusal(parser, words, capsys)
+    assert parser.parse_args(["--amp", "--amp", "--no-channels-last"]).amp
+
+
+def test_an_option_that_took_a_file_for_a_value_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = OptionParser()
+    parser.add_argument("file")
+    parser.add_argument("--names", nargs="*")
+    parser.add_argument("--sizes", nargs="+", type=int)
+    hint = "takes all values that follow it: put FILE first"
+    assert f"(--names {hint})" in refusal(parser, "--sizes 1 --names a b.pth", capsys)
+    assert f"(--sizes {hint})" in refusal(parser, "--sizes 1 b.pth", capsys)
+    assert hint not in refusal(parser, "", capsys)
+    assert parser.parse_args(["--names", "a", "--", "b.pth"]).file == "b.pth"
 
 
 @dataclass(frozen=True)

@@ -84,8 +84,9 @@ def load_start(
     ]
     if left_out and not new_classifier:
         raise InputError(
-            f"{what} has {len(arrays[left_out[0]])} classes, the data has {num_classes}: fine-tune it with "
-            f"`train_base_model.py --weights FILE --new-classifier`, which leaves {_listed(left_out)} out"
+            f"{what} has {len(arrays[left_out[0]])} classes, the data has {num_classes}: give the data "
+            "that it was trained on, or fine-tune it on these with `train_base_model.py --weights FILE "
+            f"--new-classifier`, which leaves {_listed(left_out)} out"
         )
     load_strict(model, {**arrays, **{name: state[name] for name in left_out}}, what)
     return left_out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from rr.errors import InputError
 from rr.weights.arrays import WeightFile, unwrapped
 from rr.weights.formats import read_weights
 from rr.weights.hdf5 import save_hdf5
+from rr.weights.last_layer import check_last_layer
 from rr.weights.loading import load_strict
 from rr.weights.narrow_build import fit_shapes
 from rr.weights.torch_files import save_pth
@@ -52,7 +54,7 @@ def network_in(file: WeightFile, build: Callable[[], nn.Module], what: str) -> n
     """
     model = build()
     if file.kind == "converted":
-        _load_narrow(model, file.arrays, what)
+        _load_narrow(model, file, what)
     else:
         shapes = _compactors(file.arrays)
         groups = {host: rows // columns for host, (rows, columns) in shapes.items()}
@@ -89,7 +91,7 @@ def converted_in(file: WeightFile, model: nn.Module, what: str) -> nn.Module:
         raise InputError(f"{what} holds a network in training, with its compactors: convert it first")
     slim = copy_of(model)
     remove_compactors(slim)
-    _load_narrow(slim, file.arrays, what)
+    _load_narrow(slim, file, what)
     return slim.eval() if file.deps is None else note_widths(slim.eval(), file.deps)
 
 
@@ -135,8 +137,9 @@ def widths_of(model: nn.Module) -> list[int]:
     return list(widths)
 
 
-def _load_narrow(model: nn.Module, arrays: Mapping[str, np.ndarray], what: str) -> None:
-    arrays = unwrapped(arrays, model.state_dict())
+def _load_narrow(model: nn.Module, file: WeightFile, what: str) -> None:
+    arrays = unwrapped(file.arrays, model.state_dict())
+    check_last_layer(model, replace(file, arrays=arrays), what)
     fit_shapes(model, arrays)
     load_strict(model, arrays, what)
 

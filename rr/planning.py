@@ -25,11 +25,13 @@ class Plan:
     Attributes:
         graph: of the model, with what a rehearsal found unprunable.
         selected: [num_units] of bool, the units to prune.
+        left_out: those that the settings leave out -> why.
         least: [groups], units that each group keeps at least.
     """
 
     graph: ChannelGraph
     selected: np.ndarray
+    left_out: Mapping[int, str]
     least: np.ndarray
 
     def put_compactors(self, model: nn.Module) -> LiveModel:
@@ -107,7 +109,8 @@ def plan(model: nn.Module, example_inputs: Inputs, config: ResRepConfig, graph: 
     chosen = config.selection
     with stages("tracing the network", "rehearsing a conversion") as over:
         graph = _with_compactors_of(config, graph, model, example_inputs)
-        selected = graph.select(chosen.layers, chosen.include, chosen.exclude)
+        choice = chosen.layers, chosen.include, chosen.exclude
+        selected, left_out = graph.select(*choice), graph.left_out(*choice)
         over()
         graph = rehearse(model, graph, example_inputs, selected, max(chosen.min_width, 1))
         selected = graph.prunable_of(selected)
@@ -115,7 +118,7 @@ def plan(model: nn.Module, example_inputs: Inputs, config: ResRepConfig, graph: 
         if chosen.min_width == 0:
             least[rehearse_vanishing(model, graph, example_inputs, selected)] = 0
         over()
-    return Plan(graph, selected, least)
+    return Plan(graph, selected, left_out, least)
 
 
 def _with_compactors_of(

@@ -73,7 +73,7 @@ class ResRepPruner:
         self.config = config or ResRepConfig()
         self.config.check_is_for_a_run()
         planned = plan(model, example_inputs, self.config, graph)
-        self.graph, self.selected = planned.graph, planned.selected
+        self.graph, self.selected, self._left_out = planned.graph, planned.selected, planned.left_out
         selection = MaskSelection(self.graph, self.selected, self.config, planned.least, next(model.parameters()))
         self.live = planned.put_compactors(model)
         self._selection, self._narrowing = selection, None
@@ -259,7 +259,7 @@ class ResRepPruner:
         if self._report is not None:
             return self._report
         norms = self.live.unit_norms()
-        return report_of(self.live, self.remaining.alive, norms, self.config.decay.threshold, self.selected)
+        return report_of(self.live, self.remaining.alive, norms, self.config.decay.threshold, self._left_out)
 
     # The end, and across a restart ----------------------------------------------------------------------------
 
@@ -286,7 +286,7 @@ class ResRepPruner:
             min_width=self._selection.least,
             width_multiple=self.config.selection.width_multiple,
             alive=None if model is None else remaining,
-            selected=self.selected,
+            left_out=self._left_out,
             prove=prove,
         )
         if goals := self._selection.missed(remaining):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -47,7 +48,7 @@ def convert(
     min_width: PerGroup = 1,
     width_multiple: int = 1,
     alive: np.ndarray | None = None,
-    selected: np.ndarray | None = None,
+    left_out: Mapping[int, str] | None = None,
     prove: bool = True,
 ) -> tuple[nn.Module, ConversionReport]:
     """A plain, narrow copy of the model: compactors and BN folded, dead channels gone. The model stays as it is.
@@ -61,7 +62,7 @@ def convert(
         width_multiple: what the channels of a group's layers are to be a multiple of, by keeping more units.
         alive: [num_units] of bool, the units that stay, whatever the rows' norms: what a model has lost must also be
             left out of an average of its weights, which lags. Then `cut_difference` has no limit.
-        selected: [num_units] of bool, the units that were to be pruned; for the report.
+        left_out: the units that can be pruned and weren't to be -> why, for the report.
         prove: compare both models on inputs shaped like the examples and of the other sizes that the model takes
             (`rr.conversion.proof`), in float64 and float32; so too a model in half precision, whose copy is then
             rounded as the model was.
@@ -92,7 +93,7 @@ def convert(
     slim = note_widths(folded.to(anchor.dtype).to(anchor.device), graph.widths(alive))
     parameters = sum(parameter.numel() for parameter in slim.parameters())
     found = {"parameters_after": parameters, "fold_seconds": seconds, **differences}
-    report = report_of(live, alive, norms, threshold, selected, **found)
+    report = report_of(live, alive, norms, threshold, left_out, **found)
     if prove:
         _check(report, CUT_TOLERANCE if not follows else math.inf)
     return slim, report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -145,7 +146,7 @@ def report_of(
     alive: np.ndarray,
     norms: np.ndarray,
     threshold: float,
-    selected: np.ndarray | None = None,
+    left_out: Mapping[int, str] | None = None,
     **found: object,
 ) -> ConversionReport:
     """A report on the widths with `alive` units.
@@ -155,11 +156,10 @@ def report_of(
         alive: [num_units] of bool, the units that stay.
         norms: [num_units].
         threshold: rows with a smaller norm could be dropped.
-        selected: [num_units] of bool, the units that were to be pruned; None: all that can be.
+        left_out: the units that can be pruned and weren't to be -> why.
         found: the report's other fields, as far as they are known.
     """
     graph = live.graph
-    selected = graph.prunable if selected is None else selected
     fields = {"parameters_after": graph.parameters(alive), **found}
     return ConversionReport(
         macs_before=graph.macs.full,
@@ -169,19 +169,20 @@ def report_of(
         dropped=int((~alive).sum()),
         largest_dropped=float(norms[~alive & (norms < threshold)].max(initial=0.0)),
         kept_for_width=int((alive & (norms < threshold) & graph.prunable).sum()),
-        layers=tuple(_layers(live, alive, selected)),
+        layers=tuple(_layers(live, alive, left_out or {})),
         **fields,
     )
 
 
-def _layers(live: LiveModel, alive: np.ndarray, selected: np.ndarray) -> list[LayerReport]:
+def _layers(live: LiveModel, alive: np.ndarray, left_out: Mapping[int, str]) -> list[LayerReport]:
     full = np.ones(live.graph.num_units, dtype=bool)
     found = []
     for layer in live.graph.layers.values():
         if layer.kind.has_width:
+            units = layer.out_units.tolist()
             stays = reasons_of(live.graph, layer)
-            if not stays and not selected[layer.out_units].any():
-                stays = "not chosen to be pruned"
+            if not stays and all(unit in left_out for unit in units):
+                stays = "; ".join(sorted({left_out[unit] for unit in units}))
             widths = len(layer.out_units), int(alive[layer.out_units].sum())
             macs = macs_of_layer(layer, full), macs_of_layer(layer, alive)
             found.append(LayerReport(layer.name, *widths, *macs, stays))

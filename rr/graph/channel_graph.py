@@ -157,16 +157,40 @@ class ChannelGraph:
         if layers not in ("internal", "all"):
             raise InputError(f"layers must be 'internal' or 'all', not {layers!r}")
         makers = [layer.name for layer in self.layers.values() if layer.kind.makes_channels]
-        for pattern in (*include, *exclude):
-            if not any(fnmatchcase(name, pattern) for name in makers):
-                raise InputError(f"no layer fits the pattern {pattern!r}; layers are {', '.join(makers)}")
+        for option, patterns in (("include", include), ("exclude", exclude)):
+            for pattern in patterns:
+                if not any(fnmatchcase(name, pattern) for name in makers):
+                    raise InputError(
+                        f"{option} has a pattern that fits no layer, {pattern!r}; layers are {', '.join(makers)}"
+                    )
         selected = np.zeros(self.num_units, dtype=bool)
-        for group in self.groups:
-            included = all(any(fnmatchcase(name, p) for p in include) for name in group.producers) or not include
-            excluded = any(fnmatchcase(name, p) for name in group.producers for p in exclude)
-            if included and not excluded and (layers == "all" or group.units[0] not in self.streams):
-                selected[group.units] = True
+        selected[np.concatenate([group.units for group in self.groups])] = True
+        selected[list(self.left_out(layers, include, exclude))] = False
+        made = np.concatenate([layer.out_units for layer in self.layers.values() if layer.kind.makes_channels])
+        if not selected[made].any() and (include or exclude):
+            raise InputError(
+                f"the patterns of include and exclude leave no layer to prune with layers={layers!r}; a residual "
+                "stream is taken with layers='all', if all layers that add to it may go"
+            )
         return self.prunable_of(selected)
+
+    def left_out(self, layers: str, include: Sequence[str], exclude: Sequence[str]) -> dict[int, str]:
+        """The units that a choice, as `select` takes it, leaves out whether they can be pruned or not -> why."""
+        found = {}
+        for group in self.groups:
+            stay = [p for p in exclude if any(fnmatchcase(name, p) for name in group.producers)]
+            fit = [name for name in group.producers if any(fnmatchcase(name, p) for p in include)]
+            if layers != "all" and group.units[0] in self.streams:
+                why = "in a residual stream: layers 'all' prunes it"
+            elif stay:
+                why = f"left out by name: exclude '{stay[0]}'"
+            elif include and len(fit) < len(group.producers):
+                other = next(name for name in group.producers if name not in fit)
+                why = f"left out by name: no pattern of include fits {other}"
+            else:
+                continue
+            found |= dict.fromkeys(group.units.tolist(), why)
+        return found
 
     def prunable_of(self, selected: np.ndarray) -> np.ndarray:
         """Those of the units in `selected` ([num_units] of bool) that may be pruned.

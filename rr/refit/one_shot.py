@@ -78,6 +78,8 @@ def prune(
     live = planned.put_compactors(work)
     found = cut_and_refit(live, planned.selected, config, feed, how)
     least = np.maximum(planned.least, 1)
-    slim, conversion = convert(live, example_inputs, alive=found.alive, selected=found.selected, min_width=least)
+    unfit = np.flatnonzero(planned.selected & ~found.selected).tolist()
+    left_out = {**planned.left_out, **dict.fromkeys(unfit, "a layer that reads it can't be refitted")}
+    slim, conversion = convert(live, example_inputs, alive=found.alive, left_out=left_out, min_width=least)
     slim.refit_report = RefitReport(**vars(found.refit), conversion=conversion)
     return slim

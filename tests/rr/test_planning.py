@@ -80,6 +80,19 @@ def test_layers_are_chosen_by_topic_and_by_name() -> None:
     assert chosen(layers="all", include=("a",)) == {"a"}
 
 
+def test_it_is_said_why_a_layer_was_not_to_be_pruned() -> None:
+    def why(**settings: object) -> dict[str, str]:
+        report = ResRepPruner(residual(), IMAGES, paper_config(flops_target=0.9, **settings)).report
+        return {layer.name: layer.stays for layer in report.layers if layer.name != "fc"}
+
+    stream = "in a residual stream: layers 'all' prunes it"
+    assert why() == {"stem": stream, "a": "", "b": stream}
+    excluded = "left out by name: exclude 'b*'"
+    assert why(layers="all", exclude=("b*",)) == {"stem": excluded, "a": "", "b": excluded}
+    others = "left out by name: no pattern of include fits stem"
+    assert why(layers="all", include=("a", "b")) == {"stem": others, "a": "", "b": others}
+
+
 @pytest.mark.parametrize(("min_width", "is_prunable"), [(1, False), (5, False), (6, True)])
 def test_a_rehearsal_goes_as_far_as_the_least_width(min_width: int, is_prunable: bool) -> None:
     """`view(len(x), 96)` takes six channels and no fewer; where six stay in any case, that is no fault."""

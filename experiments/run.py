@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -48,7 +47,7 @@ from training import (
     train,
 )
 from training.distributed import choose_device
-from training.run_folder import INIT_WEIGHTS
+from training.run_folder import INIT_WEIGHTS, is_started_again, what_lacks
 
 DOWNLOAD = "default"  # --weights: what torchvision or timm has to download
 
@@ -229,10 +228,13 @@ def begun(
         InputError: for a device or data that are missing.
     """
     call = call or Call()
-    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0:
-        call = replace(call, conti_or_fs="continue")  # torchrun started it again (--max-restarts): it goes on
+    if is_started_again():
+        call = replace(call, conti_or_fs="continue")
+    lacks = what_lacks(recipe.output_dir) if call.conti_or_fs == "continue" and not is_started_again() else None
     recipe, data = on_this_machine(recipe, settings, call, needed)
     with on_cores(recipe, call), init_world(recipe.device, call.local_rank) as world, logged_on_terminal(world):
+        if lacks is not None:
+            logger.warning("there is no run to go on with (%s): a new one begins", lacks)
         # The first process's hold: with `-c continue` they come from a file, which others may not see.
         recipe, settings = broadcast_object(world, (recipe.for_run(), settings))
         with first_rank_first(world):

@@ -1,6 +1,7 @@
 """What a run's folder holds, and what to do with the run that is already in it."""
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +12,7 @@ from typing import Any
 
 from rr.errors import InputError
 from rr.whole_files import BESIDE_SUFFIX, write_errors_of
-from training.checkpoint_files import checkpoints, load
+from training.checkpoint_files import LATEST, checkpoints, load
 
 RUN, LOG, METRICS, TENSORBOARD = "run.json", "log.txt", "metrics.jsonl", "tensorboard"
 INIT_WEIGHTS, FINISH, FINISH_WEIGHTS = "init.hdf5", "finish.pth", "finish.hdf5"
@@ -108,6 +109,24 @@ def prepare(
 def is_new_run(folder: str | Path, conti_or_fs: str | None = None) -> bool:
     """Whether a run starts from its first weights: there is none to continue, or it is to start again."""
     return conti_or_fs == "fs" or not (checkpoints(folder) or (Path(folder) / FINISH_WEIGHTS).exists())
+
+
+def what_lacks(folder: str | Path) -> str | None:
+    """Why there is no run in the folder, in words; None where there is one, however far it has come."""
+    path = Path(folder)
+    if not path.is_dir():
+        return f"there is no folder {folder}"
+    if (path / RUN).exists() or (path / FINISH_WEIGHTS).exists() or checkpoints(path):
+        return None
+    return f"{folder} has no {RUN}, {LATEST} or {FINISH_WEIGHTS}"
+
+
+def is_started_again() -> bool:
+    """Whether a launcher has started this process again, after a failure or when its job was queued anew.
+
+    What it does is to go on then: torchrun with --max-restarts, SLURM with --requeue.
+    """
+    return any(int(os.environ.get(f"{launcher}_RESTART_COUNT", 0)) > 0 for launcher in ("TORCHELASTIC", "SLURM"))
 
 
 def stored_recipe(folder: str | Path) -> dict[str, Any] | None:

@@ -10,10 +10,13 @@ import torch
 from base_model import build_any, is_file, model_info, model_names
 from rr import ChannelGraph, InputError, explain
 from rr.conversion import rehearse
+from rr.runtime import stages
+from training import logged_on_terminal
 
 CLASSES = 1000  # as the usual images of 3 x 224 x 224: what a function in a file is asked for where nobody says more
 
 
+@logged_on_terminal()
 def explained(
     name: str, image_size: int | None = None, in_channels: int | None = None, num_classes: int | None = None
 ) -> str:
@@ -37,8 +40,11 @@ def explained(
     channels = in_channels or (known.in_channels if known else 3)
     classes = num_classes or (CLASSES if is_file(name) else None)
     model, images = build_any(name, classes, channels, size).eval(), torch.zeros(1, channels, size, size)
-    graph = ChannelGraph(model, images)
-    graph = rehearse(model, graph, images, graph.prunable)
+    with stages("tracing the network", "rehearsing a conversion") as over:
+        graph = ChannelGraph(model, images)
+        over()
+        graph = rehearse(model, graph, images, graph.prunable)
+        over()
     full = np.ones(graph.num_units, dtype=bool)
     lines = [explain(graph), "", f"{name} at {channels} x {size} x {size}: {graph.macs(full):,} MACs"]
     lines += [can_go(graph, layers) for layers in ("internal", "all")]

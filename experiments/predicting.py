@@ -13,6 +13,7 @@ from torch import Tensor
 from data.images import BadImages, middle, read_image
 from data.registry import LARGEST_IN_MEMORY
 from data.worker import RESIZED
+from experiments.weight_files import check_is_weights
 from rr import InputError
 from rr.export.serving import load_served
 
@@ -26,18 +27,21 @@ def predicted(file: Path, paths: Sequence[Path], top: int = 5) -> str:
         top: how many classes.
 
     Raises:
-        InputError: for what a user can put right; all broken images are named at once.
+        InputError: for what a user can put right; all missing and broken images are named at once.
     """
+    if file.is_dir():
+        check_is_weights(file)
     served = load_served(file)
     card = served.card
     images, broken = [], {}
-    for path in paths:
+    absent = [path for path in paths if not path.is_file()]
+    for path in (path for path in paths if path not in absent):
         try:
             images.append(as_validated(read_image(str(path), len(card.mean)), card.image_size))
         except BadImages as error:
             broken |= error.found
-    if broken:
-        raise BadImages(broken)
+    if absent or broken:
+        raise InputError("; ".join([*map(_why_absent, absent), *([str(BadImages(broken))] if broken else [])]))
     lines = []
     for path, image in zip(paths, images, strict=True):
         shares = served.probabilities(image[None])[0]
@@ -47,6 +51,12 @@ def predicted(file: Path, paths: Sequence[Path], top: int = 5) -> str:
         found = shares.topk(min(top, len(shares)))
         lines += [f"{path}:", *(f"  {p:6.1%}  {names[i]}" for p, i in zip(*map(Tensor.tolist, found), strict=True))]
     return "\n".join(lines)
+
+
+def _why_absent(path: Path) -> str:
+    if path.is_dir():
+        return f"{path} is a folder: give the images in it, {path}/*"
+    return f"there is no file {path}: check the path"
 
 
 def as_validated(image: Image.Image, size: int) -> Tensor:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import time
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,17 @@ from experiments.weight_files import check_is_weights
 from rr import InputError, RefitConfig, RefitReport, prune
 from rr.weights import CONVERTED_WEIGHTS, read_weights
 from rr.whole_files import write_text_whole
-from training import evaluate_pair, file_attributes, init_world, surroundings
+from training import (
+    evaluate_pair,
+    file_attributes,
+    first_rank_first,
+    init_world,
+    logged_on_terminal,
+    surroundings,
+)
 from training.run_folder import RESULT
+
+logger = logging.getLogger(__name__)
 
 
 def pruned_now(options: argparse.Namespace) -> str:
@@ -32,9 +42,9 @@ def pruned_now(options: argparse.Namespace) -> str:
     Raises:
         InputError: for what a user can put right.
     """
+    check_is_weights(options.weights, of_full=True)
     if options.images < 1:
         raise InputError(f"--images is {options.images}: give at least 1")
-    check_is_weights(options.weights)
     folder = Path(options.output_dir)
     if (folder / CONVERTED_WEIGHTS).exists():
         raise InputError(f"{folder} holds a pruned network already: give another --output-dir, or delete it")
@@ -42,16 +52,18 @@ def pruned_now(options: argparse.Namespace) -> str:
     if file.kind != "base":
         raise InputError(f"{options.weights} holds a {file.kind} network: give the weights of the full one")
     options.arch = arch_of(options, file.attributes)
-    data = data_of(options, file.attributes)
-    names = ("rounds", "places", "ridge", "seed", "held_out")
-    refitting = RefitConfig(**{name: getattr(options, name) for name in names})
-    with init_world(options.device) as world:
+    refitting = RefitConfig(**{name: getattr(options, name) for name in _refitting(options)})
+    with init_world(options.device) as world, logged_on_terminal(world):
+        with first_rank_first(world):
+            data = data_of(options, file.attributes)
+        logger.info("%s", data.describe())
         model = load(file, options.weights, options, data, world).model.eval()
         began = time.perf_counter()
         batches = list(refit_images(data, options.images, options.batch_size, options.seed, world))
         slim = prune(model, batches[0][:2], batches, refitting=refitting, **targets_of(options))
         seconds = time.perf_counter() - began
         report: RefitReport = slim.refit_report
+        logger.info("testing the full and the pruned network on %d validation images", data.num_val)
         before, after, paired = evaluate_pair(model, slim, data, world, batch_size=256, amp=False, channels_last=True)
         attributes = file_attributes(options.arch, data)
         result: dict[str, Any] = {
@@ -87,6 +99,11 @@ def pruned_now(options: argparse.Namespace) -> str:
             f"compare, with times: {command}",
         ]
     )
+
+
+def _refitting(options: argparse.Namespace) -> list[str]:
+    """Which of the options are settings of the refit."""
+    return [field.name for field in fields(RefitConfig) if hasattr(options, field.name)]
 
 
 def targets_of(options: argparse.Namespace) -> dict[str, Any]:

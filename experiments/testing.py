@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from experiments.weight_files import check_is_weights
 from rr.conversion import fold
 from rr.errors import InputError
 from rr.graph import ChannelGraph, LiveModel
-from rr.weights import WeightFile, network_in, read_weights
+from rr.weights import WeightFile, load_start, network_in, read_weights
 from rr.whole_files import write_text_whole
 from training import (
     Evaluation,
@@ -30,11 +32,15 @@ from training import (
     data_for,
     evaluate,
     evaluate_pair,
+    first_rank_first,
     init_world,
+    logged_on_terminal,
     network_builder,
     surroundings,
 )
 from training.run_folder import RUN
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -71,9 +77,12 @@ def examined(options: argparse.Namespace) -> str:
         check_is_weights(path)
     file = read_weights(options.weights)
     options.arch = arch_of(options, file.attributes)
-    data = data_of(options, file.attributes)
-    with init_world(options.device) as world:
+    with init_world(options.device) as world, logged_on_terminal(world):
+        with first_rank_first(world):
+            data = data_of(options, file.attributes)
         loaded = load(file, options.weights, options, data, world)
+        told = "testing it" if options.against is None else "testing both networks"
+        logger.info("%s on %d validation images", told, data.num_val)
         how = {"batch_size": options.batch_size, "amp": options.amp, "channels_last": True}
         figures: dict[str, Any] = {"deps": loaded.file.deps}
         if options.against is None:
@@ -82,6 +91,7 @@ def examined(options: argparse.Namespace) -> str:
         else:
             base = load(read_weights(options.against), options.against, options, data, world)
             base_val, val, paired = evaluate_pair(base.model, loaded.model, data, world, **how)
+            logger.info("timing both networks")
             figures["comparison"], text = compare_files(base, base_val, loaded, val, paired, data)
         figures["val"] = val.to_dict()
         if options.output is not None:
@@ -100,18 +110,23 @@ def arch_of(options: argparse.Namespace, attributes: dict[str, Any]) -> str:
     Raises:
         InputError: if neither names one, they differ, or the file names code to run.
     """
-    held = attributes.get("arch")
     if options.arch is None:
-        held = held or run_beside(options.weights).get("arch")
+        held = named_in(options.weights, attributes)
         if held is None:
             raise InputError(f"neither {options.weights} nor a {RUN} beside it says which network it holds: give -a")
         if is_file(held):  # a weight file from elsewhere must not make this script run a file
             raise InputError(f"{options.weights} holds what {held} builds: give -a {held} to run that file")
         return held
     check_name(options.arch)
+    held = attributes.get("arch")
     if held is not None and folder_name(held) != folder_name(options.arch):  # FILE.py may have been moved
         raise InputError(f"{options.weights} holds a {held}, not a {options.arch}: give -a {held}")
     return options.arch
+
+
+def named_in(weights: Path, attributes: Mapping[str, Any]) -> str | None:
+    """The network that a weight file names, or the run beside it."""
+    return attributes.get("arch") or run_beside(weights).get("arch")
 
 
 def data_of(options: argparse.Namespace, attributes: dict[str, Any]) -> Data:
@@ -133,9 +148,17 @@ def load(file: WeightFile, path: Path, options: argparse.Namespace, data: Data, 
     """Build the network of a file that has been read, and load it strictly.
 
     Raises:
-        InputError: if the file isn't of this network, or the network doesn't fit the data.
+        InputError: if the file isn't of this network or of the data's classes, or the network doesn't fit the data.
     """
-    model = network_in(file, network_builder(options.arch, data), str(path))
+    build = network_builder(options.arch, data)
+    classes = file.attributes.get("num_classes", data.num_classes)
+    if file.kind == "base":
+        model = build()
+        load_start(model, file.arrays, str(path), data.num_classes)
+    elif classes != data.num_classes:
+        raise InputError(f"{path} has {classes} classes, the data has {data.num_classes}: give the data that it is for")
+    else:
+        model = network_in(file, build, str(path))
     check_fits(model, data)
     return Loaded(path, model.to(world.device), file)
 
@@ -147,7 +170,7 @@ def described(loaded: Loaded, val: Evaluation, options: argparse.Namespace, data
     parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
     lines = [f"{loaded.path}: {options.arch}, {loaded.file.description}", data.describe()]
     if loaded.file.deps is not None:
-        lines.append(f"deps: {loaded.file.deps}")
+        lines.append(f"channels by layer (deps): {loaded.file.deps}")
     lines.append(f"MACs: {count_macs(loaded.model, image):,}  parameters: {parameters:,}")
     lines.append(f"{data.name}, {val.num:,} images: top1={val.top1:.4f}, top5={val.top5:.4f}, loss={val.loss:.6f}")
     return "\n".join(lines)
@@ -170,7 +193,7 @@ def compare_files(
     )
     ratio = comparison.pruned.macs / comparison.base.macs
     head = f"{base.path} and {pruned.path} ({ratio:.1%} of the MACs) on {data.name}, {pruned_val.num:,} images:"
-    text = f"{head}\n\n{comparison.table()}\n\n{in_words(paired)}\ndeps: {pruned.file.deps}"
+    text = f"{head}\n\n{comparison.table()}\n\n{in_words(paired)}\nchannels by layer (deps): {pruned.file.deps}"
     return {**comparison.to_dict(), "macs_ratio": ratio, "paired": paired.to_dict()}, text
 
 

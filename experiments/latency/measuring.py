@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,18 +28,21 @@ from experiments.latency.tables import (
     layer_rows,
     rows_of,
 )
-from experiments.testing import arch_of, folded
-from experiments.weight_files import check_is_weights
+from experiments.testing import arch_of, folded, named_in
+from experiments.weight_files import check_is_done, check_is_weights
 from rr import InputError, NetworkCard
 from rr.export import exported_program
 from rr.export.runtimes import write_program
 from rr.weights import WeightFile, network_in, read_weights
 from rr.whole_files import write_text_whole, written_whole
-from training import count_macs
+from training import count_macs, logged_on_terminal
+
+logger = logging.getLogger(__name__)
 
 _BY_ONNX = ("onnxruntime", "openvino")
 
 
+@logged_on_terminal()
 def measured(options: argparse.Namespace) -> str:
     """Time both networks in every setting, and write the CSV, the plot, and the CSV of the layers beside.
 
@@ -51,12 +55,15 @@ def measured(options: argparse.Namespace) -> str:
     Raises:
         InputError: for what a user can put right.
     """
+    paths = (options.base, options.pruned)
+    for path in paths:
+        check_is_weights(path)
     if options.output.suffix != ".csv":
         raise InputError(f"--output {options.output} must end in .csv")
+    files = opened(paths, options.arch)
     before = torch.get_num_threads()
     threads = options.threads or sorted({1, before})
     with tempfile.TemporaryDirectory() as folder:
-        files = [opened(path, options.arch) for path in (options.base, options.pruned)]
         shape = shape_of(files, options.image_size)
         keywords = next((file.card.keywords for file in files if file.card.keywords), {})
         needed = any(runtime in _BY_ONNX for runtime in options.runtimes)
@@ -68,6 +75,7 @@ def measured(options: argparse.Namespace) -> str:
             found, left_out = in_all_settings(base, pruned, shape, settings_of(options, threads), options.seconds)
             layers = []
             if options.layers:
+                logger.info("measuring layer by layer")
                 torch.set_num_threads(threads[0])
                 images = torch.randn(max(options.batch_sizes), *shape)
                 layers = layer_times(base.model, pruned.model, images, min(options.seconds, 0.1))
@@ -107,22 +115,25 @@ class Opened:
     card: NetworkCard
 
 
-def opened(path: Path, arch: str | None) -> Opened:
-    """Read a file of weights.
+def opened(paths: Sequence[Path], arch: str | None) -> list[Opened]:
+    """Read files of weights.
 
     Args:
-        path: the file.
-        arch: the network's name; None for the one that the file names.
+        paths: the files, of one network.
+        arch: its name; None for the one that a file names, and then all hold that one.
 
     Raises:
-        InputError: if the file is missing or broken, in training, or doesn't say which network it holds.
+        InputError: if a file is broken or in training, none says which network it holds, or they hold two.
     """
-    check_is_weights(path)
-    file = read_weights(path)
-    if file.kind == "training":
-        raise InputError(f"{path} holds a network in training, with its compactors: convert it first")
-    arch = arch_of(argparse.Namespace(weights=path, arch=arch), file.attributes)
-    return Opened(path, arch, file, card_of(file, arch))
+    read = [(path, read_weights(path)) for path in paths]
+    for path, file in read:
+        check_is_done(path, file)
+    if arch is None:
+        path, file = next((one for one in read if named_in(one[0], one[1].attributes)), read[0])
+        arch = arch_of(argparse.Namespace(weights=path, arch=None), file.attributes)
+    for path, file in read:
+        arch_of(argparse.Namespace(weights=path, arch=arch), file.attributes)  # that it holds no other one
+    return [Opened(path, arch, file, card_of(file, arch)) for path, file in read]
 
 
 def shape_of(files: Sequence[Opened], image_size: int | None) -> tuple[int, int, int]:
@@ -153,9 +164,11 @@ def ready(file: Opened, keywords: Mapping[str, Any], shape: tuple[int, int, int]
     Raises:
         InputError: if the network can't be built or written.
     """
+    logger.info("building %s from %s, and folding its batch norms", file.arch, file.path)
     network = network_in(file.file, lambda: build_any(file.arch, **keywords), str(file.path))
     model = folded(network.float().eval(), shape).eval()
     if onnx is not None:
+        logger.info("exporting %s to ONNX", file.path)
         write_program(onnx, "onnx", exported_program(model, torch.zeros(2, *shape))[0], NetworkCard())
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return Ready(str(file.path), model, onnx, count_macs(model, torch.zeros(1, *shape)), parameters)
@@ -171,11 +184,12 @@ def in_all_settings(
     """
     generator = torch.Generator().manual_seed(0)
     found, left_out = [], {}
-    for setting in settings:
+    for number, setting in enumerate(settings, 1):
         reason = why_not(setting)
         if reason is not None:
             left_out[f"left out: {setting.runtime} in {setting.precision}: {reason}"] = True
             continue
+        logger.info("measuring %s (%d of %d)", setting, number, len(settings))
         torch.set_num_threads(setting.threads)
         found.append(
             one_setting(base, pruned, torch.randn(setting.batch, *shape, generator=generator), setting, seconds)

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from rr.weights import save_hdf5
 from tests import scripts
-from tests.experiments.runs import COMMON
+from tests.experiments.runs import ARCH, COMMON
 from tests.scripts import Done
 
 pytestmark = pytest.mark.slow
@@ -43,10 +44,16 @@ def test_every_file_can_be_evaluated_afresh(finished: Path, base_weights: Path, 
 def test_what_cant_be_evaluated_is_told_in_a_line(base_weights: Path, tmp_path: Path) -> None:
     torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "own.pth")
     (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "other").mkdir()
+    slim = tmp_path / "other" / "slim.hdf5"
+    arrays = {"linear.weight": torch.zeros(3, 64)}
+    save_hdf5(slim, arrays, {"arch": ARCH, "dataset": "digits", "num_classes": 3}, [16])
     for words, message in (
         ([tmp_path / "own.pth"], "says which network it holds: give -a"),
         ([tmp_path], f"{tmp_path} is a folder: give a file in it, {tmp_path / 'own.pth'}, say"),
         ([tmp_path / "notes.txt"], "is no file of weights: give one of .hdf5"),
+        ([slim], f"{slim} has 3 classes, the data has 10: give the data that it is for"),
+        ([base_weights, "--dataset", "folder"], "the data set 'folder' needs --data-dir"),
         ([base_weights, "--image-size", 0], "--image-size is 0: give at least 1"),
         ([base_weights, "--batch-size", 0], "--batch-size is 0: give at least 1"),
     ):

@@ -10,6 +10,8 @@ import torch
 
 from base_model import build_model
 from experiments.latency import rounds
+from experiments.latency.measuring import opened
+from rr import InputError
 from rr.weights import save_converted, save_hdf5
 from rr.weights.networks import note_widths
 from tests import scripts
@@ -34,6 +36,8 @@ def test_both_networks_in_every_setting_and_layer(files: Path, monkeypatch: pyte
     options = ("--runtimes", "eager", "onnxruntime", "--output", "new/out.csv", *TINY)
     done = scripts.call("tools/latency.py", "base.hdf5", "slim.hdf5", *options, cwd=files)
     assert done.returncode == 0, done.stderr
+    assert "measuring eager, bfloat16, 1 thread, batch 2 (2 of 4)\n" in done.stderr
+    assert "constant folding" not in done.stderr  # what an export tells of each of its passes
     assert "left out: onnxruntime in bfloat16: ONNX Runtime has no convolutions in bfloat16 on the CPU" in done.stdout
     rows = list(csv.DictReader((files / "new" / "out.csv").read_text().splitlines()))
     settings = [(row["runtime"], row["precision"], row["infer_batch_size"]) for row in rows[1::2]]
@@ -53,9 +57,20 @@ def test_what_is_refused(files: Path) -> None:
     def said(*options: object) -> str:
         done = scripts.call("tools/latency.py", *options, "--runtimes", "eager", *TINY, cwd=files)
         assert done.returncode == 2
-        assert done.stderr.count("\n") == 1
-        return done.stderr
+        return done.stderr.splitlines()[-1]
 
     assert "must end in .csv" in said("base.hdf5", "slim.hdf5", "--output", "a.png")
     assert "give the base network's file first" in said("slim.hdf5", "base.hdf5")
-    assert "none.hdf5" in said("none.hdf5", "base.hdf5")
+    assert "there is no file none.hdf5" in said("none.hdf5", "base.hdf5", "--output", "a.png")
+    swallowed = scripts.call("tools/latency.py", "--batch-sizes", 1, "base.hdf5", "slim.hdf5", cwd=files)
+    assert "(--batch-sizes takes all values that follow it: put BASE PRUNED first)" in swallowed.stderr
+
+
+def test_a_network_that_one_of_the_files_names_is_the_others_too(files: Path) -> None:
+    torch.save(build_model("lenet5bn").state_dict(), files / "bare.pth")
+    both = opened((files / "bare.pth", files / "slim.hdf5"), None)
+    assert [file.arch for file in both] == ["lenet5bn"] * 2
+    with pytest.raises(InputError, match=r"bare\.pth nor a run\.json beside it says"):
+        opened((files / "bare.pth", files / "bare.pth"), None)
+    with pytest.raises(InputError, match=r"slim\.hdf5 holds a lenet5bn, not a src8"):
+        opened((files / "bare.pth", files / "slim.hdf5"), "src8")

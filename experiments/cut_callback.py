@@ -40,7 +40,7 @@ class CutCallback(Callback):
         pruner.narrow()
         state.rewrap()
         seconds = time.perf_counter() - began
-        logger.info("cut at once, deps %s, in %.0f s; %s", pruner.unmasked.widths, seconds, refit)
+        logger.info("cut at once in %.0f s, channels left by layer: %s; %s", seconds, pruner.unmasked.widths, refit)
         if not pruner.retired:
             logger.info("some compactors can't be folded in training: they stay until the conversion")
         val = evaluate_state(state)

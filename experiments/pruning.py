@@ -82,6 +82,7 @@ def prune(
             if doubt is not None:
                 logger.warning("%s: unless these are the same images, stop it, and give what belongs together", doubt)
             if state is not RunState.FINISHED:
+                logger.info("%s", what_comes(run, config, start))
                 run.train(
                     model,
                     state,
@@ -105,6 +106,22 @@ def prune(
                 report_on(run)
             say_where(run, start)
             return reached(run, config)
+
+
+def what_comes(run: Run, config: ResRepConfig, start: PruningStart) -> str:
+    """What a run is about to do, in a line for a person who sees one for the first time."""
+    recipe, target = run.recipe, config.target
+    goals = {"MACs": target.flops, "parameters": target.params}
+    kept = [f"{_amount(goal)} of the {noun}" for noun, goal in goals.items() if goal is not None]
+    return (
+        f"pruning {recipe.arch} {'before' if start.is_cut else 'while'} it trains, {recipe.epochs} epochs of "
+        f"{run.data.steps_per_epoch(recipe.batch_size)} steps, until {' and '.join(kept)} are left; all files go to "
+        f"{run.folder}"
+    )
+
+
+def _amount(goal: float) -> str:
+    return f"{goal:.1%}" if goal <= 1 else f"{goal:,.0f}"
 
 
 def config_of_run(run: Run, config: ResRepConfig, start: PruningStart) -> ResRepConfig:
@@ -218,7 +235,7 @@ def evaluate_converted(run: Run) -> None:
     )
     found = dict(zip(("before_conversion", "converted"), evaluations, strict=True))
     if run.world.is_first:
-        logger.info("deps of the converted model: %s", file.deps)
+        logger.info("channels of the converted model, by layer (deps): %s", file.deps)
         for name, val in found.items():
             words = "converted model" if name == "converted" else "model before its conversion"
             logger.info("%s: top1=%.4f, top5=%.4f, loss=%.6f (float32)", words, val.top1, val.top5, val.loss)

@@ -35,26 +35,28 @@ class ResRepCallback(Callback):
         if state.step == pruner.config.selection.warmup_steps < state.total_steps:
             state.save_weights(BEFORE_FIRST_MASK)
         if pruner.masks_are_due():
-            logger.info("iter %d, unmasked deps %s", state.step, pruner.unmasked.widths)
+            logger.info("step %d, channels that are to stay, by layer: %s", state.step, pruner.unmasked.widths)
         before = pruner.live.remaining.removed.sum()
         if pruner.narrow_is_due and (gone := pruner.narrow()):
             state.rewrap()
             dead = int(pruner.live.remaining.removed.sum() - before)
-            folds = ", and compactors folded" if gone > dead else ""
-            logger.info("iter %d, %d dead channels taken out of the network%s", state.step, dead, folds)
+            folds = ", and compactors folded into the layers before them" if gone > dead else ""
+            logger.info("step %d, %d dead channels taken out of the network%s", state.step, dead, folds)
             if pruner.retired:
                 logger.info(
-                    "iter %d, pruning is over: the compactors are gone, the narrow network trains on", state.step
+                    "step %d, pruning is over: the added layers (compactors) are gone, the narrow network trains on",
+                    state.step,
                 )
         if state.step % REMAIN_INTERVAL == 0:
             remaining = pruner.remaining
             logger.info(
-                "iter %d, thres %g, remain deps %s, FLOPs %.6f, params %.6f",
+                "step %d, channels that a conversion would leave now (rows under %g go): %s, %.2f%% of the MACs, "
+                "%.2f%% of the parameters",
                 state.step,
                 pruner.config.decay.threshold,
                 remaining.widths,
-                remaining.macs_ratio,
-                remaining.params_ratio,
+                100 * remaining.macs_ratio,
+                100 * remaining.params_ratio,
             )
 
     def scalars(self) -> dict[str, float]:
@@ -74,7 +76,8 @@ class ResRepCallback(Callback):
         }
 
     def progress(self) -> dict[str, str]:
-        return {"MACs": f"{self.pruner.unmasked.macs_ratio:.3f}", "left": f"{self.pruner.remaining.macs_ratio:.3f}"}
+        ratios = {"MACs to stay": self.pruner.unmasked.macs_ratio, "MACs left": self.pruner.remaining.macs_ratio}
+        return {name: f"{ratio:.1%}" for name, ratio in ratios.items()}
 
     def state_dict(self) -> dict[str, Any]:
         return self.pruner.state_dict()

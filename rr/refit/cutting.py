@@ -49,16 +49,16 @@ class Refit:
         return {name: found[name] for name in ("fitted", "held_out", "outputs", "loss", "layers")}
 
     def __str__(self) -> str:
-        judged = f"{self.held_out:,} inputs held out" if self.held_out else "its own inputs (none were held out)"
-        lines = [f"refitted on {self.fitted:,} inputs; on {judged}:"]
+        lines = [f"refitted on {self.fitted:,} inputs, and measured on {self._judged}:"]
         if self.outputs is not None:
             lines.append(
-                f"the outputs' squared error, of their variance: {self.outputs.before:.2%} cut, "
-                f"{self.outputs.after:.2%} refitted"
+                f"the network's outputs differ from the full network's by {self.outputs.before:.2%} with the channels "
+                f"cut and nothing refitted, by {self.outputs.after:.2%} refitted (mean square, of their variance)"
             )
         if self.loss is not None:
             lines.append(
-                f"the loss: {self.loss.full:.4g} full, {self.loss.before:.4g} cut, {self.loss.after:.4g} refitted"
+                f"the loss is {self.loss.full:.4g} in the full network, {self.loss.before:.4g} cut and not refitted, "
+                f"{self.loss.after:.4g} refitted"
             )
         if self.layers:
             name, worst = max(self.layers.items(), key=lambda item: item[1].after)
@@ -67,6 +67,13 @@ class Refit:
                 f"of its outputs' variance without the refit, {worst.after:.2%} with it"
             )
         return "\n".join(lines)
+
+    @property
+    def _judged(self) -> str:
+        """What the figures are of, in words."""
+        if self.held_out:
+            return f"{self.held_out:,} others, which were kept out of it (held out), as new ones would be"
+        return "the same ones, since none were held out: on new ones it is likely worth less"
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ def test_a_run_is_narrow_from_its_first_step_and_goes_on_without_a_second_cut(
     options = [*CUT, *SHORT, "--base-weights", base_weights]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     log = pruned(*options, "--output-dir", whole).stderr
-    assert log.count("cut at once") == log.count("inputs held out:") == 1
+    assert log.count("cut at once") == log.count("(held out)") == 1
     names = {path.name for path in whole.iterdir()}
     assert {"init.hdf5", "before_first_mask.hdf5", "finish.hdf5", "finish_converted.pt2", "report.html"} <= names
     result = json.loads((whole / "result.json").read_text())

@@ -48,7 +48,14 @@ def test_two_processes(launched: bool, narrow: str, base_weights: Path, tmp_path
 def test_a_signal_to_one_process_stops_all_after_the_same_step(base_weights: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     options = [*PRUNE, "--base-weights", base_weights, "--output-dir", folder, "--max-steps", "30"]
-    stopped = ["-m", "tests.experiments.stopped_run", signal.SIGTERM, "iter 13, unmasked", SCRIPT, *options]
+    stopped = [
+        "-m",
+        "tests.experiments.stopped_run",
+        signal.SIGTERM,
+        "step 13, channels that are to stay",
+        SCRIPT,
+        *options,
+    ]
     done = run_ranks(2, *stopped)  # rank 0 alone logs, and so is signalled
     assert done.returncode == 128 + signal.SIGTERM, done.stderr
     assert f"-c continue goes on from {folder / 'latest.pth'}" in done.stderr

@@ -28,7 +28,7 @@ def test_a_network_that_is_narrowed_in_mid_run(narrow: str, base_weights: Path, 
     options += ["--checkpoint-interval", "1", "--max-steps", "32"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     run = pruned(*options, "--output-dir", whole)
-    taken = [int(step) for step in re.findall(r"iter (\d+), \d+ dead channels taken out", run.stderr)]
+    taken = [int(step) for step in re.findall(r"step (\d+), \d+ dead channels taken out", run.stderr)]
     assert len(taken) > 1
     assert run.stderr.count("pruning is over") == (narrow == "full")
     result = json.loads((whole / "result.json").read_text())
@@ -44,7 +44,7 @@ def test_a_network_that_is_narrowed_in_mid_run(narrow: str, base_weights: Path, 
 
     options += ["--output-dir", killed]
     # at the last removal, after the checkpoint of the step before: with 'full' that is the retirement of the compactors
-    done = stopped(signal.SIGKILL, f"iter {taken[-1]}, unmasked", *options)
+    done = stopped(signal.SIGKILL, f"step {taken[-1]}, channels that are to stay", *options)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert not (killed / "finish.hdf5").exists()
     (state,) = torch.load(killed / "latest.pth", weights_only=True)["callbacks"]

@@ -111,7 +111,7 @@ def test_files_are_the_documented_ones(finished: Path) -> None:
 def test_log_lines_are_the_originals(finished: Path) -> None:
     log = (finished / "log.txt").read_text()
     assert re.search(r"val at epoch 3, top1=[\d.]+, top5=[\d.]+, loss=[\d.]+", log)
-    assert re.search(r"iter \d+, unmasked deps \[16, \d+, 16, ", log)
+    assert re.search(r"step \d+, channels that are to stay, by layer: \[16, \d+, 16, ", log)
     assert re.search(r"TRAIN speed: [\d.]+ examples/sec", log)
 
 
@@ -147,7 +147,9 @@ def test_a_target_for_parameters_and_widths_in_multiples(base_weights: Path, tmp
     assert asked == [None, 0.6, 8, 16]
     conversion = result["conversion"]
     assert conversion["masked_params_ratio"] <= 0.6
-    masked = re.findall(r"unmasked deps \[([\d, ]+)\]", (tmp_path / "run" / "log.txt").read_text())[-1]
+    masked = re.findall(
+        r"channels that are to stay, by layer: \[([\d, ]+)\]", (tmp_path / "run" / "log.txt").read_text()
+    )[-1]
     widths = [int(width) for width in masked.split(", ")]
     assert widths != full_widths(ARCH)
     assert all(width % 8 == 0 and width >= 16 for width in widths)

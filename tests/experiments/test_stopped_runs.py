@@ -57,13 +57,15 @@ def test_a_short_run_is_the_default_of_other_networks_and_resumes_bit_identicall
     assert result["converted"]["top1"] == result["before_conversion"]["top1"] == result["last_epoch"]["top1"]
     assert result["converted"]["loss"] == pytest.approx(result["before_conversion"]["loss"], rel=1e-5)
     assert result["converted"]["loss"] == pytest.approx(result["last_epoch"]["loss"], rel=1e-4)
-    taken = [int(step) for step in re.findall(r"iter (\d+), \d+ dead channels taken out", run.stderr)]
+    taken = [int(step) for step in re.findall(r"step (\d+), \d+ dead channels taken out", run.stderr)]
     assert len(taken) > 3
     assert min(taken) < 40
     assert run.stderr.count("pruning is over") == 1
 
     options += ["--output-dir", folder]
-    killed("iter 13, unmasked deps", *options)  # between two that channels were taken out at, three behind a checkpoint
+    killed(
+        "step 13, channels that are to stay", *options
+    )  # between two that channels were taken out at, three behind a checkpoint
     assert not (folder / "finish.hdf5").exists()
     refused = prune("-a", ARCH, "--dataset", "digits", "--output-dir", folder, "-c", "continue", "--lr", "0.5")
     assert refused.returncode == 2
@@ -88,7 +90,7 @@ def test_with_a_teacher_too_a_killed_run_goes_on_bit_identically(base_weights: P
     finals = [read_hdf5(each / "finish.hdf5").arrays for each in (whole, untaught)]
     assert any((array != finals[1][name]).any() for name, array in finals[0].items())
 
-    killed("iter 17, unmasked", *options, "--output-dir", folder)
+    killed("step 17, channels that are to stay", *options, "--output-dir", folder)
     weights.unlink()
     pruned(*options, "--output-dir", folder, "-c", "continue")
     assert_same_weights(whole, folder)
@@ -101,7 +103,7 @@ def test_stopped_by_a_person_it_says_how_to_go_on_and_does_so_bit_by_bit(
     """The step of the signal is done, and in the checkpoint."""
     number, folder = signal.Signals[f"SIG{name}"], tmp_path / "stopped"
     options = [*PRUNE, "--base-weights", base_weights, "--output-dir", folder, "--signal-checkpoint", "USR1"]
-    done = stopped(number, "iter 40, unmasked", *options)
+    done = stopped(number, "step 40, channels that are to stay", *options)
     assert done.returncode == 128 + number
     *before, last = done.stderr.splitlines()
     assert last == f"stopped; the same command with -c continue goes on from {folder / 'latest.pth'}"

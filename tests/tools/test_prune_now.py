@@ -40,8 +40,10 @@ def test_the_files_of_a_pruning_run(weights: Path, tmp_path: Path) -> None:
     assert result["settings"]["images"] == 100
     assert result["fitted"] + result["held_out"] == 100
     assert 0 < result["held_out"] < result["fitted"]
-    told = f"refitted on {result['fitted']} inputs; on {result['held_out']} inputs held out:"
+    told = f"refitted on {result['fitted']} inputs, and measured on {result['held_out']} others, which were kept out"
     assert told in done.stdout
+    for stage in ("tracing the network", "measuring what each channel is worth: 0 of 3 batches", "testing the full"):
+        assert stage in done.stderr  # where there is no terminal to draw a bar on
     assert result["outputs"].keys() == {"before", "after"}
     narrow = [layer["name"] for layer in result["conversion"]["layers"] if layer["width_after"] < layer["width_before"]]
     assert narrow
@@ -65,8 +67,9 @@ def test_the_files_of_a_pruning_run(weights: Path, tmp_path: Path) -> None:
     ("options", "message"),
     [
         (["--images", 0], "--images is 0"),
-        (["--rounds", 0], "rounds"),
-        (["--include", "nothing.*"], "nothing.*"),
+        (["--rounds", 0], "--rounds must be at least 1, not 0"),
+        (["--held-out", "100%"], "--held-out must be at least 0 and under 1, a share of the inputs, not 1.0"),
+        (["--include", "nothing.*"], "--include has a pattern that fits no layer, 'nothing.*'"),
         (["--flops-target", 0.0001, "--images", 20], "can't be reached"),
         (["--layers", "most"], "invalid choice"),
     ],
@@ -76,3 +79,20 @@ def test_mistakes_are_one_line(options: list[object], message: str, weights: Pat
     assert done.returncode == 2
     assert message in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_the_file_is_the_first_thing_that_is_told_of(weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "finish_converted.hdf5").touch()
+    done = prune_now(tmp_path / "nope.hdf5", "--output-dir", tmp_path, "--images", 0)
+    assert (done.returncode, done.stderr) == (2, f"error: there is no file {tmp_path / 'nope.hdf5'}: check the path\n")
+    swallowed = prune_now("--include", "stage1.*", weights)
+    assert "required: weights (--include takes all values that follow it: put WEIGHTS first)" in swallowed.stderr
+
+
+def test_weights_of_other_classes_are_told_of_as_a_pruning_run_does(tmp_path: Path) -> None:
+    path = tmp_path / "three.hdf5"
+    model = build_model("src8", num_classes=3, image_size=32, in_channels=1)
+    save_hdf5(path, model.state_dict(), {"arch": "src8", "dataset": "digits"})
+    done = prune_now(path, "--output-dir", tmp_path / "out")
+    assert done.returncode == 2
+    assert f"{path} has 3 classes, the data has 10: give the data that it was trained on, or fine-tune" in done.stderr

@@ -195,7 +195,7 @@ def test_the_report_is_of_batches_that_the_fit_has_not_seen() -> None:
     slim = prune(model, batches[0], zip(batches, targets, strict=True), **settings)
     report = slim.refit_report
     assert (report.fitted, report.held_out) == (48, 16)
-    assert "on 16 inputs held out" in str(report)
+    assert "refitted on 48 inputs, and measured on 16 others, which were kept out of it" in str(report)
     assert report.outputs.after == pytest.approx(error(model, slim, batches[-1:]), rel=1e-4)
     assert report.outputs.after < report.outputs.before
     assert report.layers["1"].after == pytest.approx(
@@ -213,7 +213,7 @@ def test_the_report_is_of_batches_that_the_fit_has_not_seen() -> None:
 def test_of_a_single_batch_nothing_is_held_out_and_the_report_says_so() -> None:
     report = prune(redundant(), images()[0], images()[:1], flops_target=0.7).refit_report
     assert (report.fitted, report.held_out) == (16, 0)
-    assert "on its own inputs (none were held out)" in str(report)
+    assert "measured on the same ones, since none were held out" in str(report)
     assert report.layers["1"].after == report.layers["1"].after_on_fitted
 
 

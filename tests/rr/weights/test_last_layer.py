@@ -31,7 +31,8 @@ def test_another_number_of_classes_is_refused(
     classes: int, hidden: tuple[int, int], attributes: dict[str, int], tmp_path: Path
 ) -> None:
     save_converted(tmp_path / "a.hdf5", note_widths(network(classes, hidden), hidden), attributes)
-    for name in ("a.hdf5", "a.pth"):
+    torch.save(network(classes, hidden).state_dict(), tmp_path / "bare.pth")
+    for name in ("a.hdf5", "a.pth", "bare.pth"):
         with pytest.raises(
             InputError, match=rf"{name} has {classes} outputs in the last layer, head, and the model has"
         ):
@@ -47,10 +48,21 @@ def test_a_hidden_layer_that_was_built_last_may_be_narrower(tmp_path: Path) -> N
         assert load_converted(tmp_path / name, network(10, head_first=True)).fc.out_features == 3
 
 
-def test_a_full_network_of_other_classes_is_refused_without_any_note(tmp_path: Path) -> None:
-    torch.save(network(3).state_dict(), tmp_path / "base.pth")
-    with pytest.raises(InputError, match="build the model with as many classes, 3"):
-        load_converted(tmp_path / "base.pth", network(10))
+def test_what_reads_several_layers_may_read_the_last_one(tmp_path: Path) -> None:
+    """Two branches that a third layer reads side by side; nothing in the file says that the last one is hidden."""
+
+    def branches(left: int, right: int) -> nn.Module:
+        model = nn.Module()
+        for name, layer in (
+            ("both", nn.Linear(left + right, 4)),
+            ("a", nn.Linear(2, left)),
+            ("b", nn.Linear(2, right)),
+        ):
+            model.add_module(name, layer)
+        return model
+
+    torch.save(branches(5, 3).state_dict(), tmp_path / "bare.pth")
+    assert load_converted(tmp_path / "bare.pth", branches(8, 6)).b.out_features == 3
 
 
 def test_of_a_convolution_the_file_s_classes_tell(tmp_path: Path) -> None:

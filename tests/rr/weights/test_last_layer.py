@@ -65,12 +65,15 @@ def test_what_reads_several_layers_may_read_the_last_one(tmp_path: Path) -> None
     assert load_converted(tmp_path / "bare.pth", branches(8, 6)).b.out_features == 3
 
 
-def test_of_a_convolution_the_file_s_classes_tell(tmp_path: Path) -> None:
-    """A file's list of widths has all convolutions, the last one too."""
+def test_of_a_convolution_the_files_classes_tell(tmp_path: Path) -> None:
+    """A file's list of widths has all convolutions, the last one too; what reads several might read it."""
 
-    def convolutions(classes: int, width: int) -> nn.Module:
-        return nn.Sequential(nn.Conv2d(3, width, 1), nn.Conv2d(width, classes, 1))
+    def convolutions(left: int, right: int, classes: int) -> nn.Module:
+        model = nn.Module()
+        for name, layer in (("a", (3, left)), ("b", (3, right)), ("head", (left + right, classes))):
+            model.add_module(name, nn.Conv2d(*layer, 1))
+        return model
 
-    save_converted(tmp_path / "a.hdf5", note_widths(convolutions(3, 4), (4, 3)), {"num_classes": 3})
-    with pytest.raises(InputError, match="has 3 outputs in the last layer, 1, and the model has 10"):
-        load_converted(tmp_path / "a.hdf5", convolutions(10, 6))
+    save_converted(tmp_path / "a.hdf5", note_widths(convolutions(4, 3, 3), (4, 3, 3)), {"num_classes": 3})
+    with pytest.raises(InputError, match="has 3 outputs in the last layer, head, and the model has 10"):
+        load_converted(tmp_path / "a.hdf5", convolutions(6, 5, 10))

@@ -34,7 +34,7 @@ class Ending:
             return "stopped"
         if kept := checkpoints(self.folder):
             return f"stopped; the same command with -c continue goes on from {kept[0]}"
-        return f"stopped before the first checkpoint in {self.folder}; the same command starts again"
+        return f"stopped before the first checkpoint in {self.folder}; the same command (also -c continue) starts again"
 
 
 @contextmanager

@@ -61,7 +61,7 @@ def test_who_stops_a_run_is_told_how_it_goes_on(
     stop: Callable[[], None], code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    for words in ("the same command starts again", "the same command with -c continue goes on from"):
+    for words in ("(also -c continue) starts again", "the same command with -c continue goes on from"):
         with pytest.raises(SystemExit) as stopped:
             in_folder(tmp_path, stop)
         assert stopped.value.code == code

@@ -1,4 +1,4 @@
-"""What method_cost.json, communication.json and loading.json say, as Markdown tables."""
+"""What this folder's smaller measurements say, as Markdown tables."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Results = Mapping[str, Any]
+LEAST_MS = 1.0  # of a step, for a kind of operations to be shown
 
 
 def method_table(results: Results) -> str:
@@ -61,6 +62,46 @@ def loading_table(results: Results) -> str:
                 )
             )
     return _table(rows, results, "loading.json")
+
+
+def cpu_use_table(results: Results) -> str:
+    """What was chosen on a CPU in each run, what a step and the run took, and the bars."""
+    rows = [("round", "run", "chosen", "images a second: start", "end", "seconds")]
+    for number, of_round in enumerate(results["rounds"], start=1):
+        for name, of_run in of_round.items():
+            choice = of_run["choice"]
+            words = [
+                f"{choice['processes'] or 1} x {choice['threads']} threads",
+                "bfloat16" if choice["amp"] else "float32",
+            ]
+            words += ["channels-last"] * choice["channels_last"] + ["compiled"] * choice["compile"]
+            speeds = (f"{of_run[f'{when}_images_per_s']:,.0f}" for when in ("start", "end"))
+            rows.append((str(number), name, ", ".join(words), *speeds, f"{of_run['seconds']:.0f}"))
+    bars = results["bars"]
+    of = {name: " and ".join(f"{ratio:.2f}" for ratio in results[name]) for name in bars}
+    said = (
+        f"A step of the pruning run is {of['start']} times faster than the first implementation's at the start (bar "
+        f"{bars['start']:g}), {of['end']} times at the end (bar {bars['end']:g}); the whole run takes {of['whole']} of "
+        f"the unpruned network's (bar {bars['whole']:.2f})."
+    )
+    return f"{_table(rows, results, 'cpu_use.json')}\n\n{said}"
+
+
+def threads_table(results: Results) -> str:
+    """What a step takes with one thread and with more, and each kind of its operations."""
+    threads = results["threads"]
+    fewest, *_, most = threads
+    head = [f"{count} thread{'s' * (count != '1')}" for count in threads]
+    rows = [("network", "what", *head, f"{most} over {fewest}")]
+    for name, of_network in threads[fewest].items():
+        kinds = [kind for kind, ms in of_network["kinds"].items() if ms >= LEAST_MS]
+        for what in ("a step", *kinds):
+            times = [
+                of_count[name]["ms"] if what == "a step" else of_count[name]["kinds"][what]
+                for of_count in threads.values()
+            ]
+            rows.append((name, what, *(f"{ms:.0f} ms" for ms in times), f"{times[-1] / times[0]:.2f}"))
+    return _table(rows, {**results, "threads": max(map(int, threads))}, "threads.json")
 
 
 def _table(rows: Sequence[Sequence[str]], results: Results, file: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.cost.tables import communication_table, loading_table, method_table
+from benchmarks.cost.tables import communication_table, cpu_use_table, loading_table, method_table, threads_table
 
 AROUND = {
     "processes": 2,
@@ -38,6 +38,25 @@ def test_the_methods_parts_stand_beside_their_bars(method: dict[str, Any]) -> No
 def test_shares_of_several_processes_steps() -> None:
     of_one = {"processes": 2, "step_ms": 136.4, "share_of_exchange": 0.0241, "share_of_pruner": 0.005}
     assert "| `src20` | 2 | 136 ms | 2.4% | 0.5% |" in communication_table({"models": {"src20": of_one}, **AROUND})
+
+
+def test_what_was_chosen_on_a_cpu_stands_beside_the_bars() -> None:
+    choice = {"processes": 2, "threads": 1, "amp": True, "channels_last": True, "compile": False}
+    of_run = {"choice": choice, "start_images_per_s": 500.4, "end_images_per_s": 700.0, "seconds": 99.6}
+    results = {"rounds": [{"pruned": of_run}], "bars": {"start": 4.0, "end": 6.0, "whole": 0.9}, **AROUND}
+    text = cpu_use_table({**results, "start": [4.21], "end": [6.5], "whole": [0.85]})
+    assert "| 1 | pruned | 2 x 1 threads, bfloat16, channels-last | 500 | 700 | 100 |" in text
+    assert "4.21 times faster than the first implementation's at the start (bar 4), 6.50 times at the end (bar" in text
+
+
+def test_kinds_of_operations_with_one_thread_and_with_two() -> None:
+    def of(ms: float, norm: float) -> dict[str, Any]:
+        return {"narrow": {"ms": ms, "kinds": {"batch norm": norm, "casts": 0.2}}}
+
+    text = threads_table({**AROUND, "processes": 1, "threads": {"1": of(250.0, 80.0), "2": of(275.0, 40.0)}})
+    assert "| narrow | a step | 250 ms | 275 ms | 1.10 |" in text
+    assert "| narrow | batch norm | 80 ms | 40 ms | 0.50 |" in text
+    assert "casts" not in text
 
 
 def test_the_loader_over_each_network() -> None:

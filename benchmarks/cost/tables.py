@@ -89,7 +89,7 @@ def cpu_use_table(results: Results) -> str:
 
 def threads_table(results: Results) -> str:
     """What a step takes with one thread and with more, and each kind of its operations."""
-    threads = results["threads"]
+    threads = results["by_threads"]
     fewest, *_, most = threads
     head = [f"{count} thread{'s' * (count != '1')}" for count in threads]
     rows = [("network", "what", *head, f"{most} over {fewest}")]
@@ -101,14 +101,22 @@ def threads_table(results: Results) -> str:
                 for of_count in threads.values()
             ]
             rows.append((name, what, *(f"{ms:.0f} ms" for ms in times), f"{times[-1] / times[0]:.2f}"))
-    return _table(rows, {**results, "threads": max(map(int, threads))}, "threads.json")
+    norms = [("channels", *(f"batch norm's {way}, {one}" for way in ("forward", "backward") for one in head))]
+    for width, of_width in results["batch_norm"].items():
+        times = (of_count[way] for way in ("forward", "backward") for of_count in of_width.values())
+        norms.append((width, *(f"{ms:.1f} ms" for ms in times)))
+    around = {**results, "threads": max(map(int, threads))}
+    return _markdown(rows) + "\n\n" + _table(norms, around, "threads.json")
 
 
 def _table(rows: Sequence[Sequence[str]], results: Results, file: str) -> str:
     """The rows, the first of them the head, and what measured them."""
-    head, *rest = rows
-    lines = [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rest)]
     hardware, versions = results["hardware"], results["versions"]
     machine = ", ".join(hardware["gpus"]) or hardware["cpu"]
     used = f"{results['processes'] * results['threads']} of {hardware['cores']} cores"
-    return "\n".join([*lines, "", f"`results/{file}`: {machine}, {used}, torch {versions['torch']}."])
+    return "\n".join([_markdown(rows), "", f"`results/{file}`: {machine}, {used}, torch {versions['torch']}."])
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    head, *rest = rows
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rest))

@@ -53,10 +53,13 @@ def test_kinds_of_operations_with_one_thread_and_with_two() -> None:
     def of(ms: float, norm: float) -> dict[str, Any]:
         return {"narrow": {"ms": ms, "kinds": {"batch norm": norm, "casts": 0.2}}}
 
-    text = threads_table({**AROUND, "processes": 1, "threads": {"1": of(250.0, 80.0), "2": of(275.0, 40.0)}})
+    norms = {"7": {"1": {"forward": 3.0, "backward": 4.9}, "2": {"forward": 2.2, "backward": 25.04}}}
+    threads = {"1": of(250.0, 80.0), "2": of(275.0, 40.0)}
+    text = threads_table({**AROUND, "processes": 1, "by_threads": threads, "batch_norm": norms})
     assert "| narrow | a step | 250 ms | 275 ms | 1.10 |" in text
     assert "| narrow | batch norm | 80 ms | 40 ms | 0.50 |" in text
     assert "casts" not in text
+    assert "| 7 | 3.0 ms | 2.2 ms | 4.9 ms | 25.0 ms |" in text
 
 
 def test_the_loader_over_each_network() -> None:

@@ -15,7 +15,7 @@ from benchmarks.cost import threads
 def test_every_network_and_number_of_threads_has_its_figures(tmp_path: Path) -> None:
     output = tmp_path / "found.json"
     threads.main(["--model", "src8", "--batch", "2", "--threads", "1", "2", "--rounds", "1", "--output", str(output)])
-    found = json.loads(output.read_text())["threads"]
+    found = json.loads(output.read_text())["by_threads"]
     assert list(found) == ["1", "2"]
     for of_threads in found.values():
         assert set(of_threads) == {"unpruned", "narrow, any widths", "narrow, multiples of 8"}

@@ -17,6 +17,7 @@ from torch import nn
 from base_model import build_any
 from benchmarks.cost.timing import seconds
 from benchmarks.cost.training_figures import FLOOR, FULL, FULL_WIDTH, PLAIN
+from experiments.tuning.narrowed import mask
 from rr import ResRepConfig, ResRepPruner, paper_config, param_groups
 from rr.conversion import convert
 from rr.errors import InputError
@@ -183,18 +184,6 @@ def kill(training: Training, alive: np.ndarray) -> float:
         training.step()
         taken += seconds(training.pruner.narrow)
     return taken
-
-
-def mask(pruner: ResRepPruner, alive: np.ndarray) -> None:
-    """Mask some units and set their compactor rows to zero, as if they had died.
-
-    Args:
-        pruner: of the network.
-        alive: [num_units] of bool, the units that stay.
-    """
-    for site in pruner.sites:
-        pruner.compactors[site.host].mask.copy_(torch.from_numpy(alive[site.units]))
-    pruner.live.zero_dead_rows(alive)
 
 
 def narrow_plain(pruner: ResRepPruner) -> nn.Module:

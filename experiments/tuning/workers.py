@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import statistics
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from base_model import build_any
 from data import Batch
+from experiments.tuning.narrowed import narrow_at_random
 from experiments.tuning.search import MachineSetting, StepTime
 from rr import ResRepConfig, ResRepPruner, param_groups
 from rr.copies import copy_of
@@ -27,9 +28,10 @@ from training import Recipe, World
 from training.allocator import keep_freed_memory
 from training.step import forward_backward, memory_format_of, wrapped
 
+NEVER = 10**9
 LR = 1e-6  # the weights stay near where they begin
 START_SECONDS, LEAVE_SECONDS = 300.0, 1.0
-STEPS, MOST_SECONDS = 5, 3.0  # of one setting, after its first step; a step that takes longer is timed once
+STEPS, MOST_SECONDS = 8, 4.0  # of one setting, after its first step; a step that takes longer is timed once
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ class Workers:
 def _work(rank: int, size: int, store: str, trainee: Trainee, pipe: Connection) -> None:
     """A worker's life: a setting comes, a time goes back, until the pipe ends."""
     tqdm.set_lock(threading.RLock())  # its own is a semaphore, which a killed process would leave behind
+    warnings.filterwarnings("ignore", message="Grad strides do not match")  # DDP, of 1x1 kernels in channels-last
     torch.set_num_threads(1)  # until a setting says how many: a pool of all cores' threads would stand in the way
     try:
         with _joined(rank, size, store) as world:
@@ -131,7 +134,7 @@ def _work(rank: int, size: int, store: str, trainee: Trainee, pipe: Connection) 
             pipe.send(None)  # ready
             while True:
                 pipe.send(training.timed(pipe.recv()))
-    except EOFError:  # whoever asked has no more questions, or is gone
+    except (EOFError, OSError):  # whoever asked has no more questions, or is gone
         return
     except Exception as error:  # of a user's network, say: the run itself will meet it, and show it
         pipe.send(f"{type(error).__name__}: {error}")
@@ -156,14 +159,18 @@ class _Training:
         sizes = {"num_classes": trainee.num_classes, "in_channels": trainee.in_channels}
         self.model = build_any(recipe.arch, **sizes, image_size=trainee.image_size)
         self.teacher = copy_of(self.model).eval() if recipe.distill else None
+        self.model.train()
         if trainee.config is None:
             self.optimizer = self._sgd(param_groups(self.model, **{**recipe.sgd, "lr": LR}))
         else:
             example = torch.zeros(1, trainee.in_channels, trainee.image_size, trainee.image_size)
-            pruner = ResRepPruner(self.model, example, trainee.config.for_run(trainee.total_steps, recipe.lr))
+            config = trainee.config.for_run(trainee.total_steps, recipe.lr).with_settings(mask_interval=NEVER)
+            pruner = ResRepPruner(self.model, example, config)
             self.optimizer = self._sgd(pruner.param_groups(**{**recipe.sgd, "lr": LR}))
             pruner.attach(self.optimizer)
-        self.model.train()
+            if config.narrowing.mode != "no":  # most of the run's steps are those of the narrow network
+                once = wrapped(self.model, world, compiled=False)
+                narrow_at_random(pruner, lambda: self._seconds(once, self._batch(), recipe, None))
 
     def _sgd(self, groups: list[dict]) -> torch.optim.SGD:
         return torch.optim.SGD(groups, lr=LR, momentum=self.trainee.recipe.momentum)
@@ -186,7 +193,8 @@ class _Training:
         if self.world.size > 1:
             distributed.broadcast(count, src=0)
         later = [self._seconds(network, batch, recipe, teacher) for _ in range(int(count))]
-        return StepTime(first, statistics.median(later))
+        # What else is at work on a machine makes steps longer, and none shorter.
+        return StepTime(first, sorted(later)[len(later) // 4])
 
     def _batch(self) -> Batch:
         """This process's part of a batch of random images."""

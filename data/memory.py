@@ -60,8 +60,9 @@ class MemoryData(Data):
             # Drawn for the whole global batch, so that an image's moves depend on its place there and not on the rank.
             rng = np.random.default_rng(seed_sequence(Stream.AUGMENTATION, seed, epoch, share.step))
             moves = self._augment.draw(rng, share.global_size)[:, share.offset : share.offset + len(share.indices)]
-            # One small copy to the device per step.
-            plan = torch.from_numpy(np.vstack([share.indices[None], moves])).to(device, non_blocking=True)
+            # One small copy to the device per step; from memory that isn't pinned, CUDA would wait for the step before.
+            plan = torch.from_numpy(np.vstack([share.indices[None], moves]))
+            plan = (plan.pin_memory() if device.type == "cuda" else plan).to(device, non_blocking=True)
             augmented = self._augment.apply(images[plan[0]], plan[1:])
             yield Batch(normalise(augmented), labels[plan[0]], share.global_size)
 

@@ -59,6 +59,12 @@ class ResRepCallback(Callback):
                 100 * remaining.params_ratio,
             )
 
+    def next_step_is_alike(self) -> bool:
+        return self.pruner.next_step_is_alike
+
+    def after_replay(self) -> None:
+        self.pruner.after_step()
+
     def scalars(self) -> dict[str, float]:
         pruner = self.pruner
         unmasked, remaining, norms = pruner.unmasked, pruner.remaining, pruner.candidate_norms()

@@ -115,6 +115,8 @@ class Run:
         torch.manual_seed(self.recipe.seed)
         model = self.build()
         check_fits(model, self.data, for_training=True)
+        if self.recipe.cuda_graph and (self.world.device.type != "cuda" or self.world.size > 1):
+            raise InputError("cuda_graph works on one CUDA device only: leave --cuda-graph out")
         if self.recipe.sync_bn:
             if self.world.device.type != "cuda":
                 raise InputError("sync_bn works on CUDA devices only: leave --sync-bn out")

@@ -1,12 +1,4 @@
-"""ResRep as hooks on the user's own optimiser: gradient reset and penalty before each step, masks after it.
-
-config = fast_config(flops_target=0.5).for_run(epochs * len(loader), lr=0.02)
-pruner = ResRepPruner(model, example_inputs, config)                        # compactors are in, no output has changed
-optimizer = torch.optim.SGD(pruner.param_groups(lr=0.02, momentum=0.9, weight_decay=1e-4))
-pruner.attach(optimizer)
-...                               # the training loop, as it was
-slim = pruner.convert()           # a plain, narrow nn.Module, proven equal
-"""
+"""ResRep as hooks on the user's own optimiser: gradient reset and penalty before each step, masks after it."""
 
 from __future__ import annotations
 
@@ -161,9 +153,17 @@ class ResRepPruner:
         if self.masks_are_due():
             self.update_masks()
 
-    def masks_are_due(self) -> bool:
-        """Whether the masks are updated after the step counted last; never once pruning is over."""
-        return not self.retired and self._selection.is_due(self.steps)
+    def masks_are_due(self, ahead: int = 0) -> bool:
+        """Whether the masks are updated after the step counted last, or `ahead` later; never once pruning is over."""
+        return not self.retired and self._selection.is_due(self.steps + ahead)
+
+    @property
+    def next_step_is_alike(self) -> bool:
+        """Whether the next step updates no mask and measures nothing, so that a step recorded before may be replayed.
+
+        Of a CUDA graph, say. A replay runs no hook: call `after_step` after it, which counts the step.
+        """
+        return not self.masks_are_due(ahead=1) and not (self._narrowing is not None and self._narrowing.is_measuring)
 
     def update_masks(self) -> None:
         """Choose the units to forget by their scores, afresh for all (section 3.3); the same on every rank."""

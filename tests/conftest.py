@@ -28,6 +28,18 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture
+def full_precision() -> Iterator[None]:
+    """On a GPU, products in float32 and not in the shorter TF32."""
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = False
+    yield
+    for backend, allowed in zip(backends, before, strict=True):
+        backend.allow_tf32 = allowed
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with the most slow tests first: then no worker has a long one left when the other has nothing more."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))

@@ -21,6 +21,7 @@ OF_MORE_THAN_ONE = {
     "tests/experiments/test_stopped_runs.py": "whole runs that are stopped and go on",
     "tests/rr/conversion/test_random_networks.py": "from tracing to the proof, on networks that are made at random",
     "tests/test_imports.py": "what each package may import",
+    "tests/test_on_device.py": "what another device could do differently",
     "tests/test_package.py": "the wheel, in an environment of its own",
     "tests/test_structure.py": "all files",
     "tests/training/test_golden_loss.py": "a whole training, against losses that were noted",

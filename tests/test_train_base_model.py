@@ -58,6 +58,8 @@ def test_trains_and_does_so_once(tmp_path: Path, capsys: pytest.CaptureFixture[s
         (["--weights", "default"], "no weights to download for 'lenet5bn'"),
         (["--distill", "0.5"], "give --weights too"),
         (["--distill", "2"], "from 0 to 1"),
+        (["--cuda-graph"], "on one CUDA device only: leave --cuda-graph out"),
+        (["--compile-mode", "reduce-overhead"], "is for --compile: add it"),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_2(

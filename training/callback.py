@@ -1,7 +1,7 @@
 """What the training loop shows to callbacks, and when it calls them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from data import Data
 from training.distributed import World
 from training.log import RunLog
 from training.recipe import Recipe
-from training.step import wrapped
+from training.wrapping import wrapped
 
 
 @dataclass
@@ -34,6 +34,7 @@ class TrainState:
         epoch: how many epochs are done.
         step: how many steps are done.
         evaluations: the first of the run and the last so far, as in metrics.jsonl: `first`, `last`.
+        wraps: how often `rewrap` was called.
     """
 
     recipe: Recipe
@@ -51,13 +52,14 @@ class TrainState:
     epoch: int = 0
     step: int = 0
     evaluations: dict[str, dict[str, float]] = field(default_factory=dict)
+    wraps: int = 0
     network: nn.Module = field(init=False)
     teaching: nn.Module | None = field(init=False)
 
     def __post_init__(self) -> None:
         self.network, self.teaching = self.model, self.teacher
         if self.recipe.compile and self.teacher is not None:
-            self.teaching = torch.compile(self.teacher)
+            self.teaching = torch.compile(self.teacher, mode=self.recipe.compile_mode)
 
     @property
     def is_taught(self) -> bool:
@@ -67,7 +69,9 @@ class TrainState:
 
     def rewrap(self) -> None:
         """Make `network` from `model`, on all processes; a callback that changes the model's parameters calls this."""
-        self.network = wrapped(self.model, self.world, self.recipe.compile and self.settled())
+        compiled = self.recipe.compile and self.settled()
+        self.network = wrapped(self.model, replace(self.recipe, compile=compiled), self.world)
+        self.wraps += 1
 
     def save_weights(self, name: str) -> None:
         """Write the model's weights to `name` in the run's folder, on rank 0."""
@@ -86,6 +90,13 @@ class Callback:
 
     def after_step(self, state: TrainState) -> None:
         """After the optimiser's step; `state.step` counts it already."""
+
+    def next_step_is_alike(self) -> bool:
+        """Whether the next step has nothing to do that is not done in every step: a recorded one may be replayed."""
+        return True
+
+    def after_replay(self) -> None:
+        """A step was replayed, so hooks on modules and on the optimiser didn't run; `after_step` comes next."""
 
     def after_epoch(self, state: TrainState) -> None:
         """After the epoch's training and evaluation, before its files are written; `state.epoch` counts it already."""

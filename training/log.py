@@ -224,7 +224,7 @@ def surroundings(world: World) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of the source, with '+' where files were changed since; None outside of git."""
+    """The commit of the source, with '+' where files were changed since; outside of git what RESREP_COMMIT says."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
         commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
@@ -232,7 +232,7 @@ def _commit() -> str | None:
             [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True
         ).stdout
     except (OSError, subprocess.CalledProcessError):
-        return None
+        return os.environ.get("RESREP_COMMIT")
     return commit + ("+" if changed.strip() else "")
 
 

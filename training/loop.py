@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,10 @@ from training.log import RunLog
 from training.meter import Meter
 from training.observe import callback_scalars, epoch_record, look, validate
 from training.recipe import Recipe
+from training.recorded import RecordedSteps
+from training.recording import CudaGraphs
 from training.schedule import lr_factor
-from training.step import forward_backward, memory_format_of
+from training.step import memory_format, take_step
 from training.stopping import stop_requests
 
 
@@ -101,6 +104,9 @@ def train(
         for callback in callbacks:
             callback.before_first_step(state)
 
+    step = partial(take_step, state)
+    if recipe.cuda_graph:
+        step = RecordedSteps(state, callbacks, CudaGraphs(world.device))
     requests = stop_requests()
     agreement = Agreement(world, requests)
     with log.progress_bar(state.total_steps, state.step) as bar, requests.held_back():
@@ -110,12 +116,9 @@ def train(
             meter.start_clock()
             for batch in _rest_of_epoch(state):
                 agreement.ask()
-                torch.manual_seed(_step_seed(recipe.seed, state.step, world.rank))
-                teaching = state.teaching if state.is_taught else None
-                sums = forward_backward(state.network, batch, recipe, world, teaching)
-                state.optimizer.step()
+                _seed(world.device, _step_seed(recipe.seed, state.step, world.rank))
+                sums = step(batch)
                 state.scheduler.step()
-                state.optimizer.zero_grad(set_to_none=True)
                 state.step += 1
                 meter.add(sums, state.step)
                 for callback in callbacks:
@@ -165,9 +168,9 @@ def _start(
         torch.backends.cudnn.benchmark = True
     if world.device.type == "cpu":
         keep_freed_memory()
-    model.to(world.device, memory_format=memory_format_of(recipe))
+    model.to(world.device, memory_format=memory_format(recipe))
     if teacher is not None:
-        teacher.eval().to(world.device, memory_format=memory_format_of(recipe))
+        teacher.eval().to(world.device, memory_format=memory_format(recipe))
     groups = param_groups(model)
     optimizer = torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
     steps_per_epoch = data.steps_per_epoch(recipe.batch_size)
@@ -195,6 +198,16 @@ def _rest_of_epoch(state: TrainState) -> Iterator[Batch]:
     left = min(state.steps_per_epoch - start, state.total_steps - state.step)
     for _, batch in zip(range(left), batches, strict=False):
         yield batch
+
+
+def _seed(device: torch.device, seed: int) -> None:
+    """As `torch.manual_seed`, which takes a millisecond: it formats the call stack for each kind of GPU not there."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:

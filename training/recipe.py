@@ -95,6 +95,15 @@ class Recipe:
     )
     channels_last: bool = setting("channels-last memory format", True, topic=_MACHINE)
     compile: bool = setting("torch.compile the network; with --narrow once all is narrowed", False, topic=_MACHINE)
+    compile_mode: str = setting(
+        "compile: torch's mode; reduce-overhead replays CUDA graphs of the network's passes",
+        "default",
+        topic=_MACHINE,
+        choices=("default", "reduce-overhead", "max-autotune"),
+    )
+    cuda_graph: bool = setting(
+        "record whole steps as CUDA graphs and replay them: for small networks, in one process", False, topic=_MACHINE
+    )
     workers: int | None = setting("loader processes or threads; none: the data set's choice", None, topic=_MACHINE)
 
     val_interval: int = setting("epochs between evaluations", 5, topic=_RECORDS)
@@ -130,6 +139,11 @@ class Recipe:
         self._require("accumulate", self.accumulate <= self.batch_size, f"can't exceed batch_size ({self.batch_size})")
         self._require("warmup_epochs", self.warmup_epochs < self.epochs, f"must be less than epochs ({self.epochs})")
         self._require("nesterov", not self.nesterov or self.momentum > 0, "needs a momentum greater than 0")
+        self._require("compile_mode", self.compile or self.compile_mode == "default", "is for --compile: add it")
+        one_pass = self.accumulate == 1 or self.compile_mode == "default"
+        self._require("accumulate", one_pass, "needs compile_mode default: other modes overwrite a pass's gradients")
+        alone = not self.cuda_graph or self.compile_mode == "default"
+        self._require("compile_mode", alone, "makes CUDA graphs of its own: leave it or --cuda-graph out")
         self._require("workers", self.workers is None or self.workers >= 0, "must be none, 0 or more")
         self._require(
             "signal_checkpoint",

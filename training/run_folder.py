@@ -23,7 +23,7 @@ CONVERTED = ("finish_converted.safetensors", "finish_converted.pt2")  # beside i
 FREE_FIELDS = frozenset(
     {
         *("output_dir", "device", "workers", "log_interval", "checkpoint_interval", "keep", "signal_checkpoint"),
-        *("compile", "processes", "threads", "tune"),
+        *("compile", "compile_mode", "cuda_graph", "processes", "threads", "tune"),
     }
 )
 LOCK, LOCK_SECONDS = ".lock", 10  # a run that was just killed can leave workers behind for a moment

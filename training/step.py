@@ -1,7 +1,8 @@
-"""One training step's forward and backward pass, and the network as a step calls it."""
+"""One training step: forward, backward, the optimiser with its hooks. Nothing in it waits for the device."""
 
-import inspect
-from contextlib import nullcontext
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -9,22 +10,33 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from data import Batch
+from training.callback import TrainState
 from training.distributed import World
 from training.evaluation import batch_sums, hits_of, sum_dtype
 from training.loss import distilled, logits_and_loss
 from training.recipe import Recipe
 
-# BN statistics stay each process's own while training; newer torch has another name for it.
-_SYNC_ARGUMENTS = inspect.signature(DistributedDataParallel).parameters
-_NO_BUFFER_SYNC = {"forward_sync_buffers" if "forward_sync_buffers" in _SYNC_ARGUMENTS else "broadcast_buffers": False}
 
+def take_step(state: TrainState, batch: Batch) -> torch.Tensor:
+    """Train on one batch, at the optimiser's present rates.
 
-def wrapped(model: nn.Module, world: World, compiled: bool) -> nn.Module:
-    """The network that a step calls: the model, for several processes within DDP, compiled on request."""
-    if world.size > 1:
-        ids = [world.device.index] if world.device.type == "cuda" else None
-        model = DistributedDataParallel(model, device_ids=ids, **_NO_BUFFER_SYNC)
-    return torch.compile(model) if compiled else model
+    What a GPU is to do is only handed to it: no number is read back, and no operation needs a value to know its
+    shape. So the next step's operations are handed over while this one's still run, and all of them can be recorded.
+
+    Args:
+        state: where the run stands; `step` and the schedule are the caller's.
+        batch: this process's part of the batch.
+
+    Returns:
+        This process's `batch_sums`, on the device.
+    """
+    if state.recipe.compile_mode != "default":
+        torch.compiler.cudagraph_mark_step_begin()  # what the step before left in its graphs' memory may be overwritten
+    teaching = state.teaching if state.is_taught else None
+    sums = forward_backward(state.network, batch, state.recipe, state.world, teaching)
+    state.optimizer.step()
+    state.optimizer.zero_grad(set_to_none=True)
+    return sums
 
 
 def forward_backward(
@@ -36,7 +48,7 @@ def forward_backward(
     parts differ in size.
 
     Args:
-        network: what `wrapped` gave.
+        network: what `training.wrapping.wrapped` gave.
         batch: this process's part.
         recipe: the precision, the loss, and how many pieces the part is cut into.
         world: the processes.
@@ -48,10 +60,10 @@ def forward_backward(
     total = torch.zeros(4, dtype=sum_dtype(world.device), device=world.device)
     pieces = list(zip(batch.images.chunk(recipe.accumulate), batch.labels.chunk(recipe.accumulate), strict=True))
     for index, (images, labels) in enumerate(pieces):
-        images = images.contiguous(memory_format=memory_format_of(recipe))
+        images = images.contiguous(memory_format=memory_format(recipe))
         is_last = index == len(pieces) - 1
         with nullcontext() if is_last or world.size == 1 else _no_sync(network):
-            with torch.autocast(world.device.type, torch.bfloat16, enabled=recipe.amp):
+            with _precision(recipe, world):
                 output = network(images)
             logits, loss = logits_and_loss(output, labels, recipe.label_smoothing)
             if teaching is not None:
@@ -62,15 +74,19 @@ def forward_backward(
     return total
 
 
-def memory_format_of(recipe: Recipe) -> torch.memory_format:
-    """What images and weights are laid out in."""
+def memory_format(recipe: Recipe) -> torch.memory_format:
+    """How the network and its images lie in memory."""
     return torch.channels_last if recipe.channels_last else torch.contiguous_format
+
+
+def _precision(recipe: Recipe, world: World) -> AbstractContextManager[object]:
+    return torch.autocast(world.device.type, torch.bfloat16) if recipe.amp else nullcontext()
 
 
 @torch.no_grad()
 def _taught(teaching: nn.Module, images: torch.Tensor, recipe: Recipe, world: World) -> torch.Tensor:
     """The teacher's logits, [n, classes], for the same images that the student sees."""
-    with torch.autocast(world.device.type, torch.bfloat16, enabled=recipe.amp):
+    with _precision(recipe, world):
         return teaching(images)
 
 

@@ -24,8 +24,8 @@ from rr.errors import InputError
 from rr.graph import LayerKind
 from rr.selection import select_forgotten
 
-TARGETS = {"torchvision/resnet50": 0.455}
-EXCLUDE = {"torchvision/resnet50": ("conv1",)}  # as in the paper, which prunes the blocks alone
+TARGETS = {"torchvision/resnet50": 0.455, "sres50": 0.455}
+EXCLUDE = {"torchvision/resnet50": ("conv1",), "sres50": ("conv1.*",)}  # as in the paper, which prunes the blocks alone
 OTHERS_TARGET = 0.47
 NEVER = 10**9
 # Small, so that the networks stay near where they begin for all rounds: their values should not matter.
@@ -47,6 +47,7 @@ class Setting:
         rounds: timed steps of each variant at each point.
         warmup: steps of each variant before those.
         threads: of torch.
+        device: where it is trained.
 
     Raises:
         InputError: if a number is too small, or the precision is unknown.
@@ -62,6 +63,7 @@ class Setting:
     rounds: int = 10
     warmup: int = 2
     threads: int = 1
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         least = {"batch": 2, "image_size": 1, "width_multiple": 1, "points": 2, "rounds": 1, "warmup": 1, "threads": 1}
@@ -93,7 +95,7 @@ class Training:
     """
 
     def __init__(self, setting: Setting, model: nn.Module, pruner: ResRepPruner | None = None) -> None:
-        self.model = model.to(memory_format=torch.channels_last).train()
+        self.model = model.to(setting.device, memory_format=torch.channels_last).train()
         self.pruner = pruner
         groups = pruner.param_groups(**SGD) if pruner else param_groups(model, **SGD)
         self.optimizer = torch.optim.SGD(groups, lr=SGD["lr"])
@@ -101,13 +103,14 @@ class Training:
             pruner.attach(self.optimizer)
         generator = torch.Generator().manual_seed(0)
         images = torch.randn(setting.batch, 3, setting.image_size, setting.image_size, generator=generator)
-        self.images = images.contiguous(memory_format=torch.channels_last)
-        self.labels = torch.randint(10, (setting.batch,), generator=generator)
+        self.images = images.to(setting.device).contiguous(memory_format=torch.channels_last)
+        self.labels = torch.randint(10, (setting.batch,), generator=generator).to(setting.device)
+        self.device = setting.device
         self.amp = setting.precision == "bfloat16"
 
     def step(self) -> None:
         """Forward, backward and the optimiser's step, with the pruner's hooks where there are any."""
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.amp):
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.amp):
             scores = self.model(self.images)
         F.cross_entropy(scores.float(), self.labels).backward()
         self.optimizer.step()

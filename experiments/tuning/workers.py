@@ -26,7 +26,8 @@ from rr import ResRepConfig, ResRepPruner, param_groups
 from rr.copies import copy_of
 from training import Recipe, World
 from training.allocator import keep_freed_memory
-from training.step import forward_backward, memory_format_of, wrapped
+from training.step import forward_backward, memory_format
+from training.wrapping import wrapped
 
 NEVER = 10**9
 LR = 1e-6  # the weights stay near where they begin
@@ -169,7 +170,7 @@ class _Training:
             self.optimizer = self._sgd(pruner.param_groups(**{**recipe.sgd, "lr": LR}))
             pruner.attach(self.optimizer)
             if config.narrowing.mode != "no":  # most of the run's steps are those of the narrow network
-                once = wrapped(self.model, world, compiled=False)
+                once = wrapped(self.model, replace(recipe, compile=False), world)
                 narrow_at_random(pruner, lambda: self._seconds(once, self._batch(), recipe, None))
 
     def _sgd(self, groups: list[dict]) -> torch.optim.SGD:
@@ -181,8 +182,8 @@ class _Training:
         used = {"amp": setting.amp, "channels_last": setting.channels_last, "compile": setting.compile}
         recipe = replace(self.trainee.recipe, **used)
         for model in filter(None, (self.model, self.teacher)):
-            model.to(memory_format=memory_format_of(recipe))
-        network = wrapped(self.model, self.world, recipe.compile)
+            model.to(memory_format=memory_format(recipe))
+        network = wrapped(self.model, recipe, self.world)
         teacher = self.teacher
         if teacher is not None and recipe.compile:
             teacher = torch.compile(teacher)

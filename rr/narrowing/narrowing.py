@@ -60,6 +60,11 @@ class Narrowing:
         self._meters: dict[str, VarianceMeter] = {}  # by layer, of those that are to be folded next
 
     @property
+    def is_measuring(self) -> bool:
+        """Whether training passes are looked at, for the next fold."""
+        return bool(self._meters)
+
+    @property
     def is_measured(self) -> bool:
         """Whether what the next fold needs is known."""
         return any(meter.passes >= PASSES for meter in self._meters.values())
@@ -89,13 +94,13 @@ class Narrowing:
         if going.any():
             self._live.zero_dead_rows(~going)
             take_out(lives, np.flatnonzero(going), states)
-        gone, measured = int(going.sum()), bool(self._meters)
+        gone, measured = int(going.sum()), self.is_measuring
         if self._folds and not self.retired:
             is_over = self._is_over(masked, target_met)
             retires = is_over and self._may_retire(masked)
             gone += self._fold(retires, lives, states)
             self._measure(is_over, retires)
-        if gone or measured or self._meters:
+        if gone or measured or self.is_measuring:
             compile_anew("the network has other shapes, or is measured for a fold")
         return gone
 

@@ -71,8 +71,9 @@ class TaylorScores:
         masked = torch.zeros_like(squares, dtype=torch.bool).index_put_((units,), masks == 0)
         squares = torch.where(masked, torch.minimum(squares, self.squares), squares)
         finite = squares.isfinite().all()  # stays on the device: no step waits for it
-        self.squares = torch.where(finite, squares, self.squares)
-        self.weight = torch.where(finite, weight, self.weight)
+        # In place: a step that is recorded (a CUDA graph) finds them where they were.
+        self.squares.copy_(torch.where(finite, squares, self.squares))
+        self.weight.copy_(torch.where(finite, weight, self.weight))
 
     def scores(self, norms: np.ndarray) -> np.ndarray:
         """The scores, [num_units]; before the first step these are the norms.
@@ -87,11 +88,12 @@ class TaylorScores:
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """For a checkpoint."""
-        return {"squares": self.squares, "weight": self.weight}
+        return {"squares": self.squares.clone(), "weight": self.weight.clone()}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         """Go on from `state_dict()`."""
-        self.squares, self.weight = state["squares"].to(self.squares), state["weight"].to(self.weight)
+        self.squares.copy_(state["squares"])
+        self.weight.copy_(state["weight"])
 
 
 def relative_unit_costs(cost: CostOfWidths, widths: np.ndarray, groups: np.ndarray) -> np.ndarray:

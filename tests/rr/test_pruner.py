@@ -16,7 +16,7 @@ from rr.compactors import find_compactors
 from rr.conversion import ConversionReport
 from rr.graph import ChannelGraph
 from tests.rr.networks import Net, conv, generic, tiny
-from tests.rr.pruners import IMAGES, LENIENT, batch, optimizer_of, step, tiny_pruner
+from tests.rr.pruners import IMAGES, LENIENT, batch, kill_masked_rows, optimizer_of, settle, step, tiny_pruner
 
 
 def test_two_steps_are_sgd_by_hand() -> None:
@@ -184,3 +184,18 @@ def test_a_small_task_from_training_to_the_narrow_network(layers: str) -> None:
     assert (logits.argmax(1) == labels).float().mean() > 0.95
     assert not find_compactors(slim)
     assert ChannelGraph(slim, images[:1]).widths(np.ones(10**4, dtype=bool)) == list(report.widths)
+
+
+def test_steps_that_update_masks_or_measure_are_not_like_others() -> None:
+    pruner = tiny_pruner(narrow="full", warmup_steps=2, mask_interval=3, narrow_threshold=0.9)
+    optimizer = optimizer_of(pruner)
+    alike = []
+    for seed in range(8):
+        alike.append(pruner.next_step_is_alike)
+        step(pruner, optimizer, seed)
+        assert alike[-1] != pruner.masks_are_due()
+    assert alike == [True, True, True, True, False, True, True, False]
+    settle(pruner)
+    kill_masked_rows(pruner)
+    assert pruner.narrow()  # all that is to die has gone: the fold of the rest is measured from now on
+    assert not pruner.next_step_is_alike

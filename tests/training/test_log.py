@@ -9,10 +9,18 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from training import Evaluation, RunLog, World, logged_on_terminal
+from training import Evaluation, RunLog, World, logged_on_terminal, surroundings
 
 FIRST, SECOND = (World(rank, rank, 2, torch.device("cpu")) for rank in (0, 1))
 RECIPE = {"arch": "src20", "seed": 3}
+
+
+def test_a_copy_without_git_is_told_its_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")  # no git is found there
+    monkeypatch.setenv("RESREP_COMMIT", "abc")
+    assert surroundings(FIRST)["commit"] == "abc"
+    monkeypatch.delenv("RESREP_COMMIT")
+    assert surroundings(FIRST)["commit"] is None
 
 
 def test_run_json_tells_where_the_figures_come_from(tmp_path: Path) -> None:

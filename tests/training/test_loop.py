@@ -11,8 +11,9 @@ import torch.nn.functional as F
 
 from rr import Share, param_groups
 from tests.training import tiny_run
+from tests.training.operations import Counted
 from tests.training.tiny_run import PlainNet, StepSum, run, tiny_data, tiny_recipe, tiny_teacher
-from training import Callback, NonFiniteLoss, TrainState, checkpoint_files
+from training import Callback, NonFiniteLoss, TrainState, checkpoint_files, loop
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -197,17 +198,35 @@ class Shrinks(Callback):
 def test_a_network_is_compiled_once_it_keeps_its_shapes(
     tmp_path: Path, compiles: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compiled = []
-    monkeypatch.setattr(torch, "compile", lambda network: compiled.append(network) or network)
+    compiled, modes, steps = [], set(), []
+    monkeypatch.setattr(torch, "compile", lambda network, mode: (compiled.append(network), modes.add(mode)) and network)
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: steps.append(None))
     run(tiny_recipe(tmp_path / "plain", compile=compiles))
     assert len(compiled) == compiles
     shrinks = Shrinks()
     model, _ = run(tiny_recipe(tmp_path / "shrinks", compile=compiles), callbacks=[shrinks])
     assert compiled[1:] == [model] * compiles
     assert set(shrinks.networks.values()) == {model}
-    taught = KeepTeacher()
-    model, _ = run(tiny_recipe(tmp_path / "taught", compile=compiles, distill=0.5), callbacks=[taught])
+    taught, mode = KeepTeacher(), "reduce-overhead" if compiles else "default"
+    settings = {"compile": compiles, "compile_mode": mode, "distill": 0.5}
+    model, _ = run(tiny_recipe(tmp_path / "taught", **settings), callbacks=[taught])
     assert compiled[2:] == [taught.teacher, model] * compiles
+    assert modes == ({"default", "reduce-overhead"} if compiles else set())
+    assert len(steps) == 21 * compiles  # where graphs' memory is overwritten, they must know a step's beginning
+
+
+def test_a_run_of_recorded_steps_is_that_of_any_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dropout too draws the numbers of its step. The fused optimiser rounds in another way."""
+    recorder = Counted()
+    monkeypatch.setattr(loop, "CudaGraphs", lambda device: recorder)
+    settings = {"epochs": 4, "checkpoint_interval": 5}
+    model, result = run(tiny_recipe(tmp_path / "recorded", cuda_graph=True, **settings), net="dropout")
+    other, expected = run(tiny_recipe(tmp_path / "plain", **settings), net="dropout")
+    assert recorder.replays > 14
+    assert result.train.loss == pytest.approx(expected.train.loss, rel=1e-5)
+    assert largest_difference(model, other) < 1e-5
+    files = [checkpoint_files.load(tmp_path / name / "finish.pth") for name in ("recorded", "plain")]
+    assert files[0]["optimizer"]["param_groups"] == files[1]["optimizer"]["param_groups"]
 
 
 class Break(Callback):

@@ -62,6 +62,20 @@ def test_plain_values_are_what_json_gives_back() -> None:
     assert plain == json.loads(json.dumps(plain))
 
 
+@pytest.mark.parametrize(
+    ("settings", "fix"),
+    [
+        ({"compile_mode": "reduce-overhead"}, "add it"),
+        ({"compile_mode": "reduce-overhead", "compile": True, "cuda_graph": True}, "leave it or --cuda-graph out"),
+        ({"compile_mode": "reduce-overhead", "compile": True, "accumulate": 2}, "accumulate is 2"),
+        ({"compile_mode": "fast", "compile": True}, "choose from default, reduce-overhead, max-autotune"),
+    ],
+)
+def test_what_makes_graphs_of_a_networks_passes_stands_alone(settings: dict[str, object], fix: str) -> None:
+    with pytest.raises(ValueError, match=fix):
+        Recipe("src20", "digits", **settings)
+
+
 @pytest.mark.parametrize("name", ["SIGUSR1", "usr1", "KILL", "STOP", ""])
 def test_only_a_signal_that_a_process_can_hear_asks_for_a_checkpoint(name: str) -> None:
     with pytest.raises(ValueError, match="signal_checkpoint"):

@@ -113,8 +113,16 @@ def tiny_data() -> Data:
 
 def tiny_recipe(output_dir: Path | str, **changes: object) -> Recipe:
     """Three epochs of 7 steps."""
-    fields = {"epochs": 3, "batch_size": 8, "lr": 0.1, "val_last": 1, "val_interval": 2, "log_interval": 3}
-    return Recipe(arch="tiny", dataset="synthetic", device="cpu", output_dir=str(output_dir), **{**fields, **changes})
+    fields = {
+        "device": "cpu",
+        "epochs": 3,
+        "batch_size": 8,
+        "lr": 0.1,
+        "val_last": 1,
+        "val_interval": 2,
+        "log_interval": 3,
+    }
+    return Recipe(arch="tiny", dataset="synthetic", output_dir=str(output_dir), **{**fields, **changes})
 
 
 def metrics_without_times(folder: Path) -> list[dict]:

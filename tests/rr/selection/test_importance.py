@@ -145,6 +145,21 @@ def test_a_masked_unit_falls_with_its_norm_and_is_not_called_back_by_the_loss() 
     assert scores.scores(np.array([1.0, 1.0, 0.0]))[2] == 0
 
 
+def test_a_state_stays_what_it_was_while_training_goes_on() -> None:
+    """The scores change in place: neither a state that was taken nor one that was loaded may follow them."""
+    pruner, other = taylor_tiny(), taylor_tiny()
+    observe(pruner)
+    state = pruner.state_dict()
+    taken = state["taylor"]["squares"].clone()
+    other.load_state_dict(state)
+    for seed in (1, 2):
+        observe(pruner, seed)
+        observe(other, seed)
+    assert torch.equal(state["taylor"]["squares"], taken)
+    assert (other.candidate_scores() == pruner.candidate_scores()).all()
+    assert not torch.equal(other.state_dict()["taylor"]["squares"], taken)
+
+
 def test_units_that_died_are_forgotten_before_those_that_the_loss_needs_least() -> None:
     pruner = taylor_tiny(rows_per_update=2)
     for seed in range(3):

@@ -17,7 +17,7 @@ from data import Data
 from experiments.call import Call
 from experiments.recipes import of_this_version, typed_as
 from experiments.side_processes import on_cores
-from experiments.tuning import is_worth_it, tuned, with_stored_choice
+from experiments.tuning import in_words, is_worth_it, tuned, with_stored_choice
 from rr import ResRepConfig
 from rr.compactors import remove_compactors
 from rr.errors import InputError
@@ -177,6 +177,8 @@ class Run:
         """Log all that happens within the context, in the folder and on the terminal."""
         with RunLog(self.folder, self.world, self.everything, resume=state is not RunState.START) as self._log:
             logger.info("%s", self.data.describe(), extra={"shown": True})
+            if used := in_words(self.recipe):
+                logger.info("how this machine is used: %s", used)
             yield
         self._log = None
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # run from the checkout without PYTHONPATH
 
 from benchmarks import whole_runs
-from benchmarks.cost.tables import communication_table, loading_table, method_table
+from benchmarks.cost.tables import communication_table, loading_table, method_table, threads_table
 from benchmarks.cost.training_figures import table as training_table
 from benchmarks.coverage.tables import PAGE as COVERAGE_PAGE
 from benchmarks.coverage.tables import page as coverage_page
@@ -89,6 +89,7 @@ PARTS = (
         lambda results: training_table(results["entries"]),
     ),
     Part(f"{PAGES}/training_cost.md", "method", ("method_cost.json",), method_table),
+    Part(f"{PAGES}/training_cost.md", "threads", ("threads.json",), threads_table),
     Part(f"{PAGES}/training_cost.md", "processes", ("communication.json",), communication_table),
     Part(f"{PAGES}/training_cost.md", "loading", ("loading.json",), loading_table),
     Part(f"{PAGES}/prune_now.md", "table", ("prune_now.json",), one_shot_table),

@@ -159,10 +159,9 @@ def logged_on_terminal(world: World | None = None) -> Iterator[None]:
     Args:
         world: the processes; None for one alone.
     """
-    if world is not None and not world.is_first:
-        yield
-        return
-    root, handler = logging.getLogger(), _TerminalHandler()
+    is_first = world is None or world.is_first
+    # Without any handler Python prints warnings itself: what rank 0 says would come once more from every other rank.
+    root, handler = logging.getLogger(), _TerminalHandler() if is_first else logging.NullHandler()
     level = root.level
     root.setLevel(min(level, logging.INFO))
     root.addHandler(handler)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from experiments.tuning.machine import is_worth_it, tuned, with_stored_choice
+from experiments.tuning.machine import in_words, is_worth_it, tuned, with_stored_choice
 from experiments.tuning.search import Choice, Freedom, MachineSetting, StepTime, choose
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "MachineSetting",
     "StepTime",
     "choose",
+    "in_words",
     "is_worth_it",
     "tuned",
     "with_stored_choice",

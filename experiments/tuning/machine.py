@@ -37,6 +37,13 @@ def with_stored_choice(recipe: Recipe, stored: Mapping[str, Any] | None, call: C
     return replace(recipe, **{name: stored[name] for name in CHOSEN if name in stored and name not in call.typed})
 
 
+def in_words(recipe: Recipe) -> str | None:
+    """How a run uses the CPU, where that was chosen or given; else None."""
+    if recipe.processes is None or recipe.threads is None:
+        return None
+    return str(MachineSetting(**{name: getattr(recipe, name) for name in CHOSEN}))
+
+
 def is_worth_it(recipe: Recipe, data: Data) -> bool:
     """Whether a run is so long that some seconds of timing are nothing beside it."""
     model = network_builder(recipe.arch, data)().eval()
@@ -95,25 +102,26 @@ def freedom_of(recipe: Recipe, call: Call) -> Freedom:
 
 
 def _search(trainee: Trainee, freedom: Freedom, steps: int) -> Choice:
-    """Choose, with one group of processes at a time."""
+    """Choose, with a group of processes for each number of them; one waits while another works."""
     workers: dict[int, Workers] = {}
-    times: list[StepTime] = []
+    times: dict[MachineSetting, StepTime] = {}
 
     def measure(setting: MachineSetting) -> StepTime:
-        limit = MOST_SECONDS if setting.compile or not times else max(LEAST_LIMIT, TOO_SLOW * min(times).first)
+        limit = MOST_SECONDS if setting.compile or not times else max(LEAST_LIMIT, TOO_SLOW * min(times.values()).first)
         try:
             if setting.processes not in workers:
-                _close(workers)
                 workers[setting.processes] = Workers(trainee, setting.processes)
             found = workers[setting.processes].timed(setting, limit)
         except TimingFailed as error:
-            _close(workers)
+            if setting.processes in workers:  # it may be in the middle of a step
+                workers.pop(setting.processes).close()
             if not times:
                 raise
             logger.info("  %s", error)
             return StepTime(math.inf, math.inf)
-        times.append(found)
-        logger.info("  %s: %.0f ms a step", setting, 1000 * found.later)
+        if setting not in times:
+            logger.info("  %s: %.0f ms a step", setting, 1000 * found.later)
+        times[setting] = min(found, times.get(setting, found))
         return found
 
     try:

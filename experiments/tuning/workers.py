@@ -32,7 +32,7 @@ from training.wrapping import wrapped
 NEVER = 10**9
 LR = 1e-6  # the weights stay near where they begin
 START_SECONDS, LEAVE_SECONDS = 300.0, 1.0
-STEPS, MOST_SECONDS = 8, 4.0  # of one setting, after its first step; a step that takes longer is timed once
+STEPS, MOST_SECONDS = 8, 2.5  # of one setting, after its first step; a step that takes longer is timed once
 
 
 @dataclass(frozen=True)

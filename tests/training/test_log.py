@@ -124,3 +124,15 @@ def test_nothing_that_is_logged_steers_the_terminal(capsys: pytest.CaptureFixtur
     with logged_on_terminal(FIRST):
         logging.getLogger("data").warning("class \x1b[2Jcat\n  a table")
     assert capsys.readouterr().err == "class \\x1b[2Jcat\n  a table\n"
+
+
+def test_other_ranks_say_nothing_on_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even warnings, which Python prints by itself where no handler is."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's own
+    with logged_on_terminal(SECOND):
+        logging.getLogger("anything").warning("this once")
+    assert capsys.readouterr().err == ""
+    logging.getLogger("anything").warning("this once")
+    assert "this once" in capsys.readouterr().err

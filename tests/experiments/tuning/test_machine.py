@@ -89,6 +89,8 @@ def test_the_choice_is_in_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     found = tune(monkeypatch, threads=4)
     assert (found.processes, found.threads, found.amp) == (2, 2, False)
     assert replace(found, processes=None, threads=None) == RECIPE
+    assert machine.in_words(found) == "2 processes of 2 threads, float32, channels-last"
+    assert machine.in_words(RECIPE) is None
 
 
 def test_what_fails_is_left_out_and_a_run_that_cannot_be_timed_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

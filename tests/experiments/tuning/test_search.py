@@ -60,6 +60,19 @@ def test_no_more_processes_are_tried_once_they_do_not_help() -> None:
     assert {setting.processes for setting in found.times} == {1, 2}
 
 
+def test_what_was_disturbed_once_is_timed_again() -> None:
+    calls: dict[MachineSetting, int] = {}
+
+    def measure(setting: MachineSetting) -> StepTime:
+        calls[setting] = calls.get(setting, 0) + 1
+        disturbed = 2.0 if setting.processes == 2 and calls[setting] == 1 else 1.0
+        return StepTime(1.0, disturbed * 0.7 ** (setting.processes > 1))
+
+    two = Freedom((1, 2), {1: (1,), 2: (1,)})
+    assert choose(measure, two, LONG).setting.processes == 2
+    assert max(calls.values()) <= 3
+
+
 def test_a_setting_that_is_too_slow_is_not_chosen() -> None:
     slow = StepTime(math.inf, math.inf)
     found = choose(lambda setting: slow if setting.threads == 4 else StepTime(1.0, 1.0), FREE, LONG)

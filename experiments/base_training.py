@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 from functools import partial
+from pathlib import Path
 
 from experiments.call import Call
 from experiments.hints import command
 from experiments.recipes import base_folder
 from experiments.run import DOWNLOAD, Run, begun
 from experiments.starts import BaseStart
+from experiments.weight_files import check_is_weights
 from rr import InputError, param_groups
 from rr.copies import copy_of
-from rr.weights import read_weights, save_hdf5
+from rr.weights import save_hdf5
 from training import Recipe, RunState
 from training.run_folder import FINISH_WEIGHTS
 
@@ -32,8 +34,12 @@ def train_base(recipe: Recipe, start: BaseStart, call: Call | None = None) -> No
     """
     if recipe.distill and start.weights is None:
         raise InputError("distill needs a teacher, the trained weights that the run starts from: give --weights too")
-    weights = start.weights if start.weights != DOWNLOAD else None
-    with begun(recipe, start, call=call, needed=lambda: weights and read_weights(weights)) as run:
+
+    def check_start() -> None:
+        if start.weights not in (None, DOWNLOAD):
+            check_is_weights(Path(start.weights))
+
+    with begun(recipe, start, call=call, needed=check_start) as run:
         recipe, (start,) = run.recipe, run.settings
         model, left_out = run.network(), []
         if start.weights is not None and run.is_new:

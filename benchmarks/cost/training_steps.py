@@ -25,7 +25,8 @@ from benchmarks.cost.training_figures import (
     paired_ratio,
     whole_runs,
 )
-from benchmarks.cost.training_variants import Schedule, Setting, Training, kill, narrow_plain, training_of
+from benchmarks.cost.training_variants import Setting, Training, kill, narrow_plain, training_of
+from experiments.tuning.narrowed import RandomDeaths
 from rr import ResRepPruner
 from rr.errors import InputError
 from training.allocator import keep_freed_memory
@@ -45,7 +46,7 @@ def measure(setting: Setting) -> Figures:
     keep_freed_memory()  # as in the project's own loop
     trainings = {variant: training_of(variant, setting) for variant in VARIANTS[:-1]}
     rows = trainings[ROWS].pruner
-    schedule = Schedule(rows)
+    schedule = RandomDeaths(rows)
     points, all_times, hooks = [], [], {}
     for progress in np.linspace(0, 1, setting.points).tolist():
         alive = schedule.alive_at(progress)

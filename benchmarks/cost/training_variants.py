@@ -17,12 +17,11 @@ from torch import nn
 from base_model import build_any
 from benchmarks.cost.timing import seconds
 from benchmarks.cost.training_figures import FLOOR, FULL, FULL_WIDTH, PLAIN
-from experiments.tuning.narrowed import mask
+from experiments.tuning.narrowed import RandomDeaths, mask
 from rr import ResRepConfig, ResRepPruner, paper_config, param_groups
 from rr.conversion import convert
 from rr.errors import InputError
 from rr.graph import LayerKind
-from rr.selection import select_forgotten
 
 TARGETS = {"torchvision/resnet50": 0.455, "sres50": 0.455}
 EXCLUDE = {"torchvision/resnet50": ("conv1",), "sres50": ("conv1.*",)}  # as in the paper, which prunes the blocks alone
@@ -136,37 +135,8 @@ def training_of(variant: str, setting: Setting, *, at_target: bool = False) -> T
     training = Training(setting, model, pruner)
     if variant == FULL_WIDTH or not at_target:
         return training
-    kill(training, Schedule(pruner).alive_at(1.0))
+    kill(training, RandomDeaths(pruner).alive_at(1.0))
     return Training(setting, narrow_plain(pruner)) if variant == FLOOR else training
-
-
-class Schedule:
-    """Units that die one by one, in one random order for all variants, until the target is reached.
-
-    Args:
-        pruner: has the graph, the target and the multiples of widths.
-    """
-
-    def __init__(self, pruner: ResRepPruner) -> None:
-        self.graph = pruner.graph
-        self.met = pruner.targets[0].met
-        self.candidates = np.flatnonzero(pruner.selected)
-        self.scores = np.random.default_rng(0).permutation(len(self.candidates)).astype(np.float64)
-        self.multiples = self.graph.multiples_in_units(pruner.config.selection.width_multiple)
-        self.most = self._forgotten(len(self.candidates))[1]
-
-    def alive_at(self, progress: float) -> np.ndarray:
-        """[num_units] of bool, after a share `progress` of the deaths; widths are multiples by the method's rule."""
-        alive = np.ones(self.graph.num_units, dtype=bool)
-        alive[self.candidates[self._forgotten(round(progress * self.most))[0]]] = False
-        return alive
-
-    def _forgotten(self, limit: int) -> tuple[np.ndarray, int]:
-        macs = self.graph.macs
-        groups = macs.group_of_unit[self.candidates]
-        return select_forgotten(
-            self.scores, groups, macs.group_sizes, self.met, min_width=1, limit=limit, multiples=self.multiples
-        )
 
 
 def kill(training: Training, alive: np.ndarray) -> float:

@@ -10,18 +10,16 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from data import Data
 from experiments.call import Call
 from experiments.tuning.search import Choice, Freedom, MachineSetting, StepTime, choose
 from experiments.tuning.workers import TimingFailed, Trainee, Workers
 from rr import ResRepConfig
-from training import Recipe, check_fits, network_builder
+from training import Recipe, check_fits, count_macs, network_builder
 
 LEAST_FLOPS = 5e13  # of a run: 5 to 10 minutes of a core of 2023. Counted, not timed: the same on every machine
-FORWARD_AND_BACKWARD = 3  # times the forward pass
+OPERATIONS_OF_A_MAC = 6  # in training: 2 in the forward pass, and the backward pass takes twice that
 LEAST_IMAGES = 16  # of a process: BN's statistics are those of its part
 MOST_SECONDS = 300.0  # for the first setting, and for a compiled one
 LEAST_LIMIT, TOO_SLOW = 20.0, 10  # for another one: seconds, or so many times the quickest first step
@@ -48,8 +46,8 @@ def is_worth_it(recipe: Recipe, data: Data) -> bool:
     """Whether a run is so long that some seconds of timing are nothing beside it."""
     model = network_builder(recipe.arch, data)().eval()
     check_fits(model, data)
-    images = torch.zeros(1, data.in_channels, data.image_size, data.image_size)
-    return _training_flops(model, images, _steps(recipe, data) * recipe.batch_size) >= LEAST_FLOPS
+    macs = count_macs(model, torch.zeros(1, data.in_channels, data.image_size, data.image_size))
+    return OPERATIONS_OF_A_MAC * macs * recipe.batch_size * _steps(recipe, data) >= LEAST_FLOPS
 
 
 def tuned(recipe: Recipe, config: ResRepConfig | None, data: Data, call: Call) -> Recipe:
@@ -91,23 +89,25 @@ def freedom_of(recipe: Recipe, call: Call) -> Freedom:
         for count in processes
     }
 
-    def choices(name: str) -> tuple[bool, ...]:
-        given = getattr(recipe, name)
-        return (given,) if name in call.typed else (given, not given)
+    def choices(name: str, *free: bool) -> tuple[bool, ...]:
+        return (getattr(recipe, name),) if name in call.typed else free
 
     has_bfloat16 = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     free_precision = has_bfloat16 and not call.is_papers and "amp" not in call.typed
     amp = (False, True) if free_precision else (recipe.amp,)
-    return Freedom(processes, threads, amp, choices("channels_last"), choices("compile"))
+    layouts = choices("channels_last", recipe.channels_last, not recipe.channels_last)
+    return Freedom(processes, threads, amp, layouts, choices("compile", False, True))
 
 
 def _search(trainee: Trainee, freedom: Freedom, steps: int) -> Choice:
     """Choose, with a group of processes for each number of them; one waits while another works."""
     workers: dict[int, Workers] = {}
-    times: dict[MachineSetting, StepTime] = {}
+    first_steps: dict[MachineSetting, float] = {}
 
     def measure(setting: MachineSetting) -> StepTime:
-        limit = MOST_SECONDS if setting.compile or not times else max(LEAST_LIMIT, TOO_SLOW * min(times.values()).first)
+        limit = MOST_SECONDS
+        if first_steps and not setting.compile:
+            limit = max(LEAST_LIMIT, TOO_SLOW * min(first_steps.values()))
         try:
             if setting.processes not in workers:
                 workers[setting.processes] = Workers(trainee, setting.processes)
@@ -115,13 +115,13 @@ def _search(trainee: Trainee, freedom: Freedom, steps: int) -> Choice:
         except TimingFailed as error:
             if setting.processes in workers:  # it may be in the middle of a step
                 workers.pop(setting.processes).close()
-            if not times:
+            if not first_steps:
                 raise
             logger.info("  %s", error)
             return StepTime(math.inf, math.inf)
-        if setting not in times:
+        if setting not in first_steps:
             logger.info("  %s: %.0f ms a step", setting, 1000 * found.later)
-        times[setting] = min(found, times.get(setting, found))
+            first_steps[setting] = found.first
         return found
 
     try:
@@ -148,11 +148,3 @@ def _steps(recipe: Recipe, data: Data) -> int:
     """Of the whole run."""
     steps = recipe.epochs * data.steps_per_epoch(recipe.batch_size)
     return min(steps, recipe.max_steps or steps)
-
-
-@torch.no_grad()
-def _training_flops(model: nn.Module, images: torch.Tensor, count: int) -> float:
-    """Floating-point operations of training on `count` images."""
-    with FlopCounterMode(display=False) as counter:
-        model(images)
-    return FORWARD_AND_BACKWARD * counter.get_total_flops() * count / len(images)

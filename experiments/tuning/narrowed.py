@@ -27,21 +27,39 @@ def narrow_at_random(pruner: ResRepPruner, step: Callable[[], object]) -> None:
 
 def alive_at_target(pruner: ResRepPruner) -> np.ndarray:
     """[num_units] of bool: as few random units are dead as meet the first target, in the widths asked for."""
-    graph = pruner.graph
-    candidates = np.flatnonzero(pruner.selected)
-    scores = np.random.default_rng(0).permutation(len(candidates)).astype(np.float64)
-    forgotten, _ = select_forgotten(
-        scores,
-        graph.macs.group_of_unit[candidates],
-        graph.macs.group_sizes,
-        pruner.targets[0].met,
-        min_width=max(1, pruner.config.selection.min_width),
-        limit=len(candidates),
-        multiples=graph.multiples_in_units(pruner.config.selection.width_multiple),
-    )
-    alive = np.ones(graph.num_units, dtype=bool)
-    alive[candidates[forgotten]] = False
-    return alive
+    return RandomDeaths(pruner).alive_at(1.0)
+
+
+class RandomDeaths:
+    """Units that die one by one, in one random order, until the first target is met.
+
+    Args:
+        pruner: has the graph, the target and the multiples of widths.
+    """
+
+    def __init__(self, pruner: ResRepPruner) -> None:
+        self.graph, self.met, self.selection = pruner.graph, pruner.targets[0].met, pruner.config.selection
+        self.candidates = np.flatnonzero(pruner.selected)
+        self.scores = np.random.default_rng(0).permutation(len(self.candidates)).astype(np.float64)
+        self.most = self._forgotten(len(self.candidates))[1]
+
+    def alive_at(self, progress: float) -> np.ndarray:
+        """[num_units] of bool, after a share `progress` of the deaths; widths are multiples by the method's rule."""
+        alive = np.ones(self.graph.num_units, dtype=bool)
+        alive[self.candidates[self._forgotten(round(progress * self.most))[0]]] = False
+        return alive
+
+    def _forgotten(self, limit: int) -> tuple[np.ndarray, int]:
+        macs, multiple = self.graph.macs, self.selection.width_multiple
+        return select_forgotten(
+            self.scores,
+            macs.group_of_unit[self.candidates],
+            macs.group_sizes,
+            self.met,
+            min_width=max(1, self.selection.min_width),
+            limit=limit,
+            multiples=self.graph.multiples_in_units(multiple),
+        )
 
 
 def mask(pruner: ResRepPruner, alive: np.ndarray) -> None:

@@ -47,7 +47,7 @@ class Freedom:
         processes: numbers of them, rising.
         threads: of each of that many processes: processes -> numbers.
         amp, channels_last: in order of preference.
-        compile: likewise; whether it is worth its time is decided as well.
+        compile: without and with, or what was given; whether it is worth its time is decided as well.
     """
 
     processes: tuple[int, ...]
@@ -57,7 +57,7 @@ class Freedom:
     compile: tuple[bool, ...] = (False,)
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class StepTime:
     """Seconds of the first step, in which kernels are prepared and networks compiled, and of a later one."""
 
@@ -125,24 +125,11 @@ def choose(measure: Callable[[MachineSetting], StepTime], freedom: Freedom, step
         if better(best, fastest) is best:
             break
         best = fastest
-    for compiled in freedom.compile:
-        best = _compiled(best, compiled, seconds, times, steps, is_given=len(freedom.compile) == 1)
+    compiled = replace(best, compile=freedom.compile[-1])
+    if len(freedom.compile) == 1:
+        best = compiled
+    elif steps * seconds(best) >= COMPILED_FROM_SECONDS:
+        saved = steps * (seconds(best) - seconds(compiled))
+        if saved > COMPILING_PAYS * times[compiled].first:
+            best = compiled
     return Choice(best, times)
-
-
-def _compiled(
-    best: MachineSetting,
-    compiled: bool,
-    seconds: Callable[[MachineSetting], float],
-    times: dict[MachineSetting, StepTime],
-    steps: int,
-    is_given: bool,
-) -> MachineSetting:
-    """The setting compiled, if that was asked for, or if it is seen to save more than it takes."""
-    other = replace(best, compile=compiled)
-    if is_given or other == best:
-        return other
-    if steps * seconds(best) < COMPILED_FROM_SECONDS:
-        return best
-    saved = steps * (seconds(best) - seconds(other))
-    return other if saved > COMPILING_PAYS * times[other].first else best

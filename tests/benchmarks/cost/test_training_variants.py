@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from benchmarks.cost.training_figures import FLOOR, FULL, FULL_WIDTH, PLAIN, ROWS
-from benchmarks.cost.training_variants import Schedule, Setting, mask, narrow_plain, training_of
+from benchmarks.cost.training_variants import Setting, narrow_plain, training_of
+from experiments.tuning.narrowed import RandomDeaths, mask
 from rr.compactors import find_compactors
 
 TINY = Setting("src8", "float32", batch=2, image_size=16)
@@ -67,7 +68,7 @@ def test_at_the_target_the_variants_have_its_widths(setting: Setting) -> None:
 
 def test_units_die_in_one_order_and_evenly() -> None:
     pruner = training_of(ROWS, TINY).pruner
-    schedule = Schedule(pruner)
+    schedule = RandomDeaths(pruner)
     alive = [schedule.alive_at(progress) for progress in (0, 0.25, 0.5, 0.75, 1)]
     dead = [int((~one).sum()) for one in alive]
     assert dead[0] == 0

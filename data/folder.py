@@ -25,6 +25,10 @@ class Listing:
     labels: np.ndarray
     ignored: tuple[str, ...] = ()
 
+    def part(self, chosen: np.ndarray) -> "Listing":
+        """The files of the places [N] that are true, without what was ignored."""
+        return Listing(tuple(self.files[place] for place in chosen.nonzero()[0]), self.labels[chosen])
+
 
 @dataclass(frozen=True)
 class ClassFolders:

@@ -26,6 +26,11 @@ class Images(NamedTuple):
         """The same on `device`."""
         return Images(self.images.to(device), self.labels.to(device))
 
+    def part(self, chosen: np.ndarray) -> "Images":
+        """Those of the places [N] that are true."""
+        places = torch.from_numpy(chosen)
+        return Images(self.images[places], self.labels[places])
+
 
 class MemoryData(Data):
     """A data set that fits into the device's memory (CIFAR-10: 184 MB).

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.client import HTTPException
 from pathlib import Path
 
@@ -11,8 +11,9 @@ import torchvision
 from torchvision.transforms.v2 import functional as TF
 
 from data.augment import CropFlip
-from data.folder import list_class_folders
+from data.folder import Listing, list_class_folders
 from data.generated import SyntheticSize, digits, synthetic
+from data.held_out import splits
 from data.images import count_channels, load_small_images, smaller_side
 from data.memory import Images, MemoryData
 from data.names import FOLDER_SETS, TORCHVISION_SETS, dataset_names
@@ -60,6 +61,7 @@ def load_data(
     image_size: int | None = None,
     workers: int | None = None,
     synthetic_size: SyntheticSize | None = None,
+    hold_out: int = 0,
 ) -> Data:
     """The data set called `name`.
 
@@ -74,6 +76,8 @@ def load_data(
             224).
         workers: processes (threads for small images) that decode; if not given, as many as there are CPUs, at most 8.
         synthetic_size: how many images, classes and channels `synthetic` has.
+        hold_out: training images, of all classes in proportion and always the same ones, that are left out of training
+            and take the validation images' place: to choose settings by.
 
     Raises:
         InputError: with the fix in the message, for an unknown name and for missing, empty or broken files.
@@ -86,19 +90,21 @@ def load_data(
         workers = min(os.cpu_count() or 1, MAX_DEFAULT_WORKERS)
     if workers < 0:
         raise InputError(f"workers is {workers}; it must be 0 or more")
+    if hold_out < 0:
+        raise InputError(f"hold_out is {hold_out}; it must be 0 or more")
     if name == "folder" and data_dir is None:
         raise InputError(
             "the data set 'folder' needs data_dir: a folder with train/ and val/ (or test/), a folder per class"
         )
     root = Path(data_dir if data_dir is not None else f"{name}_data")
     if name in _TORCHVISION_SETS:
-        return _load_torchvision(name, root, image_size)
+        return _load_torchvision(name, root, image_size, hold_out)
     if name in FOLDER_SETS:
-        return _load_folder(name, root, image_size, workers)
-    return _load_generated(name, image_size or 32, synthetic_size or SyntheticSize())
+        return _load_folder(name, root, image_size, workers, hold_out)
+    return _load_generated(name, image_size or 32, synthetic_size or SyntheticSize(), hold_out)
 
 
-def _load_torchvision(name: str, root: Path, image_size: int | None) -> Data:
+def _load_torchvision(name: str, root: Path, image_size: int | None, hold_out: int) -> Data:
     spec = _TORCHVISION_SETS[name]
     size = image_size or spec.image_size
     read = getattr(torchvision.datasets, spec.class_name)
@@ -109,7 +115,16 @@ def _load_torchvision(name: str, root: Path, image_size: int | None) -> Data:
     val = read(str(root), train=False, download=False)
     info = DataInfo(name, tuple(train.classes), len(spec.mean), size, spec.mean, spec.std, str(root))
     augment = CropFlip(round(size * spec.pad), spec.flip)
-    return MemoryData(info, _resize(_to_images(train), size), _resize(_to_images(val), size), augment)
+    return _in_memory(info, _resize(_to_images(train), size), _resize(_to_images(val), size), augment, hold_out)
+
+
+def _in_memory(info: DataInfo, train: Images, val: Images, augment: CropFlip, hold_out: int) -> MemoryData:
+    return MemoryData(_noting(info, val, hold_out), *splits(train, val, hold_out), augment)
+
+
+def _noting(info: DataInfo, val: Images | Listing, hold_out: int) -> DataInfo:
+    """The same, with the number of the set's own validation images where others take their place."""
+    return replace(info, left_alone=len(val.labels)) if hold_out else info
 
 
 def _download(name: str, root: Path) -> torchvision.datasets.VisionDataset:
@@ -140,7 +155,7 @@ def _resize(split: Images, size: int) -> Images:
     return Images(torch.cat(parts), split.labels)
 
 
-def _load_folder(name: str, root: Path, image_size: int | None, workers: int) -> Data:
+def _load_folder(name: str, root: Path, image_size: int | None, workers: int, hold_out: int) -> Data:
     folders = list_class_folders(root)
     why_this_size = ""
     if image_size is None:
@@ -158,14 +173,15 @@ def _load_folder(name: str, root: Path, image_size: int | None, workers: int) ->
         )
         channels = train.images.shape[1]
         info = DataInfo(name, folders.classes, channels, image_size, (0.5,) * channels, (0.5,) * channels, *found)
-        return MemoryData(info, train, val, CropFlip(round(image_size * 4 / 32), flip=True))
+        return _in_memory(info, train, val, CropFlip(round(image_size * 4 / 32), flip=True), hold_out)
     channels = count_channels(folders.train.files + folders.val.files) if name == "folder" else 3
     mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.5,), (0.5,))
     info = DataInfo(name, folders.classes, channels, image_size, mean, std, *found)
-    return ImageFolderData(info, folders, workers)
+    train, val = splits(folders.train, folders.val, hold_out)
+    return ImageFolderData(_noting(info, folders.val, hold_out), replace(folders, train=train, val=val), workers)
 
 
-def _load_generated(name: str, image_size: int, synthetic_size: SyntheticSize) -> Data:
+def _load_generated(name: str, image_size: int, synthetic_size: SyntheticSize, hold_out: int) -> Data:
     if name == "digits":
         train, val = digits(image_size)
         classes, augment = 10, CropFlip(round(image_size * 2 / 32), flip=False)
@@ -174,4 +190,4 @@ def _load_generated(name: str, image_size: int, synthetic_size: SyntheticSize) -
         classes, augment = synthetic_size.classes, CropFlip(round(image_size * 4 / 32), flip=True)
     channels = train.images.shape[1]
     info = DataInfo(name, tuple(map(str, range(classes))), channels, image_size, (0.5,) * channels, (0.5,) * channels)
-    return MemoryData(info, train, val, augment)
+    return _in_memory(info, train, val, augment, hold_out)

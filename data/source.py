@@ -37,6 +37,7 @@ class DataInfo:
         root: the folder that it was read from, if any.
         ignored: files in that folder that aren't images.
         why_this_size: how the images' size was chosen, in words, where nobody gave it.
+        left_alone: validation images of the set itself, where training images take their place.
     """
 
     name: str
@@ -48,6 +49,7 @@ class DataInfo:
     root: str = ""
     ignored: tuple[str, ...] = ()
     why_this_size: str = ""
+    left_alone: int = 0
 
 
 class Data(ABC):
@@ -66,7 +68,7 @@ class Data(ABC):
         self.image_size = info.image_size
         self.mean = info.mean
         self.std = info.std
-        self._root, self._ignored, self._why_this_size = info.root, info.ignored, info.why_this_size
+        self._info = info
         self.num_train = num_train
         self.num_val = num_val
 
@@ -77,16 +79,19 @@ class Data(ABC):
 
     def describe(self) -> str:
         """What was found, in a line for the user."""
+        info = self._info
         names = ", ".join(self.classes[:3]) + (f", ..., {self.classes[-1]}" if self.num_classes > 3 else "")
         size = f"{self.in_channels} x {self.image_size} x {self.image_size}"
         found = (
-            f"data: {self.name}{f' in {self._root}' if self._root else ''}: {self.num_classes:,} classes ({names}), "
+            f"data: {self.name}{f' in {info.root}' if info.root else ''}: {self.num_classes:,} classes ({names}), "
             f"{self.num_train:,} training and {self.num_val:,} validation images, used at {size}"
         )
-        if self._why_this_size:
-            found += f" ({self._why_this_size}; --image-size changes that)"
-        if self._ignored:
-            count, first = len(self._ignored), ", ".join(self._ignored[:3])
+        if info.why_this_size:
+            found += f" ({info.why_this_size}; --image-size changes that)"
+        if info.left_alone:
+            found += f"; validation images held out of the training ones, the set's own {info.left_alone:,} unused"
+        if info.ignored:
+            count, first = len(info.ignored), ", ".join(info.ignored[:3])
             found += f"; {count:,} file{'s' * (count > 1)} ignored, no image suffix ({first}{', ...' * (count > 3)})"
         return found
 

@@ -20,6 +20,7 @@ def command(script: str, recipe: Recipe, *more: str | Path) -> str:
     words = ["-a", recipe.arch, "--dataset", recipe.dataset]
     words += ["--data-dir", recipe.data_dir] if recipe.data_dir else []
     words += ["--image-size", recipe.image_size] if recipe.image_size else []
+    words += ["--hold-out", recipe.hold_out] if recipe.hold_out else []
     return _typed(script, *words, *more)
 
 

@@ -178,10 +178,12 @@ def of_other_data(base: str, recipe: Recipe) -> str | None:
     names = ("dataset", "data_dir", "image_size")
     one, other = ({name: of.get(name) for name in names} for of in (trained_on, vars(recipe)))
     is_same_size = one["image_size"] in (None, other["image_size"])
-    if one["dataset"] is None or (
-        one["dataset"] == other["dataset"] and same_folder(one["data_dir"], other["data_dir"]) and is_same_size
-    ):
+    if one["dataset"] is None:
         return None
+    if one["dataset"] == other["dataset"] and same_folder(one["data_dir"], other["data_dir"]) and is_same_size:
+        if recipe.hold_out <= trained_on.get("hold_out", 0):
+            return None
+        return f"the base weights {base} were trained on images that this run holds out (--hold-out {recipe.hold_out})"
     there, here = (
         " ".join(f"--{name.replace('_', '-')} {value}" for name, value in of.items() if value) for of in (one, other)
     )

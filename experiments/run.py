@@ -250,7 +250,7 @@ def begun(
 
 def data_of(recipe: Recipe) -> Data:
     """The recipe's data set."""
-    return data_for(recipe.arch, recipe.dataset, recipe.data_dir, recipe.image_size, recipe.workers)
+    return data_for(recipe.arch, recipe.dataset, recipe.data_dir, recipe.image_size, recipe.workers, recipe.hold_out)
 
 
 def on_this_machine(

@@ -16,6 +16,7 @@ def data_for(
     data_dir: str | None = None,
     image_size: int | None = None,
     workers: int | None = None,
+    hold_out: int = 0,
 ) -> Data:
     """The data set for a network.
 
@@ -25,7 +26,7 @@ def data_for(
         data_dir: where its files are; None for the usual folder.
         image_size: side of the images, in pixels; None for our network's own, or for the data's own with a network from
             anywhere: CIFAR's 32, say, or 224 for ImageNet and folders of large images.
-        workers: as in `load_data`.
+        workers, hold_out: as in `load_data`.
 
     Raises:
         InputError: for what is missing or unknown.
@@ -34,7 +35,7 @@ def data_for(
     if dataset is None and info is None:
         raise InputError(f"{arch} has no usual data set: name one with --dataset")
     size = image_size or (info.image_size if info else None)
-    return load_data(dataset or info.dataset, data_dir, size, workers)
+    return load_data(dataset or info.dataset, data_dir, size, workers, hold_out=hold_out)
 
 
 def network_builder(arch: str, data: Data) -> Callable[[], nn.Module]:

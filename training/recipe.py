@@ -31,6 +31,12 @@ class Recipe:
         0,
         topic=_RUN,
     )
+    hold_out: int = setting(
+        "training images, of all classes in proportion, that are left out of training and evaluated in place of the "
+        "validation images, to choose settings by; 0: none",
+        0,
+        topic=_RUN,
+    )
     output_dir: str = setting("folder that the run writes to", "train", topic=_RUN)
 
     epochs: int = setting("passes over the training data", 240, topic=_LENGTH)
@@ -187,5 +193,5 @@ _UNHEARD = ("KILL", "STOP")
 _COUNTS = ("epochs", "batch_size", "accumulate", "val_interval", "log_interval", "keep")
 _NOT_NEGATIVE = (
     *("image_size", "max_steps", "seed", "warmup_epochs", "val_last", "save_interval", "checkpoint_interval"),
-    *("weight_decay", "bias_lr_factor", "min_lr"),
+    *("hold_out", "weight_decay", "bias_lr_factor", "min_lr"),
 )

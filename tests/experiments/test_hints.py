@@ -16,8 +16,8 @@ SCRIPT = "rr/exp_resrep.py"
     [
         (base_recipe("src20"), "python rr/exp_resrep.py -a src20 --dataset cifar10"),
         (
-            Recipe("m.py:build", "folder", data_dir="my images", image_size=48),
-            "python rr/exp_resrep.py -a m.py:build --dataset folder --data-dir 'my images' --image-size 48",
+            Recipe("m.py:build", "folder", data_dir="my set", image_size=48, hold_out=9),
+            "python rr/exp_resrep.py -a m.py:build --dataset folder --data-dir 'my set' --image-size 48 --hold-out 9",
         ),
     ],
     ids=["ours", "one's own"],

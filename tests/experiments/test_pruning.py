@@ -72,7 +72,7 @@ def test_base_weights_of_other_data_are_told_of(base_weights: Path, tmp_path: Pa
     assert "were trained with --dataset digits, and this run is with --dataset synthetic" in refused.stderr
 
 
-def test_base_weights_of_another_size_are_told_of(tmp_path: Path) -> None:
+def test_base_weights_of_another_size_or_of_images_held_out_are_told_of(tmp_path: Path) -> None:
     recipe = Recipe("src8", "digits")
     for trained_on, here, told in (
         (
@@ -82,6 +82,9 @@ def test_base_weights_of_another_size_are_told_of(tmp_path: Path) -> None:
         ),
         ({"dataset": "digits", "image_size": 8}, replace(recipe, image_size=8), None),
         ({"dataset": "digits"}, replace(recipe, image_size=8), None),  # an older version's
+        ({"dataset": "digits"}, replace(recipe, hold_out=100), "were trained on images that this run holds out"),
+        ({"dataset": "digits", "hold_out": 100}, replace(recipe, hold_out=100), None),
+        ({"dataset": "digits", "hold_out": 100}, recipe, None),
     ):
         (tmp_path / "run.json").write_text(json.dumps({"recipe": trained_on}))
         found = of_other_data(str(tmp_path / "finish.hdf5"), here)

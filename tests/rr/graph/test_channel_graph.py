@@ -14,6 +14,7 @@ from rr import explain
 from rr.compactors import find_compactors
 from rr.graph import ChannelGraph, LayerKind
 from rr.graph.costs import macs_of_layer
+from tests.long_cases import every_value_once
 from tests.rr.networks import SIZES, Net, Networks, conv, generic, head, random_alive
 
 Tables = tuple[dict[int, list[int]], dict[int, int]]
@@ -114,8 +115,11 @@ def test_internal_layers_of_resnet56_are_the_first_of_each_block(traced: Network
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["src20", "vc", "lenet5bn", "smi1", "smi1_cifar", "sres50"])
-@pytest.mark.parametrize("layers", ["internal", "all"])
+@pytest.mark.parametrize(
+    *every_value_once(
+        {"name": ["src20", "vc", "lenet5bn", "smi1", "smi1_cifar", "sres50"], "layers": ["internal", "all"]}
+    )
+)
 def test_macs_are_half_of_torchs_flops_of_the_narrow_network(name: str, layers: str, traced: Networks) -> None:
     _, images, graph = traced[name]
     selected = graph.select(layers)

@@ -17,6 +17,7 @@ from rr.conversion import convert
 from rr.graph import ChannelGraph, LiveModel
 from rr.graph.vanishing import may_vanish
 from rr.narrowing.take_out import silent_units
+from tests.long_cases import all_long_but
 from tests.rr.networks import generic, insert_generic_compactors, random_alive
 
 Make = Callable[[int, int], nn.Module]
@@ -132,6 +133,7 @@ KINDS: dict[str, Make] = {
     "transposed": transposed,
     "grouped": lambda i, o: parametrizations.weight_norm(_conv(i, o, groups=3 if i == 3 else 4)),
 }
+OF_EACH_SORT = ("standardised", "low rank", "branches", "by a hook", "weight norm, old", "spectral norm", "transposed")
 pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated")
 
 
@@ -151,7 +153,7 @@ def half_converted(model: nn.Module, images: Tensor) -> nn.Module:
     return convert(LiveModel(model, graph), images)[0]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", all_long_but(KINDS, *OF_EACH_SORT))
 def test_they_are_pruned_and_become_plain_layers(kind: str, tmp_path: Path) -> None:
     model, images = build(KINDS[kind]), torch.randn(2, 3, 9, 7)
     expected = model(images)
@@ -188,7 +190,7 @@ def test_what_their_shape_hides_a_state_dict_says(tmp_path: Path) -> None:
         slim.load_state_dict(torch.load(tmp_path / "state.pth"))
 
 
-@pytest.mark.parametrize("kind", ["standardised", "weight norm, old", "spectral norm"])
+@pytest.mark.parametrize("kind", all_long_but(["standardised", "weight norm, old", "spectral norm"], "standardised"))
 def test_a_training_run_with_narrowing(kind: str) -> None:
     """They train on as what they are; layers beside them get narrow, they don't until the conversion."""
     torch.manual_seed(0)

@@ -58,18 +58,19 @@ IMAGES = torch.randn(3, 3, 7, 7, generator=torch.Generator().manual_seed(0))
     "options",
     [
         {},
-        {"bias": True},
         {"norm": False, "bias": True},
-        {"norm": False},
         {"eps": 0.1},
-        {"eps": 1e-3, "bias": True},
-        {"activation": F.relu6},
-        {"activation": F.hardswish},
         {"activation": torch.sigmoid},  # a dead channel is 0.5 already in front of the depthwise layer
         {"activation": lambda x: F.dropout(F.leaky_relu(x, 0.1), 0.5, training=False)},
-        {"kernel": 3},
         {"kernel": 3, "stride": 2, "bias": True},
-        {"kernel": 3, "padding": "valid"},
+        *(
+            pytest.param(options, marks=pytest.mark.long)
+            for options in (
+                *({"bias": True}, {"norm": False}, {"eps": 1e-3, "bias": True}),
+                *({"activation": F.relu6}, {"activation": F.hardswish}),
+                *({"kernel": 3}, {"kernel": 3, "padding": "valid"}),
+            )
+        ),
     ],
     ids=lambda options: re.sub(r" at 0x\w+", "", str(options)),  # the same in every process
 )

@@ -194,8 +194,14 @@ UNEVEN = ("deviation", "logsumexp", "logcumsumexp", "smallest in a row", "positi
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "before",
+    [
+        pytest.param(lambda x: x, id="zeros"),
+        pytest.param(lambda x: x.sigmoid(), id="halves", marks=pytest.mark.long),
+    ],
+)
 @pytest.mark.parametrize("name", OF_ONE)
-@pytest.mark.parametrize("before", [lambda x: x, lambda x: x.sigmoid()], ids=["zeros", "halves"])
 def test_what_is_done_to_each_channel_alone(name: str, before: Callable[[Tensor], Tensor]) -> None:
     """Of dead channels, which are 0, or a half: what they become goes into a bias, or keeps them with a reason."""
     function = OF_ONE[name]

@@ -15,6 +15,7 @@ from rr.compactors import find_compactors
 from rr.conversion import ConversionError
 from rr.graph import ChannelGraph, LayerTables
 from rr.weights import read_hdf5
+from tests.long_cases import all_long_but
 from tests.rr.networks import SIZES, Networks, insert_generic_compactors, random_alive
 
 NAMES = ["src20", "vc", "lenet5bn", "smi1_cifar"]
@@ -43,7 +44,7 @@ def test_the_graph_of_the_traced_tables_is_the_traced_graph(name: str, traced: N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", all_long_but(NAMES, "lenet5bn", "src20"))
 def test_conversion_by_tables_equals_the_traced_one(name: str, traced: Networks, tmp_path: Path) -> None:
     plain, images, graph = traced[name]
     model = copy.deepcopy(plain)

@@ -16,6 +16,7 @@ from base_model import build_model
 from rr import ResRepPruner, paper_config
 from rr.conversion import ConversionError
 from rr.narrowing.refold import can_retire, retire
+from tests.long_cases import every_value_once
 from tests.rr.folded import Folding, dense_layers, folding_pruner, images_of
 from tests.rr.narrowed import FAMILIES, OPTIMIZERS, kill, losses
 from tests.rr.networks import Net, conv, generic, head
@@ -24,8 +25,7 @@ OF_FACTORS = sorted(set(FAMILIES) - {"all sorts"})  # that has a block-diagonal 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(*every_value_once({"family": FAMILIES, "optimizer": OPTIMIZERS}))
 def test_in_eval_mode_nothing_changes_and_layers_get_their_width(family: str, optimizer: str) -> None:
     """Folded twice, the second time with fewer rows; what is converted is what would have been converted before."""
     pruner = folding_pruner(family)
@@ -58,8 +58,7 @@ def test_in_eval_mode_nothing_changes_and_layers_get_their_width(family: str, op
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("family", OF_FACTORS)
+@pytest.mark.parametrize(*every_value_once({"family": OF_FACTORS, "optimizer": OPTIMIZERS}))
 def test_in_the_end_a_plain_network_is_left(family: str, optimizer: str) -> None:
     """The compactors retire: in eval mode nothing changes, in training no step runs or trains them, masks stay."""
     pruner = folding_pruner(family, flops_target=0.6)

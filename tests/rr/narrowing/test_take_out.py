@@ -14,6 +14,7 @@ from base_model import build_model
 from rr import ResRepConfig, ResRepPruner, paper_config
 from rr.graph import LayerKind
 from rr.weights import load_strict
+from tests.long_cases import every_value_once
 from tests.rr.narrowed import FAMILIES, OPTIMIZERS, kill, losses, pruner_of
 
 
@@ -30,9 +31,9 @@ def own_widths(pruner: ResRepPruner) -> dict[str, tuple[int, int]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("compactors", ["dense", "diagonal"])
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    *every_value_once({"family": FAMILIES, "optimizer": OPTIMIZERS, "compactors": ("dense", "diagonal")})
+)
 def test_the_loss_curve_stays_what_it_was(family: str, optimizer: str, compactors: str) -> None:
     """Narrowed twice, some steps apart, with the optimiser's numbers of the steps before."""
     size = FAMILIES[family][2]

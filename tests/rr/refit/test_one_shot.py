@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rr import ConversionReport, InputError, RefitConfig, prune
 from rr.refit.feed import Feed
+from tests.long_cases import all_long_but, every_value_once
 from tests.rr.networks import Net, conv, generic, head
 
 
@@ -111,8 +112,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-@pytest.mark.parametrize("layers", ["internal", "all"])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(*every_value_once({"name": NETWORKS, "layers": ("internal", "all")}))
 def test_the_target_is_met_and_the_refit_helps(name: str, layers: str) -> None:
     torch.manual_seed(0)
     model = NETWORKS[name]().eval()
@@ -150,7 +150,7 @@ class Keeps(nn.Module):
         return self.last(again + 0.5 * self.kept).mean((2, 3))
 
 
-@pytest.mark.parametrize("name", [*NETWORKS, "keeps"])
+@pytest.mark.parametrize("name", all_long_but([*NETWORKS, "keeps"], "residual", "keeps"))
 def test_side_by_side_is_as_one_after_the_other(name: str) -> None:
     """With too little memory for all images at a time each layer has all images run again: the same fit."""
     torch.manual_seed(0)

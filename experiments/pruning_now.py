@@ -116,4 +116,5 @@ def targets_of(options: argparse.Namespace) -> dict[str, Any]:
         "exclude": tuple(options.exclude),
         "width_multiple": options.width_multiple,
         "min_width": options.min_width,
+        "min_width_share": options.min_width_share,
     }

@@ -54,6 +54,9 @@ class SelectionConfig:
         1,
         aliases=("num_at_least",),
     )
+    min_width_share: float = setting(
+        "least width of a pruned layer as a share of its own (0.25), as well; 0: none", 0.0
+    )
     width_multiple: int = setting("pruned layers get widths that are multiples of it (8, say), or stay whole", 1)
     score: str = setting(
         "what rows are ranked by for masking: their 'norm', as in the paper, or 'taylor': how much the loss would "
@@ -89,9 +92,15 @@ class SelectionConfig:
                 f"tighten_steps {_STEPS}": _is_steps(self.tighten_steps),
                 "rows_per_update must be at least 1": self.rows_per_update >= 1,
                 "min_width must be at least 0": self.min_width >= 0,
+                "min_width_share must be from 0 to 1": 0 <= self.min_width_share <= 1,
                 "width_multiple must be at least 1": self.width_multiple >= 1,
             },
         )
+        if self.min_width == 0 and self.min_width_share > 0:
+            raise InputError(
+                "min_width_share and min_width 0 exclude each other: with the first each layer keeps a part, with the "
+                "second whole blocks may go; leave one of them out"
+            )
         if self.tighten_steps and self.rows_per_update != type(self).rows_per_update:
             raise InputError(
                 "rows_per_update and tighten_steps exclude each other: the falling target decides how many rows are "

@@ -38,7 +38,7 @@ HERE = Path(__file__).resolve().parent
 # To run without PYTHONPATH: the checkout takes the place of this folder, which Python puts first on the path.
 sys.path[:] = [str(HERE.parent), *(place for place in sys.path if place != str(HERE))]
 
-from experiments.command_line import call_of, read_network, read_settings, read_target, run_parser
+from experiments.command_line import call_of, read_network, read_settings, read_share, read_target, run_parser
 from experiments.recipes import PAPER_NETWORKS, fast_recipe, pruning_folder, resrep_config, resrep_recipe
 from experiments.starts import PruningStart
 from experiments.wording import in_options
@@ -48,6 +48,8 @@ from training.endings import TARGET_MISSED, ends_in_one_line
 from training.options import read_ahead
 from training.recipe import Recipe
 from training.stopping import stop_requests
+
+READERS = {"flops_target": read_target, "params_target": read_target, "min_width_share": read_share}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -94,9 +96,7 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[Recipe, ResRepConfig, Pru
         + " and ".join(PAPER_NETWORKS)
         + "; with -c continue the run's own settings hold",
     )
-    (recipe, config, start), options = read_settings(
-        parser, arguments, *defaults, readers={"flops_target": read_target, "params_target": read_target}
-    )
+    (recipe, config, start), options = read_settings(parser, arguments, *defaults, readers=READERS)
     return recipe, config, start, options
 
 

@@ -15,6 +15,7 @@ from rr.config import ResRepConfig
 from rr.conversion import rehearse, rehearse_vanishing
 from rr.errors import InputError
 from rr.graph import ChannelGraph, Inputs, LiveModel
+from rr.graph.widths import floors
 from rr.runtime import compile_anew, stages
 
 
@@ -114,7 +115,7 @@ def plan(model: nn.Module, example_inputs: Inputs, config: ResRepConfig, graph: 
         over()
         graph = rehearse(model, graph, example_inputs, selected, max(chosen.min_width, 1))
         selected = graph.prunable_of(selected)
-        least = np.full(len(graph.groups), max(chosen.min_width, 1))
+        least = floors(graph.macs.group_sizes, chosen.min_width, chosen.min_width_share)
         if chosen.min_width == 0:
             least[rehearse_vanishing(model, graph, example_inputs, selected)] = 0
         over()

@@ -22,7 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the checkout without PYTHONPATH
 
-from experiments.command_line import add_file_options
+from experiments.command_line import add_file_options, read_share
 from experiments.wording import in_options
 from training.endings import ends_in_one_line
 from training.options import OptionParser
@@ -41,11 +41,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(findings)
 
 
-def share(text: str) -> float:
-    """A share of the whole, 0.5 or 50%."""
-    return float(text.removesuffix("%")) / 100 if text.endswith("%") else float(text)
-
-
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line's options.
 
@@ -56,8 +51,8 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("weights", type=Path, help="the full network's weights: .hdf5, .pth, .pt, .safetensors")
     parser.add_argument("--output-dir", default="pruned_now", help="folder to write to (default: pruned_now)")
     what = parser.add_argument_group("what is pruned")
-    what.add_argument("--flops-target", type=share, default=0.5, help="share of the MACs to keep (default: 0.5)")
-    what.add_argument("--params-target", type=share, help="share of the parameters to keep, as well")
+    what.add_argument("--flops-target", type=read_share, default=0.5, help="share of the MACs to keep (default: 0.5)")
+    what.add_argument("--params-target", type=read_share, help="share of the parameters to keep, as well")
     what.add_argument(
         "--layers",
         choices=("internal", "all"),
@@ -73,11 +68,18 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     what.add_argument("--exclude", help="keep all channels of the layers whose names fit one of these", **patterns)
     what.add_argument("--width-multiple", type=int, default=1, help="widths are multiples of it (default: 1)")
     what.add_argument("--min-width", type=int, default=1, help="least width of a layer (default: 1)")
+    what.add_argument(
+        "--min-width-share",
+        type=read_share,
+        default=0.0,
+        metavar="SHARE",
+        help="... as a share of its own (default: 0)",
+    )
     how = parser.add_argument_group("how it is refitted")
     how.add_argument("--images", type=int, default=2000, help="training images to look at (default: 2000)")
     how.add_argument(
         "--held-out",
-        type=share,
+        type=read_share,
         default=0.1,
         metavar="SHARE",
         help="share of these images that the network isn't fitted to: they are kept for measuring what the refit is "

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from rr import ResRepPruner
+from rr.graph.widths import floors
 from rr.selection import select_forgotten
 
 
@@ -56,7 +57,7 @@ class RandomDeaths:
             macs.group_of_unit[self.candidates],
             macs.group_sizes,
             self.met,
-            min_width=max(1, self.selection.min_width),
+            min_width=floors(macs.group_sizes, self.selection.min_width, self.selection.min_width_share),
             limit=limit,
             multiples=self.graph.multiples_in_units(multiple),
         )

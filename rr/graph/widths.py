@@ -17,6 +17,18 @@ def rounded_up(widths: np.ndarray, group_sizes: np.ndarray, multiples: PerGroup)
     return np.minimum(-(-widths // multiples) * multiples, group_sizes)
 
 
+def floors(group_sizes: np.ndarray, min_width: int, min_width_share: float) -> np.ndarray:
+    """[groups]: how many units each group keeps at least; one in any case.
+
+    Args:
+        group_sizes: [groups], units in each group.
+        min_width: units that all keep.
+        min_width_share: the share of its own units that each keeps, rounded up.
+    """
+    shares = np.ceil(min_width_share * group_sizes - 1e-9)  # 0.1 * 30 is a little over 3
+    return np.maximum(shares.astype(np.int64), max(min_width, 1))
+
+
 def least_widths(
     group: np.ndarray, group_sizes: np.ndarray, *, min_width: PerGroup, multiples: PerGroup = 1
 ) -> np.ndarray:

@@ -15,6 +15,7 @@ from rr.copies import copy_of
 from rr.errors import InputError
 from rr.graph import LiveModel, Target
 from rr.graph.tensors import eval_mode
+from rr.graph.widths import floors
 from rr.refit.capture import capture
 from rr.refit.choosing import Chooser, readers_of, refittable
 from rr.refit.feed import Feed
@@ -106,7 +107,7 @@ def cut_and_refit(live: LiveModel, selected: np.ndarray, config: ResRepConfig, f
     """
     graph, work, full = live.graph, live.model, copy_of(live.model)
     selected = refittable(graph, work, selected)
-    least = np.full(len(graph.groups), max(config.selection.min_width, 1))
+    least = floors(graph.macs.group_sizes, config.selection.min_width, config.selection.min_width_share)
     chooser = Chooser(graph, selected, least, graph.multiples_in_units(config.selection.width_multiple), how)
     refitter = Refitter(graph, full, feed, how)
     targets = targets_of(config, graph)

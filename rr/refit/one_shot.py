@@ -58,8 +58,8 @@ def prune(
         loss_fn: `loss_fn(model, batch)`, the task's loss, mean over the batch, says which errors matter. Without it
             they are weighed by the network's own answers.
         refitting: how it is refitted.
-        settings: `flops_target` or `params_target`, `layers`, `include`, `exclude`, `min_width`, `width_multiple`, as
-            `fast_config` has them.
+        settings: `flops_target` or `params_target`, `layers`, `include`, `exclude`, `min_width`, `min_width_share`,
+            `width_multiple`, as `fast_config` has them.
 
     Returns:
         The narrow network, in eval mode; its `refit_report` says what became of it (`RefitReport`), and prints in

@@ -147,6 +147,8 @@ class MaskSelection:
         least = least_widths(self.groups, self._graph.macs.group_sizes, min_width=self.least, multiples=self.multiples)
         if goals := self._missed(least):
             floor = f"min_width = {self._config.min_width}"
+            if self._config.min_width_share > 0:
+                floor += f" and min_width_share = {self._config.min_width_share:g}"
             if self._config.width_multiple > 1:
                 floor += f" (in multiples of {self._config.width_multiple})"
             reasons = self._graph.largest_reasons()

@@ -69,6 +69,13 @@ def test_each_group_keeps_its_least_width(min_width: int, inner: int, others: in
     assert planned.least.tolist() == [inner if is_inside else others for is_inside in inside]
 
 
+@pytest.mark.parametrize(("share", "floors"), [(0.2, (2, 2)), (0.3, (2, 3)), (0.51, (4, 5)), (1.0, (6, 8))])
+def test_a_floor_may_be_a_share_of_each_groups_width(share: float, floors: tuple[int, int]) -> None:
+    planned = plan(residual(), IMAGES, paper_config(min_width=2, min_width_share=share, layers="all"))
+    found = {group.producers: least for group, least in zip(planned.graph.groups, planned.least, strict=True)}
+    assert (found["a",], found["stem", "b"]) == floors  # of 6 and of 8 channels
+
+
 def test_layers_are_chosen_by_topic_and_by_name() -> None:
     def chosen(**settings: object) -> set[str]:
         planned = plan(residual(), IMAGES, paper_config(**settings))

@@ -32,8 +32,10 @@ def train_base(recipe: Recipe, start: BaseStart, call: Call | None = None) -> No
     Raises:
         InputError: for what a user can put right.
     """
-    if recipe.distill and start.weights is None:
-        raise InputError("distill needs a teacher, the trained weights that the run starts from: give --weights too")
+    if recipe.distill and start.weights is None and recipe.teacher is None:
+        raise InputError(
+            "distill needs a teacher, the trained weights that the run starts from: give --weights too, or --teacher"
+        )
 
     def check_start() -> None:
         if start.weights not in (None, DOWNLOAD):
@@ -44,7 +46,7 @@ def train_base(recipe: Recipe, start: BaseStart, call: Call | None = None) -> No
         model, left_out = run.network(), []
         if start.weights is not None and run.is_new:
             left_out = run.load(model, start.weights, new_classifier=start.new_classifier)
-        if recipe.distill and left_out:
+        if recipe.distill and recipe.teacher is None and left_out:
             raise InputError(
                 f"distill needs a teacher that knows the data's classes, and {start.weights} comes without its "
                 "classifier: train without --distill first, and start from what that writes"

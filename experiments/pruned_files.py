@@ -14,7 +14,7 @@ from rr import InputError, NetworkCard, save_pruned
 from rr.weights import CONVERTED_WEIGHTS, save_converted
 from training import file_attributes
 
-_OF_THIS_MACHINE = ("data_dir", "output_dir", "base_weights")  # paths: nobody else's business
+_OF_THIS_MACHINE = ("data_dir", "output_dir", "base_weights", "teacher")  # paths: nobody else's business
 
 logger = logging.getLogger(__name__)
 

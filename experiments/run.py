@@ -18,10 +18,11 @@ from experiments.call import Call
 from experiments.recipes import of_this_version, typed_as
 from experiments.side_processes import on_cores
 from experiments.tuning import in_words, is_worth_it, tuned, with_stored_choice
+from experiments.weight_files import check_is_weights
 from rr import ResRepConfig
 from rr.compactors import remove_compactors
 from rr.errors import InputError
-from rr.weights import load_network, load_start, read_weights
+from rr.weights import load_network, load_start, read_weights, save_hdf5
 from training import (
     Callback,
     Recipe,
@@ -47,7 +48,7 @@ from training import (
     train,
 )
 from training.distributed import choose_device
-from training.run_folder import INIT_WEIGHTS, is_started_again, what_lacks
+from training.run_folder import INIT_WEIGHTS, TEACHER_WEIGHTS, is_started_again, what_lacks
 
 DOWNLOAD = "default"  # --weights: what torchvision or timm has to download
 
@@ -158,14 +159,24 @@ class Run:
         return prepare(self.folder, self.everything, self.conti_or_fs, defaults, of_this_version, self.options)
 
     def teacher(self, model: nn.Module, state: RunState) -> nn.Module | None:
-        """For a recipe with `distill`, the network as it is before its first step, without compactors; else None.
+        """The network that teaches, for a recipe with `distill`; else None. A run that goes on has it in its folder.
 
         Args:
-            model: a copy of it, for a run that starts; one that goes on has it in its folder.
+            model: for a run that starts, a copy of the network before its first step, without compactors: it teaches,
+                if the recipe names no other.
             state: what is to be done in the folder.
+
+        Raises:
+            InputError: if the recipe's teacher can't be read, or doesn't fit.
         """
         if not self.recipe.distill:
             return None
+        if self.recipe.teacher is not None:
+            kept, other = self.folder / TEACHER_WEIGHTS, self.build()
+            self.load(other, self.recipe.teacher if state is RunState.START else kept)
+            if state is RunState.START and self.world.is_first:
+                save_hdf5(kept, other.state_dict(), self.attributes)
+            return other
         if state is RunState.START:
             return model
         first, _ = load_network(self.folder / INIT_WEIGHTS, self.build)
@@ -229,11 +240,13 @@ def begun(
         needed: raises an InputError if what the run starts from is missing; called before steps are timed for it.
 
     Raises:
-        InputError: for a device or data that are missing.
+        InputError: for a device, data or a teacher that are missing.
     """
     call = call or Call()
     if is_started_again():
         call = replace(call, conti_or_fs="continue")
+    if recipe.teacher not in (None, DOWNLOAD) and is_new_run(recipe.output_dir, call.conti_or_fs):
+        check_is_weights(Path(recipe.teacher))
     lacks = what_lacks(recipe.output_dir) if call.conti_or_fs == "continue" and not is_started_again() else None
     recipe, data = on_this_machine(recipe, settings, call, needed)
     with on_cores(recipe, call), init_world(recipe.device, call.local_rank) as world, logged_on_terminal(world):

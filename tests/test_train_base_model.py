@@ -58,6 +58,8 @@ def test_trains_and_does_so_once(tmp_path: Path, capsys: pytest.CaptureFixture[s
         (["--weights", "default"], "no weights to download for 'lenet5bn'"),
         (["--distill", "0.5"], "give --weights too"),
         (["--distill", "2"], "from 0 to 1"),
+        (["--distill", "0.5", "--teacher", "nowhere.pth"], "there is no file nowhere.pth"),
+        (["--teacher", "nowhere.pth"], "teacher is 'nowhere.pth': needs a distill greater than 0"),
         (["--cuda-graph"], "on one CUDA device only: leave --cuda-graph out"),
         (["--compile-mode", "reduce-overhead"], "is for --compile: add it"),
     ],
@@ -123,20 +125,26 @@ def test_a_function_in_a_file_is_fine_tuned(tmp_path: Path, capsys: pytest.Captu
     assert "weights: there" in capsys.readouterr().err
 
 
-def test_the_weights_it_starts_from_teach_it_after_a_restart_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("by_another", [False, True])
+def test_what_teaches_a_run_teaches_it_after_a_restart_too(
+    by_another: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The weights that it starts from, or others: in both cases it needs nothing but its own folder to go on."""
+
     def final(folder: Path) -> dict[str, np.ndarray]:
         with h5py.File(folder / "finish.hdf5") as file:
             return {name: file[name][()] for name in file}
 
     torch.manual_seed(1)  # not the run's own seed, which would give a network without these weights the same
-    torch.save(build_model("lenet5bn").state_dict(), tmp_path / "w.pth")
+    for name in ("w.pth", "teacher.pth"):
+        torch.save(build_model("lenet5bn").state_dict(), tmp_path / name)
     settings = ["--weights", str(tmp_path / "w.pth"), "--checkpoint-interval", "1", "--max-steps", "4"]
-    taught = [*settings, "--distill", "0.9", "--temperature", "2"]
-    train_base_model.main(arguments(tmp_path / "plain", *settings))
+    by_itself = [*settings, "--distill", "0.9", "--temperature", "2"]
+    taught = [*by_itself, *(["--teacher", str(tmp_path / "teacher.pth")] if by_another else [])]
+    train_base_model.main(arguments(tmp_path / "untaught", *(by_itself if by_another else settings)))
     train_base_model.main(arguments(tmp_path / "whole", *taught))
-    assert any((value != final(tmp_path / "plain")[name]).any() for name, value in final(tmp_path / "whole").items())
+    untaught = final(tmp_path / "untaught")
+    assert any((value != untaught[name]).any() for name, value in final(tmp_path / "whole").items())
 
     real = loop.save_run
 
@@ -147,7 +155,8 @@ def test_the_weights_it_starts_from_teach_it_after_a_restart_too(
     with monkeypatch.context() as patch:
         patch.setattr(loop, "save_run", save_and_stop)
         assert exit_code(arguments(tmp_path / "stopped", *taught)) == 130
-    (tmp_path / "w.pth").unlink()  # the run's own folder has what it needs
+    for name in ("w.pth", "teacher.pth"):
+        (tmp_path / name).unlink()
     train_base_model.main(arguments(tmp_path / "stopped", *taught, "-c", "continue"))
     for name, value in final(tmp_path / "whole").items():
         assert np.array_equal(value, final(tmp_path / "stopped")[name]), name

@@ -69,7 +69,15 @@ class Recipe:
 
     label_smoothing: float = setting("part of the target spread over all classes", 0.0, topic=_LOSS)
     distill: float = setting(
-        "share of the loss that the trained network the run starts from sets, as a teacher; 0: none", 0.0, topic=_LOSS
+        "share of the loss that a trained network sets, the teacher: the one that the run starts from, if no other is "
+        "given; 0: none",
+        0.0,
+        topic=_LOSS,
+    )
+    teacher: str | None = setting(
+        "distill: weights of another network that teaches, of the same architecture; none: those the run starts from",
+        None,
+        topic=_LOSS,
     )
     distill_until: Share = setting(
         "distill: share of the run after which the teacher leaves, and the labels alone set the loss",
@@ -141,6 +149,7 @@ class Recipe:
         self._require("distill", 0 <= self.distill <= 1, "must be from 0 to 1")
         self._require("distill_until", isinstance(self.distill_until, Share), "give a share of the run, Share(0.65)")
         self._require("distill_until", self.distill_until == 1 or self.distill > 0, "needs a distill greater than 0")
+        self._require("teacher", self.teacher is None or self.distill > 0, "needs a distill greater than 0")
         self._require("min_lr", self.min_lr <= self.lr, f"can't exceed lr ({self.lr})")
         self._require("accumulate", self.accumulate <= self.batch_size, f"can't exceed batch_size ({self.batch_size})")
         self._require("warmup_epochs", self.warmup_epochs < self.epochs, f"must be less than epochs ({self.epochs})")

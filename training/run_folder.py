@@ -16,6 +16,7 @@ from training.checkpoint_files import LATEST, checkpoints, load
 
 RUN, LOG, METRICS, TENSORBOARD = "run.json", "log.txt", "metrics.jsonl", "tensorboard"
 INIT_WEIGHTS, FINISH, FINISH_WEIGHTS = "init.hdf5", "finish.pth", "finish.hdf5"
+TEACHER_WEIGHTS = "teacher.hdf5"  # where another network teaches than the one that the run starts from
 RESULT, REPORT = "result.json", "report.html"
 CONVERTED = ("finish_converted.safetensors", "finish_converted.pt2")  # beside its .hdf5 and .pth
 

@@ -10,7 +10,9 @@ from training import Paired, data_for, evaluate_pair, init_world, network_builde
 from training.run_folder import FINISH_WEIGHTS
 
 
-def paired_runs(arch: str, dataset: str, data_dir: Path, pairs: Sequence[tuple[Path, Path]]) -> list[Paired]:
+def paired_runs(
+    arch: str, dataset: str, data_dir: Path, pairs: Sequence[tuple[Path, Path]], hold_out: int = 0
+) -> list[Paired]:
     """For each pair of finished runs' folders, on how many validation images only one of them is right.
 
     In float32, as the runs are tested when they are finished.
@@ -20,10 +22,11 @@ def paired_runs(arch: str, dataset: str, data_dir: Path, pairs: Sequence[tuple[P
         dataset: name of the data set.
         data_dir: where its files are.
         pairs: the folders.
+        hold_out: training images that take the validation images' place.
     """
     if not pairs:
         return []
-    data = data_for(arch, dataset, str(data_dir))
+    data = data_for(arch, dataset, str(data_dir), hold_out=hold_out)
     build, found = network_builder(arch, data), []
     with init_world("auto") as world:
         for pair in pairs:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from scipy import stats
 
 from rr.errors import InputError
 from training.run_folder import METRICS
@@ -15,7 +18,7 @@ RESULT = "result.json"
 AROUND = ("before_cut", "after_cut")
 SIDES = ("arm", "rival")
 # Where a run was made, not how.
-WHERE = ("output_dir", "data_dir", "base_weights", "weights", "device", "workers", "log_interval", "seed")
+WHERE = ("output_dir", "data_dir", "base_weights", "weights", "teacher", "device", "workers", "log_interval", "seed")
 SURROUNDINGS = ("started", "commit", "versions", "hardware", "processes", "threads", "device")
 
 Figures = dict[str, Any]
@@ -81,6 +84,12 @@ def over_seeds(values: Sequence[float]) -> Figures:
     return {"mean": statistics.fmean(values), "spread": spread, "n": len(values)}
 
 
+def interval(points: Figures) -> tuple[float, float]:
+    """Student's 95% interval of a mean over at least two seeds, as `over_seeds` gives them."""
+    half = float(stats.t.ppf(0.975, points["n"] - 1)) * points["spread"] / math.sqrt(points["n"])
+    return points["mean"] - half, points["mean"] + half
+
+
 def at_best_rates(entries: Sequence[Figures]) -> list[Figures]:
     """Each arm, for each number of epochs, at its best learning rate among those with the most seeds."""
     best: dict[tuple[int, str], Figures] = {}
@@ -100,8 +109,7 @@ def leads_of(entries: Sequence[Figures], rivals: Sequence[tuple[str, str]]) -> l
     Returns:
         For each pair and number of epochs, besides their names:
         points: differences of the top-1, seed by seed.
-        spread: the larger one of the two arms' spreads.
-        more_than_the_spread: whether the mean difference is; None for one seed.
+        spread: the larger one of the two arms' spreads; None for one seed.
         seeds, arm_lr, rival_lr: of the runs compared.
     """
     found, at_best = [], at_best_rates(entries)
@@ -115,10 +123,9 @@ def leads_of(entries: Sequence[Figures], rivals: Sequence[tuple[str, str]]) -> l
             points = over_seeds([arm[seed] - rival[seed] for seed in seeds])
             both = [over_seeds([runs[seed] for seed in seeds])["spread"] for runs in (arm, rival)]
             spread = max(both) if len(seeds) > 1 else None
-            more = None if spread is None else points["mean"] > spread
             lead = {"epochs": epochs, "arm": pair[0], "rival": pair[1], "points": points}
             lead |= {"seeds": seeds, **{f"{side}_lr": best[lead[side]]["lr"] for side in SIDES}}
-            found.append({**lead, "spread": spread, "more_than_the_spread": more})
+            found.append({**lead, "spread": spread})
     return found
 
 
@@ -128,8 +135,8 @@ def lead_in_words(lead: Figures) -> str:
     line = f"{lead['epochs']} epochs: {lead['arm']} over {lead['rival']} {points['mean']:+.2f} points"
     if spread is None:
         return f"{line} (one seed{_image_by_image(lead)})"
-    how = "more" if lead["more_than_the_spread"] else "not more"
-    return f"{line}, {how} than the spread of {spread:.2f} ({points['n']} seeds)"
+    low, high = interval(points)
+    return f"{line}, 95% interval {low:+.2f} to {high:+.2f} ({points['n']} seeds)"
 
 
 def _image_by_image(lead: Figures) -> str:

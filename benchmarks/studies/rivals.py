@@ -113,13 +113,15 @@ def run_rival(recipe: Recipe, rival: Rival, call: Call | None = None) -> None:
     """
     if recipe.arch not in model_names() or not recipe.arch.startswith("src"):
         raise InputError(f"only the CIFAR ResNets have these layers, not {recipe.arch}: give -a src20, say")
-    if recipe.distill and rival.base_weights is None:
-        raise InputError("distill needs a teacher, the trained network: give its file with --weights")
+    if recipe.distill and rival.base_weights is None and recipe.teacher is None:
+        raise InputError("distill needs a teacher, the trained network: give its file with --weights, or --teacher")
     with begun(recipe, rival, call=call) as run:
         start = run.network().to(run.world.device)
         if rival.base_weights is not None:
             run.load(start, rival.base_weights)
         teacher = copy.deepcopy(start) if recipe.distill else None
+        if recipe.teacher is not None:
+            run.load(teacher, recipe.teacher)
         before_cut, recipe_after = start, recipe
         if rival.how == "torch-pruning":
             before, recipe_after = two_parts(recipe, rival)

@@ -58,6 +58,7 @@ class Study:
         output: the file's name in results/, to which any network but the first adds its name; a plot goes beside it.
         epochs: the lengths, if the command line names none.
         rivals: pairs of arms whose difference is reported; the first one is meant to be above the second.
+        hold_out: training images that are left out of training, for a study by which settings are chosen; 0: none.
     """
 
     description: str
@@ -65,6 +66,7 @@ class Study:
     output: str
     epochs: tuple[int, ...]
     rivals: tuple[tuple[str, str], ...] = ()
+    hold_out: int = 0
 
 
 def run_study(study: Study, arguments: Sequence[str] | None = None) -> None:
@@ -79,7 +81,7 @@ def run_study(study: Study, arguments: Sequence[str] | None = None) -> None:
     """
     options = parse_arguments(study, arguments)
     with ends_in_one_line():
-        runs = wanted_runs(study.arms, options)
+        runs = wanted_runs(study, options)
         kept = {(*key_of(entry), one["seed"]) for entry in earlier_results(options)["entries"] for one in entry["runs"]}
         for run in runs:
             check_command(run)
@@ -137,7 +139,7 @@ def parse_arguments(study: Study, arguments: Sequence[str] | None) -> argparse.N
 # Which runs -------------------------------------------------------------------------------------------------
 
 
-def wanted_runs(arms: Mapping[str, Arm], options: argparse.Namespace) -> list[Run]:
+def wanted_runs(study: Study, options: argparse.Namespace) -> list[Run]:
     """Every requested run, seed by seed, so that all arms of one seed are done early.
 
     Raises:
@@ -147,20 +149,20 @@ def wanted_runs(arms: Mapping[str, Arm], options: argparse.Namespace) -> list[Ru
         counts = (f"--{name} {getattr(options, name)}" for name in ("jobs", "processes", "threads", "epochs"))
         raise InputError(f"{', '.join(counts)}: give at least 1 of each")
     return [
-        run_of(name, arms[name], epochs, lr, seed, options)
+        run_of(study, name, epochs, lr, seed, options)
         for epochs in options.epochs
         for seed in options.seeds
         for name in options.arms
-        for lr in options.lr or [arms[name].lr]
+        for lr in options.lr or [study.arms[name].lr]
     ]
 
 
-def run_of(name: str, arm: Arm, epochs: int, lr: float, seed: int, options: argparse.Namespace) -> Run:
+def run_of(study: Study, name: str, epochs: int, lr: float, seed: int, options: argparse.Namespace) -> Run:
     """One run.
 
     Args:
+        study: what is compared.
         name: the arm's name.
-        arm: the arm.
         epochs: how long it trains.
         lr: its learning rate.
         seed: its seed.
@@ -169,10 +171,11 @@ def run_of(name: str, arm: Arm, epochs: int, lr: float, seed: int, options: argp
     Raises:
         InputError: if the network that it starts from is missing.
     """
-    folder = options.runs / f"{name}-e{epochs}-lr{lr:g}-s{seed}"
+    arm, folder = study.arms[name], options.runs / f"{name}-e{epochs}-lr{lr:g}-s{seed}"
     command = [arm.script, "-a", options.arch, *COMMON, *arm.options, *arm.of_epochs(epochs)]
     command += ["--lr", f"{lr:g}", "--epochs", str(epochs)]
     command += ["--seed", str(seed), "--max-steps", str(options.max_steps), "--data-dir", str(options.data_dir)]
+    command += ["--hold-out", str(study.hold_out)] if study.hold_out else []
     if arm.starts_from_base:
         base = options.bases / f"s{seed}" / FINISH_WEIGHTS
         if not base.is_file():
@@ -202,7 +205,7 @@ def write_results(study: Study, runs: Sequence[Run], options: argparse.Namespace
     place = {arm: index for index, arm in enumerate(study.arms)}
     entries = [found[key] for key in sorted(found, key=lambda key: (key[0], place.get(key[1], len(place)), key[2]))]
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    leads = with_pairs(leads_of(entries, study.rivals), groups, earlier.get("leads", []), options)
+    leads = with_pairs(leads_of(entries, study.rivals), groups, earlier.get("leads", []), options, study.hold_out)
     results = {**heading(options), "leads": leads, "entries": entries}
     write_text_whole(options.output, json.dumps(results, indent=1) + "\n")
     plot_arms(results, options.output.with_suffix(".png"))
@@ -214,6 +217,7 @@ def with_pairs(
     groups: Mapping[EntryKey, Mapping[int, Path]],
     earlier: Sequence[Figures],
     options: argparse.Namespace,
+    hold_out: int = 0,
 ) -> list[Figures]:
     """The leads, where those of one seed also say how their networks compare image by image (`paired`).
 
@@ -222,6 +226,7 @@ def with_pairs(
         groups: the folders of finished runs, by entry and seed.
         earlier: leads of the file as it was; their `paired` is kept where a folder is gone.
         options: the command line's.
+        hold_out: training images that take the validation images' place.
     """
     known = {identity(lead): lead["paired"] for lead in earlier if "paired" in lead}
     pairs: dict[int, tuple[Path, Path]] = {}
@@ -231,7 +236,7 @@ def with_pairs(
             rival, arm = (groups.get(key, {}).get(lead["seeds"][0]) for key in keys)
             if rival is not None and arm is not None:
                 pairs[place] = rival, arm
-    measured = paired_runs(options.arch, DATASET, options.data_dir, list(pairs.values()))
+    measured = paired_runs(options.arch, DATASET, options.data_dir, list(pairs.values()), hold_out)
     found = {place: paired.to_dict() for place, paired in zip(pairs, measured, strict=True)}
     found = {**{place: known[identity(lead)] for place, lead in enumerate(leads) if identity(lead) in known}, **found}
     return [{**lead, "paired": found[place]} if place in found else lead for place, lead in enumerate(leads)]

@@ -23,7 +23,7 @@ def test_another_network_has_a_file_of_its_own(place: Path, tmp_path: Path, monk
     for network, file in (("src20", "short.json"), ("src56", "short_src56.json")):
         options = study.parse_arguments(of_one, [*words, "-a", network])
         assert options.output == tmp_path / "results" / file
-        (run,) = study.wanted_runs(ARMS, options)
+        (run,) = study.wanted_runs(of_one, options)
         assert run.command[:3] == (study.RIVALS, "-a", network)
 
 
@@ -81,7 +81,8 @@ def test_leads_of_one_seed_are_compared_where_the_runs_are_and_else_kept(monkeyp
 
     asked = []
 
-    def measure(arch: str, dataset: str, data_dir: Path, pairs: list[tuple[Path, Path]]) -> list[Paired]:
+    def measure(arch: str, dataset: str, data_dir: Path, pairs: list[tuple[Path, Path]], hold_out: int) -> list[Paired]:
+        assert hold_out == 7
         asked.extend(pairs)
         return [Paired(1, 2, 10) for _ in pairs]
 
@@ -90,7 +91,7 @@ def test_leads_of_one_seed_are_compared_where_the_runs_are_and_else_kept(monkeyp
     leads = [lead("ours", 1.0), lead("many", 2.0, seeds=2), lead("gone", 3.0), lead("trained anew", 4.0)]
     before = [{**lead(*of), "paired": of} for of in (("ours", 1.0), ("gone", 3.0), ("trained anew", 5.0))]
     options = SimpleNamespace(arch="src20", data_dir=Path("images"))
-    found = study.with_pairs(leads, groups, before, options)
+    found = study.with_pairs(leads, groups, before, options, 7)
     assert asked == [(Path("theirs"), Path("ours"))]
     assert [one.get("paired") for one in found] == [Paired(1, 2, 10).to_dict(), None, ("gone", 3.0), None]
     assert [{**one, "paired": None} for one in found] == [{**one, "paired": None} for one in leads]

@@ -1,0 +1,62 @@
+"""What brings a pruned src20 nearer to its base trained on: changes of `--fast`, one at a time, on images held out.
+
+    python train_base_model.py -a src20 --dataset folder --data-dir DIR --hold-out 5000 --epochs 60 --amp \\
+        --batch-size 128 --schedule cosine --milestones --weight-decay 5e-4 --output-dir BASES/s0
+    python benchmarks/studies/gap.py --data-dir DIR --bases BASES --runs RUNS --jobs 2
+
+DIR is what short_schedules.py takes. 5,000 of its training images are left out of every run's training, the base's too,
+and all accuracies are of them: settings are chosen here, and the test images aren't opened. Runs of one seed see the
+same batches, so their differences are taken seed by seed; all seeds may start from one base (link BASES/s1 and BASES/s2
+to s0). A run of 12 epochs takes about 15 minutes on one core.
+
+fast: `--fast`; base: the unpruned network trained on; later-N: the target is met after N% of the run, at a higher rate
+after an epoch of warm-up, and high-rate the same without waiting; floor-N: each layer keeps N% of its width;
+multiples-8: widths in multiples of 8; refit: cut at once and refitted; streams: residual streams too; smoothing: of the
+labels; distill: the base teaches; distill-later: both. A difference within its own 95% interval is none.
+
+Writes results/gap.json and .png.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run from the checkout without PYTHONPATH
+
+from benchmarks.studies.study import PRUNE, RIVALS, TARGET, Arm, Study, run_study
+
+LR, HIGH_LR = 0.02, 0.1
+HIGH_RATE = ("--warmup-epochs", "1")
+DISTILL = ("--distill", "0.5")
+LATER = {share: (*HIGH_RATE, "--tighten-steps", f"{share}%") for share in (20, 30, 40)}
+
+
+def pruned(*change: str, lr: float = LR) -> Arm:
+    """`--fast` with a change."""
+    return Arm(PRUNE, lr, (*TARGET, "--fast", *change))
+
+
+ARMS = {
+    "base": Arm(RIVALS, LR, ("--how", "unpruned")),
+    "fast": pruned(),
+    "high-rate": pruned(*HIGH_RATE, lr=HIGH_LR),
+    **{f"later-{share}": pruned(*later, lr=HIGH_LR) for share, later in LATER.items()},
+    **{f"floor-{share}": pruned("--min-width-share", f"{share}%") for share in (25, 30)},
+    "multiples-8": pruned("--width-multiple", "8"),
+    "refit": pruned("--start", "refit"),
+    "streams": pruned("--layers", "all"),
+    "smoothing": pruned("--label-smoothing", "0.1"),
+    "distill": pruned(*DISTILL),
+    "distill-later": pruned(*DISTILL, *LATER[30], lr=HIGH_LR),
+}
+AGAINST = {"base": "fast", "distill-later": "distill"}
+RIVALS_OF_OURS = tuple((arm, AGAINST.get(arm, "fast")) for arm in ARMS if arm != "fast")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the script with these arguments (default: the command line's)."""
+    run_study(Study(__doc__ or "", ARMS, "gap.json", (12,), RIVALS_OF_OURS, hold_out=5000), arguments)
+
+
+if __name__ == "__main__":
+    main()

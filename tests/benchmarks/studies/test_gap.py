@@ -1,0 +1,48 @@
+"""The arms of what closes the gap to the base trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.studies import gap, study
+from rr.exp_resrep import parse_arguments
+from tests.benchmarks.studies.helpers import NETWORK, call
+from training import to_plain
+
+CHANGED = {
+    "high-rate": {"lr", "warmup_epochs"},
+    **{f"later-{share}": {"lr", "warmup_epochs", "tighten_steps"} for share in (20, 30, 40)},
+    **{f"floor-{share}": {"min_width_share"} for share in (25, 30)},
+    "multiples-8": {"width_multiple"},
+    "streams": {"layers"},
+    "smoothing": {"label_smoothing"},
+    "distill": {"distill"},
+    "distill-later": {"distill", "lr", "warmup_epochs", "tighten_steps"},
+    "fast": set(),
+}
+
+
+def test_each_arm_changes_what_its_name_says() -> None:
+    def settings(name: str) -> dict[str, object]:
+        arm = gap.ARMS[name]
+        words = [*NETWORK, *study.COMMON, *arm.options, "--lr", str(arm.lr), "--epochs", "12"]
+        return {key: value for part in parse_arguments(words)[:3] for key, value in to_plain(part).items()}
+
+    fast = settings("fast")
+    for name, changed in CHANGED.items():
+        found = settings(name)
+        assert {key for key in found if found[key] != fast[key]} == changed, name
+    assert settings("refit")["start"] == "refit"
+    assert set(gap.ARMS) - set(CHANGED) == {"base", "refit"}
+
+
+def test_every_run_leaves_the_same_images_out(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    studies = []
+    monkeypatch.setattr(gap, "run_study", lambda found, arguments: studies.append(found))
+    gap.main([])
+    runs = study.wanted_runs(studies[0], study.parse_arguments(studies[0], call(place, "--seeds", "0")))
+    assert [run.arm for run in runs] == list(gap.ARMS)
+    for run in runs:
+        assert run.command[run.command.index("--hold-out") + 1] == "5000"

@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import numpy as np
+
 from rr import ResRepPruner
+from rr.conversion.widths_plot import width_figure
 from training import Callback, TrainState
 
 BEFORE_FIRST_MASK = "before_first_mask.hdf5"
@@ -23,6 +26,7 @@ class ResRepCallback(Callback):
 
     def __init__(self, pruner: ResRepPruner) -> None:
         self.pruner = pruner
+        self._drawn: list[int] | None = None  # the widths of the last image; a run that goes on draws anew
 
     def on_start(self, state: TrainState) -> None:
         self.pruner.attach(state.optimizer)
@@ -58,6 +62,15 @@ class ResRepCallback(Callback):
                 100 * remaining.macs_ratio,
                 100 * remaining.params_ratio,
             )
+
+    def after_epoch(self, state: TrainState) -> None:
+        widths, graph = self.pruner.unmasked.widths, self.pruner.graph
+        if state.world.is_first and widths != self._drawn:
+            self._drawn = widths
+            pruned_layers = {site.layer for site in self.pruner.sites}
+            full = graph.widths(np.ones(graph.num_units, dtype=bool))
+            bars = [bar for bar in zip(graph.width_names(), full, widths, strict=True) if bar[0] in pruned_layers]
+            state.log.figure("Widths", width_figure(*zip(*bars, strict=True)), state.step)
 
     def next_step_is_alike(self) -> bool:
         return self.pruner.next_step_is_alike

@@ -1,5 +1,7 @@
 """What a run says about itself: log.txt, metrics.jsonl, run.json, TensorBoard and the progress bar; rank 0 alone."""
 
+from __future__ import annotations
+
 import datetime
 import json
 import logging
@@ -10,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy
 import torch
@@ -23,6 +25,9 @@ from rr.whole_files import append_line, write_errors_of, write_text_whole
 from training import run_folder
 from training.distributed import World
 from training.evaluation import Evaluation
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 logger = logging.getLogger(__name__)
 CPP_EXTENSION, ONNX_PASSES = "torch.utils.cpp_extension", ("onnxscript", "onnx_ir")  # loggers
@@ -58,7 +63,7 @@ class RunLog:
             run = {"recipe": recipe, "seed": recipe.get("seed"), **surroundings(world)}
         write_text_whole(self.folder / run_folder.RUN, json.dumps(run, indent=2) + "\n")
 
-    def __enter__(self) -> "RunLog":
+    def __enter__(self) -> RunLog:
         if self.active:
             with self._curve_errors():
                 self._writer = SummaryWriter(str(self.folder / run_folder.TENSORBOARD))
@@ -114,6 +119,12 @@ class RunLog:
             with self._curve_errors():
                 for tag, value in values.items():
                     self._writer.add_scalar(tag, value, step)
+
+    def figure(self, tag: str, figure: Figure, step: int) -> None:
+        """Add a matplotlib figure to TensorBoard's images, at a step."""
+        if self._writer is not None:
+            with self._curve_errors():
+                self._writer.add_figure(tag, figure, step)
 
     def epoch(self, record: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl; the record's `epoch` is how many are done."""

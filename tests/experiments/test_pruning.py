@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
@@ -12,6 +13,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from base_model import build_model, full_widths
 from experiments.pruning import of_other_data
@@ -109,6 +111,17 @@ def test_files_are_the_documented_ones(finished: Path) -> None:
         assert all(file[name][()].min() == 1 for name in file if name.endswith(".mask"))
     payload = torch.load(finished / "finish_converted.pth", weights_only=True)
     assert payload["deps"] == converted.deps
+
+
+def test_tensorboard_has_an_image_of_the_widths_for_each_epoch_that_changed_them(finished: Path) -> None:
+    images = EventAccumulator(str(finished / "tensorboard"), size_guidance={"images": 0}).Reload().Images("Widths")
+    lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    widths = {
+        line["step"]: [value for name, value in line["scalars"].items() if name.startswith("width/")] for line in lines
+    }
+    changed = [step for (_, before), (step, now) in itertools.pairwise(widths.items()) if before != now]
+    assert [image.step for image in images] == changed != []
+    assert images[-1].encoded_image_string.startswith(b"\x89PNG")
 
 
 def test_log_lines_are_the_originals(finished: Path) -> None:

@@ -20,6 +20,7 @@ from experiments.recipes import base_folder
 from experiments.resrep_callback import ResRepCallback
 from experiments.run import DOWNLOAD, Run, begun
 from experiments.run_report import write_report
+from experiments.run_times import is_worth_it, layer_milliseconds
 from experiments.starts import PruningStart
 from experiments.target import missed
 from rr import InputError, ResRepConfig, ResRepPruner
@@ -103,6 +104,8 @@ def prune(
             barrier(run.world)
             evaluate_converted(run)
             if run.world.is_first:
+                if is_worth_it(run):
+                    write_result(run.folder, {"times": layer_milliseconds(run)})
                 report_on(run)
             say_where(run, start)
             return reached(run, config)

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -58,9 +59,9 @@ class RunLog:
             return
         run = run_folder.stored_run(self.folder) if resume else None
         if run is not None:
-            run.setdefault("resumed", []).append(surroundings(world))
+            run.setdefault("resumed", []).append({**surroundings(world), "command": _command()})
         else:
-            run = {"recipe": recipe, "seed": recipe.get("seed"), **surroundings(world)}
+            run = {"recipe": recipe, "seed": recipe.get("seed"), **surroundings(world), "command": _command()}
         write_text_whole(self.folder / run_folder.RUN, json.dumps(run, indent=2) + "\n")
 
     def __enter__(self) -> RunLog:
@@ -231,6 +232,11 @@ def surroundings(world: World) -> dict[str, Any]:
         "processes": world.size,
         "threads": torch.get_num_threads(),
     }
+
+
+def _command() -> str:
+    """The command line of this process, to be typed again."""
+    return shlex.join(["python", *sys.orig_argv[1:]])
 
 
 def _commit() -> str | None:

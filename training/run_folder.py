@@ -17,7 +17,7 @@ from training.checkpoint_files import LATEST, checkpoints, load
 RUN, LOG, METRICS, TENSORBOARD = "run.json", "log.txt", "metrics.jsonl", "tensorboard"
 INIT_WEIGHTS, FINISH, FINISH_WEIGHTS = "init.hdf5", "finish.pth", "finish.hdf5"
 TEACHER_WEIGHTS = "teacher.hdf5"  # where another network teaches than the one that the run starts from
-RESULT, REPORT = "result.json", "report.html"
+RESULT, REPORT, PLOTS = "result.json", "report.html", "plots"
 CONVERTED = ("finish_converted.safetensors", "finish_converted.pt2")  # beside its .hdf5 and .pth
 
 # Fields that may change between two parts of one run: they don't alter what is computed.
@@ -201,7 +201,8 @@ def _clear(folder: Path) -> None:
     for pattern in (LOG, METRICS, RESULT, REPORT, "*.hdf5", "*.pth", *CONVERTED):
         for path in folder.glob(pattern):
             path.unlink()
-    shutil.rmtree(folder / TENSORBOARD, ignore_errors=True)
+    for inner in (TENSORBOARD, PLOTS):
+        shutil.rmtree(folder / inner, ignore_errors=True)
     (folder / RUN).unlink()  # last, so that an interrupted clearing is done again
 
 

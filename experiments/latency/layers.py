@@ -76,7 +76,7 @@ def layer_times(base: nn.Module, pruned: nn.Module, images: Tensor, seconds: flo
         images: float32, [batch, C, H, W].
         seconds: for the runs of the networks, and for each layer whose widths are tried.
     """
-    before, after = _runs((base, pruned), images, seconds)
+    before, after = timed_layers((base, pruned), images, seconds)
     found = []
     for name, run in before.items():
         narrow = after.get(name)
@@ -84,8 +84,14 @@ def layer_times(base: nn.Module, pruned: nn.Module, images: Tensor, seconds: flo
     return found
 
 
-def _runs(models: tuple[nn.Module, nn.Module], images: Tensor, seconds: float) -> tuple[dict[str, Run], ...]:
-    """Each network's layers by name, from runs in turn."""
+def timed_layers(models: tuple[nn.Module, nn.Module], images: Tensor, seconds: float) -> tuple[dict[str, Run], ...]:
+    """Each network's convolutions and linear layers by name, timed in runs in turn.
+
+    Args:
+        models: in eval mode.
+        images: float32, [batch, C, H, W].
+        seconds: for all runs.
+    """
     watches = [_Watch(model) for model in models]
     began = time.perf_counter()
     rounds = 0

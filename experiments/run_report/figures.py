@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -29,32 +30,57 @@ class Panel:
     """One quantity over a run's epochs.
 
     Attributes:
+        name: of its own file.
         title: what it is, with its unit.
         keys: where a line of metrics.jsonl has it.
         factor: what it is multiplied by.
     """
 
+    name: str
     title: str
     keys: tuple[str, ...]
     factor: float = 1
 
 
 PANELS = (
-    Panel("top-1, validation (%)", ("val", "top1")),
-    Panel("loss, validation", ("val", "loss")),
-    Panel("MACs left (%)", ("scalars", "MACs/remaining"), 100),
+    Panel("top1", "top-1, validation (%)", ("val", "top1")),
+    Panel("loss", "loss, validation", ("val", "loss")),
+    Panel("macs", "MACs left (%)", ("scalars", "MACs/remaining"), 100),
 )
 
 
-def in_both(draw: Draw, height: float, width: str = "page") -> dict[str, str]:
-    """A figure for light and for dark, as data URIs.
+@dataclass(frozen=True)
+class Picture:
+    """A figure, drawn for light and for dark.
 
-    Args:
+    Attributes:
         draw: draws it.
         height: in inches.
         width: a key of WIDTH.
     """
-    return {scheme: _uri(draw, (WIDTH[width], height), scheme) for scheme in INK}
+
+    draw: Draw
+    height: float
+    width: str = "page"
+
+    @cached_property
+    def pngs(self) -> dict[str, bytes]:
+        """Both: on white, as the light page is, and on nothing."""
+        return {scheme: self._png(scheme) for scheme in INK}
+
+    @property
+    def uris(self) -> dict[str, str]:
+        """Both as data URIs."""
+        return {scheme: f"data:image/png;base64,{base64.b64encode(png).decode()}" for scheme, png in self.pngs.items()}
+
+    def _png(self, scheme: str) -> bytes:
+        figure = Figure(figsize=(WIDTH[self.width], self.height), layout="constrained")
+        self.draw(figure, scheme)
+        for axes in figure.axes:
+            _in_ink(axes, INK[scheme])
+        file = io.BytesIO()
+        figure.savefig(file, format="png", dpi=144, transparent=scheme == "dark")
+        return file.getvalue()
 
 
 def has_curve(panel: Panel, runs: Sequence[RunFiles]) -> bool:
@@ -98,16 +124,6 @@ def draw_forgetting(figure: Figure, scheme: str, run: RunFiles) -> None:
     axes.set_yticks([row + 0.5 for row in range(len(names))], labels, fontsize=6, parse_math=False)
     axes.set_xlabel("epoch")
     figure.colorbar(image, ax=axes, label="share of channels not masked")
-
-
-def _uri(draw: Draw, size: tuple[float, float], scheme: str) -> str:
-    figure = Figure(figsize=size, layout="constrained")
-    draw(figure, scheme)
-    for axes in figure.axes:
-        _in_ink(axes, INK[scheme])
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=144, transparent=True)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def _in_ink(axes: Axes, ink: str) -> None:

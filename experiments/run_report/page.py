@@ -10,15 +10,16 @@ from typing import Any
 
 from experiments.run_report.reading import RunFiles, read_run
 from rr.errors import InputError, printable
-from rr.whole_files import write_text_whole
-from training.run_folder import REPORT
+from rr.whole_files import write_text_whole, written_whole
+from training.run_folder import PLOTS, REPORT
 
 TEMPLATE = "report.html.j2"
+FORGETTING = "forgetting"  # the name of that figure's own file
 COMPARISON = "comparison.html"  # a page of several runs, which leaves the first one's own
 
 
 def write_report(folders: Sequence[str | Path], output: str | Path | None = None) -> Path:
-    """Write the report on runs, side by side where there are several.
+    """Write the report on runs, side by side where there are several; one run's figures go into its `plots/` as well.
 
     Args:
         folders: of the runs, one or more.
@@ -41,24 +42,31 @@ def write_report(folders: Sequence[str | Path], output: str | Path | None = None
     environment = jinja2.Environment(loader=files, autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
     environment.filters["literal"] = printable
     forgetting = [
-        (run.name, figures.in_both(partial(figures.draw_forgetting, run=run), 1.0 + 0.16 * len(run.width_names)))
+        (run.name, figures.Picture(partial(figures.draw_forgetting, run=run), 1.0 + 0.16 * len(run.width_names)))
         for run in runs
         if run.width_names
     ]
+    panels = [
+        (panel, figures.Picture(partial(figures.draw_panel, panel=panel, runs=runs), 2.6, "panel"))
+        for panel in figures.PANELS
+        if figures.has_curve(panel, runs)
+    ]
     page = environment.get_template(TEMPLATE).render(
         runs=runs,
-        panels=[
-            (panel.title, figures.in_both(partial(figures.draw_panel, panel=panel, runs=runs), 2.6, "panel"))
-            for panel in figures.PANELS
-            if figures.has_curve(panel, runs)
-        ],
+        panels=[(panel.title, picture.uris) for panel, picture in panels],
         colours=list(zip(figures.colours(runs, "light"), figures.colours(runs, "dark"), strict=True)),
-        forgetting=forgetting,
+        forgetting=[(name, picture.uris) for name, picture in forgetting],
         recipes=[(run.name, json.dumps(run.run.get("recipe", {}), indent=2)) for run in runs],
         summary=[_summary(run) for run in runs],
     )
     path = Path(output) if output is not None else Path(folders[0]) / (REPORT if len(runs) == 1 else COMPARISON)
     write_text_whole(path, page)
+    if len(runs) == 1:
+        named = {panel.name: picture for panel, picture in panels}
+        named.update((FORGETTING, picture) for _, picture in forgetting)
+        for name, picture in named.items():
+            with written_whole(path.parent / PLOTS / f"{name}.png") as temporary:
+                temporary.write_bytes(picture.pngs["light"])
     return path
 
 

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from rr.errors import InputError
-from training.run_folder import METRICS, RESULT, RUN
+from rr.weights import CONVERTED_WEIGHTS
+from training.run_folder import CONVERTED, FINISH_WEIGHTS, METRICS, RESULT, RUN
+
+WEIGHTS = (FINISH_WEIGHTS, CONVERTED_WEIGHTS, str(Path(CONVERTED_WEIGHTS).with_suffix(".pth")), *CONVERTED)
 
 
 @dataclass(frozen=True)
@@ -20,12 +23,14 @@ class RunFiles:
         run: run.json.
         epochs: the lines of metrics.jsonl.
         result: result.json; empty for a base network, or a run that isn't done.
+        files: bytes of each file of weights that the run ended with, by name.
     """
 
     name: str
     run: dict[str, Any]
     epochs: list[dict[str, Any]] = field(default_factory=list)
     result: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, int] = field(default_factory=dict)
 
     def curve(self, *keys: str) -> tuple[list[float], list[float]]:
         """Epochs, and a value of each that has it: `curve("val", "top1")`."""
@@ -49,6 +54,17 @@ class RunFiles:
         """The conversion's report by layer; none where nothing was converted."""
         return self.result.get("conversion", {}).get("layers", [])
 
+    @property
+    def milliseconds(self) -> dict[str, list[float | None]]:
+        """Each layer's, before and after; none where a run was too short to be timed."""
+        return self.result.get("times", {}).get("layers", {})
+
+    @property
+    def commands(self) -> list[str]:
+        """What was typed, first to begin the run and then to go on with it; none in an older run's file."""
+        parts = [self.run, *self.run.get("resumed", [])]
+        return [part["command"] for part in parts if isinstance(part.get("command"), str)]
+
 
 def read_run(folder: str | Path) -> RunFiles:
     """Read what is there; a line that a kill has torn is left out.
@@ -67,13 +83,38 @@ def read_run(folder: str | Path) -> RunFiles:
     except (ValueError, RecursionError) as error:  # no text, no JSON, a number of too many digits
         raise InputError(f"a file in {folder} is broken ({error}): bring it back from a copy") from None
     for name, is_right in (
-        (RUN, isinstance(run, dict) and isinstance(run.get("recipe"), dict)),
+        (RUN, _is_run(run)),
         (METRICS, all(map(_is_epoch, epochs))),
-        (RESULT, isinstance(result, dict) and _is_conversion(result.get("conversion", {}))),
+        (RESULT, isinstance(result, dict) and _is_conversion(result.get("conversion", {})) and _has_times(result)),
     ):
         if not is_right:
             raise InputError(f"{folder / name} doesn't hold what a run writes: bring it back from a copy")
-    return RunFiles(str(folder), run, epochs, result)
+    files = {name: (folder / name).stat().st_size for name in WEIGHTS if (folder / name).is_file()}
+    return RunFiles(str(folder), run, epochs, result, files)
+
+
+def _is_run(run: Any) -> bool:
+    resumed = run.get("resumed", []) if isinstance(run, dict) else None
+    are_parts = isinstance(resumed, list) and all(isinstance(part, dict) for part in resumed)
+    return are_parts and isinstance(run.get("recipe"), dict)
+
+
+def _has_times(result: dict[str, Any]) -> bool:
+    """Whether the times by layer are two numbers each, the second one perhaps none; or there are no times."""
+    times = result.get("times", {})
+    layers = times.get("layers", {}) if isinstance(times, dict) else None
+    if not isinstance(layers, dict) or (
+        layers and not all(_is_number(times.get(name)) for name in ("images", "threads"))
+    ):
+        return False
+    return all(
+        isinstance(pair, list) and len(pair) == 2 and _is_number(pair[0]) and (pair[1] is None or _is_number(pair[1]))
+        for pair in layers.values()
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_epoch(record: Any) -> bool:

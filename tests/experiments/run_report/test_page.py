@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 import re
@@ -21,7 +22,9 @@ LAYER = {"macs_before": 4000, "macs_after": 2000, "stays": "a <reason>"}
 def a_run(folder: Path, *, converted: bool = True) -> Path:
     """A run's folder, its last line torn by a kill."""
     folder.mkdir()
-    (folder / "run.json").write_text(json.dumps({"recipe": {"arch": "<script>alert(1)</script>"}}))
+    (folder / "run.json").write_text(
+        json.dumps({"recipe": {"arch": "<script>alert(1)</script>"}, "command": "python <script>", "resumed": [{}]})
+    )
     records = [
         {
             "epoch": epoch,
@@ -37,7 +40,9 @@ def a_run(folder: Path, *, converted: bool = True) -> Path:
             **{"macs_before": 4000, "macs_after": 2000, "parameters_before": 300, "parameters_after": 100},
             **{"float64_difference": 2.5e-16, "cut_difference": 3e-5, "proven_at": ["1 x 3 x 8 x 8"]},
         }
-        result = {"conversion": conversion, "base": {"top1": 91.25}, "converted": {"top1": 90.5}}
+        times = {"images": 64, "threads": 2, "layers": {"<b>\x07": [1.5, 0.625]}}
+        result = {"conversion": conversion, "base": {"top1": 91.25}, "converted": {"top1": 90.5}, "times": times}
+        (folder / "finish_converted.pt2").write_bytes(bytes(12345))
         (folder / "result.json").write_text(json.dumps(result))
     return folder
 
@@ -48,9 +53,14 @@ def test_the_page_has_the_figures_of_the_files_and_needs_nothing_beside_it(tmp_p
     page = path.read_text()
     for words in ("91.25%", "90.50%", "4,000 → 2,000", "300 → 100", "33.3%", "2.5e-16", "3.0e-05", "a &lt;reason&gt;"):
         assert words in page
+    for words in ("1.500", "0.625", "64 images", "2 thread", "finish_converted.pt2", "12,345", "python &lt;script"):
+        assert words in page
     sources = re.findall(r'(?:src|href|srcset)="([^"]*)"', page)
     assert len(sources) == 9  # three curves and the forgetting, light and dark, and the page's icon
     assert all(source.startswith("data:") for source in sources)
+    plots = sorted((tmp_path / "one" / "plots").iterdir())
+    assert [plot.name for plot in plots] == ["forgetting.png", "loss.png", "macs.png", "top1.png"]
+    assert all(base64.b64encode(plot.read_bytes()).decode() in page for plot in plots)
 
 
 def test_names_and_settings_are_text(tmp_path: Path) -> None:

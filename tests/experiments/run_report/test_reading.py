@@ -43,6 +43,12 @@ def test_a_line_that_a_kill_has_torn_is_left_out(tmp_path: Path) -> None:
         ({"result": []}, RESULT),
         ({"result": {"conversion": 1}}, RESULT),
         ({"result": {"conversion": {"layers": [1]}}}, RESULT),
+        ({"run": {**RECIPE, "resumed": 3}}, RUN),
+        ({"run": {**RECIPE, "resumed": ["again"]}}, RUN),
+        ({"result": {"times": 1}}, RESULT),
+        ({"result": {"times": {"layers": {"a": [1.0, None]}}}}, RESULT),  # of how many images?
+        ({"result": {"times": {"images": 1, "threads": 1, "layers": {"a": [None, 1.0]}}}}, RESULT),
+        ({"result": {"times": {"images": 1, "threads": 1, "layers": {"a": "no"}}}}, RESULT),
     ],
 )
 def test_what_no_run_writes_is_named(files: dict[str, Any], name: str, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Iterator
@@ -12,8 +11,8 @@ from torch import Tensor
 from experiments.refit_images import refit_images
 from experiments.resrep_callback import BEFORE_FIRST_MASK
 from rr import RefitConfig, ResRepPruner, cut_at_once
-from rr.whole_files import write_text_whole
 from training import Callback, TrainState, evaluate_state
+from training.json_files import write_json
 from training.run_folder import RESULT
 
 BATCH_SIZE = 100  # images that run side by side in the refit
@@ -47,7 +46,7 @@ class CutCallback(Callback):
         logger.info("val after the cut, top1=%.4f, top5=%.4f, loss=%.6f", val.top1, val.top5, val.loss)
         if state.world.is_first:
             found = {"cut": {**val.to_dict(), "seconds": seconds, "refit": refit.as_dict()}}
-            write_text_whole(state.log.folder / RESULT, json.dumps(found, indent=2) + "\n")
+            write_json(state.log.folder / RESULT, found)
 
     def _batches(self, state: TrainState) -> Iterator[Tensor]:
         return refit_images(state.data, self.images, BATCH_SIZE, state.recipe.seed, state.world)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,9 +26,9 @@ from rr import InputError, ResRepConfig, ResRepPruner
 from rr.copies import copy_of
 from rr.refit import check_can_be_cut
 from rr.weights import CONVERTED_WEIGHTS, load_network, load_strict, read_hdf5, save_hdf5
-from rr.whole_files import write_text_whole
 from training import Callback, Recipe, RunState, barrier, broadcast_object, evaluate_pair
 from training.checkpoint_files import load
+from training.json_files import read_json, read_lines, write_json
 from training.run_folder import FINISH, FINISH_WEIGHTS, INIT_WEIGHTS, METRICS, RESULT, RUN, stored_recipe
 
 logger = logging.getLogger(__name__)
@@ -258,10 +257,10 @@ def evaluate_converted(run: Run) -> None:
 def write_result(folder: Path, findings: dict[str, Any]) -> None:
     """Add to result.json, which repeats what run.json says about recipe, seed, versions, commit and hardware."""
     path = folder / RESULT
-    stored = json.loads(path.read_text()) if path.exists() else {}
-    run = json.loads((folder / RUN).read_text())
+    stored = read_json(path) if path.exists() else {}
+    run = read_json(folder / RUN)
     trained = {} if "last_epoch" in stored else accuracies(folder)
-    write_text_whole(path, json.dumps({**stored, **trained, **findings, "run": run}, indent=2) + "\n")
+    write_json(path, {**stored, **trained, **findings, "run": run})
 
 
 def accuracies(folder: Path) -> dict[str, dict[str, float]]:
@@ -269,8 +268,7 @@ def accuracies(folder: Path) -> dict[str, dict[str, float]]:
     finish = folder / FINISH
     evaluations = load(finish).get("evaluations") if finish.exists() else None
     if not evaluations:  # of an older version, or without it: they are in metrics.jsonl, too
-        epochs = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
-        evaluated = [record["val"] for record in epochs if "val" in record]
+        evaluated = [record["val"] for record in read_lines(folder / METRICS) if "val" in record]
         evaluations = {"first": evaluated[0], "last": evaluated[-1]}
     return {"base": evaluations["first"], "last_epoch": evaluations["last"]}
 
@@ -287,7 +285,7 @@ def reached(run: Run, config: ResRepConfig) -> bool:
     """Whether the converted network is as small as it was to be; where it isn't, the last line says so, and why."""
     told = None
     if run.world.is_first:
-        conversion = json.loads((run.folder / RESULT).read_text())["conversion"]
+        conversion = read_json(run.folder / RESULT)["conversion"]
         told = missed(conversion, config, run.recipe.max_steps)
         if told is not None:
             logger.warning("%s", told)

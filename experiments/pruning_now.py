@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import time
 from dataclasses import asdict, fields
@@ -16,7 +15,6 @@ from experiments.testing import arch_of, data_of, load
 from experiments.weight_files import check_is_weights
 from rr import InputError, RefitConfig, RefitReport, prune
 from rr.weights import CONVERTED_WEIGHTS, read_weights
-from rr.whole_files import write_text_whole
 from training import (
     evaluate_pair,
     file_attributes,
@@ -25,6 +23,7 @@ from training import (
     logged_on_terminal,
     surroundings,
 )
+from training.json_files import write_json
 from training.run_folder import RESULT
 
 logger = logging.getLogger(__name__)
@@ -81,7 +80,7 @@ def pruned_now(options: argparse.Namespace) -> str:
         if not world.is_first:
             return ""
         folder.mkdir(parents=True, exist_ok=True)
-        write_text_whole(folder / RESULT, json.dumps(result, indent=2) + "\n")
+        write_json(folder / RESULT, result)
         proof = report.conversion.as_dict()
         write_pruned(folder, slim.cpu(), options.arch, data, result["settings"], proof)  # last: all is done
     conversion = report.conversion

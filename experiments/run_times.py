@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from experiments.run import Run
 from experiments.testing import folded
 from rr.compactors import remove_compactors
 from rr.weights import CONVERTED_WEIGHTS, load_network
+from training.json_files import read_lines
 from training.run_folder import INIT_WEIGHTS, METRICS
 
 WORTH_SECONDS = 60.0  # of training; a shorter run isn't held up by timing
@@ -21,10 +21,8 @@ MOST_IMAGES = 64
 
 def is_worth_it(run: Run) -> bool:
     """Whether the run was long enough, and trained on the CPU, whose clock this is."""
-    lines = [json.loads(line) for line in (run.folder / METRICS).read_text().splitlines()]
-    return run.world.device.type == "cpu" and sum(line.get("time", {}).get("seconds", 0) for line in lines) >= (
-        WORTH_SECONDS
-    )
+    seconds = sum(epoch.get("time", {}).get("seconds", 0) for epoch in read_lines(run.folder / METRICS))
+    return run.world.device.type == "cpu" and seconds >= WORTH_SECONDS
 
 
 def layer_milliseconds(run: Run) -> dict[str, Any]:

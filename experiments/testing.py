@@ -38,6 +38,7 @@ from training import (
     network_builder,
     surroundings,
 )
+from training.json_files import read_json
 from training.run_folder import RUN
 
 logger = logging.getLogger(__name__)
@@ -224,4 +225,4 @@ def beside(weights: Path, name: str) -> Any:
         name: of the JSON file in the same folder.
     """
     path = weights.parent / name
-    return json.loads(path.read_text()) if path.is_file() else None
+    return read_json(path) if path.is_file() else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import logging
 import os
 import platform
@@ -26,6 +25,7 @@ from rr.whole_files import append_line, write_errors_of, write_text_whole
 from training import run_folder
 from training.distributed import World
 from training.evaluation import Evaluation
+from training.json_files import as_line, from_line, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,7 +62,7 @@ class RunLog:
             run.setdefault("resumed", []).append({**surroundings(world), "command": _command()})
         else:
             run = {"recipe": recipe, "seed": recipe.get("seed"), **surroundings(world), "command": _command()}
-        write_text_whole(self.folder / run_folder.RUN, json.dumps(run, indent=2) + "\n")
+        write_json(self.folder / run_folder.RUN, run)
 
     def __enter__(self) -> RunLog:
         if self.active:
@@ -132,7 +132,7 @@ class RunLog:
         if self._writer is not None:
             with self._curve_errors():
                 self._writer.flush()
-            append_line(self.folder / run_folder.METRICS, json.dumps(record))
+            append_line(self.folder / run_folder.METRICS, as_line(record))
 
     def rewind(self, epoch: int) -> None:
         """Drop the lines of metrics.jsonl after this epoch (and one torn by a kill): the run goes on from there."""
@@ -157,7 +157,7 @@ class RunLog:
 def _epoch_of(line: str) -> int | None:
     """The epoch of a line of metrics.jsonl; None for one that a kill tore, or that is damaged."""
     try:
-        return int(json.loads(line)["epoch"]) if line.endswith("\n") else None
+        return int(from_line(line)["epoch"])
     except (ValueError, KeyError, TypeError):
         return None
 

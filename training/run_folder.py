@@ -13,6 +13,7 @@ from typing import Any
 from rr.errors import InputError
 from rr.whole_files import BESIDE_SUFFIX, write_errors_of
 from training.checkpoint_files import LATEST, checkpoints, load
+from training.json_files import read_json
 
 RUN, LOG, METRICS, TENSORBOARD = "run.json", "log.txt", "metrics.jsonl", "tensorboard"
 INIT_WEIGHTS, FINISH, FINISH_WEIGHTS = "init.hdf5", "finish.pth", "finish.hdf5"
@@ -142,10 +143,10 @@ def stored_recipe(folder: str | Path) -> dict[str, Any] | None:
 def stored_run(folder: str | Path) -> dict[str, Any] | None:
     """What run.json says, its recipe at least; None where it is lost or damaged."""
     try:
-        run = json.loads((Path(folder) / RUN).read_text())
-    except (OSError, ValueError):  # no file, no text, no JSON
+        run = read_json(Path(folder) / RUN)
+    except (OSError, InputError):
         return None
-    return run if isinstance(run, dict) and isinstance(run.get("recipe"), dict) else None
+    return run if isinstance(run.get("recipe"), dict) else None
 
 
 @contextmanager

@@ -7,7 +7,6 @@ each, and unpacked where it is missing, so that another machine can go on.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -26,6 +25,7 @@ from rr.errors import InputError
 from rr.weights import CONVERTED_WEIGHTS
 from rr.whole_files import written_whole
 from training.checkpoint_files import LATEST
+from training.json_files import read_json, read_lines
 from training.run_folder import FINISH_WEIGHTS, METRICS, RESULT, RUN
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -126,9 +126,7 @@ def where(runs: list[Run], folder: Path) -> str:
 
 def epochs_of(folder: Path) -> list[dict[str, Any]]:
     """The lines of a run's metrics, without that of its start."""
-    file = folder / METRICS
-    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    return [line for line in lines if line["epoch"] > 0]
+    return [line for line in read_lines(folder / METRICS) if line["epoch"] > 0]
 
 
 def outcome(folder: Path) -> Figures:
@@ -136,8 +134,8 @@ def outcome(folder: Path) -> Figures:
     result = folder / RESULT
     epochs = epochs_of(folder)
     return {
-        "run": json.loads((folder / RUN).read_text()),
-        "result": json.loads(result.read_text()) if result.exists() else None,
+        "run": read_json(folder / RUN),
+        "result": read_json(result) if result.exists() else None,
         "seconds_of_epochs": sum(line["time"]["seconds"] for line in epochs),
         "epochs": [{key: line[key] for key in ("epoch", "lr", "train", "val") if key in line} for line in epochs],
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 from scipy import stats
 
 from rr.errors import InputError
+from training.json_files import read_json, read_lines
 from training.run_folder import METRICS
 
 RESULT = "result.json"
@@ -38,7 +38,7 @@ def read_run(folder: Path) -> Figures | None:
     path = folder / RESULT
     if not path.exists():
         return None
-    result = json.loads(path.read_text())
+    result = read_json(path)
     if "conversion" in result:
         found = _of_pruning(result) if "before_conversion" in result else None
     else:
@@ -259,7 +259,7 @@ def machines(runs: Sequence[Figures]) -> str:
 
 
 def _of_metrics(folder: Path) -> Figures:
-    lines = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+    lines = read_lines(folder / METRICS)
     losses = {f"{name}_loss": [line[name]["loss"] for line in lines if name in line][-1] for name in ("val", "train")}
     return {**losses, "evaluations": {str(line["epoch"]): line["val"]["top1"] for line in lines if "val" in line}}
 

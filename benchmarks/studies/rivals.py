@@ -14,7 +14,6 @@ stopped goes on with `-c continue`; the folder gets result.json when all is done
 from __future__ import annotations
 
 import copy
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -37,7 +36,6 @@ from experiments.run import Run, begun
 from rr import InputError, param_groups
 from rr.settings import check, setting
 from rr.weights import load_strict, read_hdf5, save_hdf5
-from rr.whole_files import write_text_whole
 from training import (
     Callback,
     Recipe,
@@ -49,6 +47,7 @@ from training import (
     evaluate,
     from_options,
 )
+from training.json_files import read_json, read_lines, write_json
 from training.run_folder import FINISH_WEIGHTS, METRICS, RUN
 
 SPARSE = "sparse"  # the folder of the part before Torch-Pruning's cut, inside the run's
@@ -208,8 +207,7 @@ def write_result(run: Run, rival: Rival, networks: tuple[nn.Module, nn.Module, n
     )
     image = torch.zeros(1, data.in_channels, data.image_size, data.image_size, device=world.device)
     macs_before, macs_after = count_macs(start, image), count_macs(narrow, image)
-    lines = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
-    evaluated = [line["val"] for line in lines if "val" in line]
+    evaluated = [line["val"] for line in read_lines(folder / METRICS) if "val" in line]
     settings = {"batch_size": recipe.batch_size, "channels_last": recipe.channels_last}
     in_training = {**settings, "amp": recipe.amp}
     trained, has_cut = rival.how != "scratch", rival.how not in ("scratch", "unpruned")
@@ -226,10 +224,10 @@ def write_result(run: Run, rival: Rival, networks: tuple[nn.Module, nn.Module, n
         "macs_before": macs_before,
         "macs_after": macs_after,
         "macs_ratio": macs_after / macs_before,
-        "run": json.loads((folder / RUN).read_text()),
+        "run": read_json(folder / RUN),
     }
     if world.is_first:
-        write_text_whole(folder / RESULT, json.dumps(found, indent=2) + "\n")
+        write_json(folder / RESULT, found)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rr.errors import InputError
 from rr.weights import CONVERTED_WEIGHTS
+from training.json_files import read_json, read_lines
 from training.run_folder import CONVERTED, FINISH_WEIGHTS, METRICS, RESULT, RUN
 
 WEIGHTS = (FINISH_WEIGHTS, CONVERTED_WEIGHTS, str(Path(CONVERTED_WEIGHTS).with_suffix(".pth")), *CONVERTED)
@@ -75,17 +75,12 @@ def read_run(folder: str | Path) -> RunFiles:
     folder = Path(folder)
     if not (folder / RUN).is_file():
         raise InputError(f"{folder} holds no run ({RUN} is missing): give a folder that a script has trained in")
-    try:
-        run = json.loads((folder / RUN).read_text(encoding="utf-8"))
-        lines = _text(folder / METRICS).splitlines(keepends=True)
-        epochs = [json.loads(line) for line in lines if line.endswith("\n")]
-        result = json.loads(_text(folder / RESULT) or "{}")
-    except (ValueError, RecursionError) as error:  # no text, no JSON, a number of too many digits
-        raise InputError(f"a file in {folder} is broken ({error}): bring it back from a copy") from None
+    run, epochs = read_json(folder / RUN), read_lines(folder / METRICS)
+    result = read_json(folder / RESULT) if (folder / RESULT).exists() else {}
     for name, is_right in (
         (RUN, _is_run(run)),
         (METRICS, all(map(_is_epoch, epochs))),
-        (RESULT, isinstance(result, dict) and _is_conversion(result.get("conversion", {})) and _has_times(result)),
+        (RESULT, _is_conversion(result.get("conversion", {})) and _has_times(result)),
     ):
         if not is_right:
             raise InputError(f"{folder / name} doesn't hold what a run writes: bring it back from a copy")
@@ -93,8 +88,8 @@ def read_run(folder: str | Path) -> RunFiles:
     return RunFiles(str(folder), run, epochs, result, files)
 
 
-def _is_run(run: Any) -> bool:
-    resumed = run.get("resumed", []) if isinstance(run, dict) else None
+def _is_run(run: dict[str, Any]) -> bool:
+    resumed = run.get("resumed", [])
     are_parts = isinstance(resumed, list) and all(isinstance(part, dict) for part in resumed)
     return are_parts and isinstance(run.get("recipe"), dict)
 
@@ -117,14 +112,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _is_epoch(record: Any) -> bool:
-    return isinstance(record, dict) and type(record.get("epoch")) is int and isinstance(record.get("scalars", {}), dict)
+def _is_epoch(record: dict[str, Any]) -> bool:
+    return type(record.get("epoch")) is int and isinstance(record.get("scalars", {}), dict)
 
 
 def _is_conversion(report: Any) -> bool:
     layers = report.get("layers", []) if isinstance(report, dict) else None
     return isinstance(layers, list) and all(isinstance(layer, dict) for layer in layers)
-
-
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8") if path.exists() else ""

@@ -22,6 +22,7 @@ from rr.graph import ChannelGraph
 from rr.weights import read_hdf5
 from tests.experiments.runs import ARCH, COMMON, PRUNE, assert_same_weights, prune, pruned
 from training import Recipe
+from training.json_files import read_json
 
 pytestmark = pytest.mark.slow
 
@@ -180,7 +181,7 @@ def test_a_run_that_is_older_than_a_setting_can_be_gone_on_with(
 ) -> None:
     folder = tmp_path / "older"
     shutil.copytree(finished, folder)
-    stored = json.loads((folder / "run.json").read_text())
+    stored = read_json(folder / "run.json")
     newer = {"death_steps", "tighten_steps", "score", "per_mac", "masked_penalty", "narrow"}
     older = {"min_width": "num_at_least", "warmup_steps": "before_mask_iters", "rows_per_update": "begin_granularity"}
     kept = {name: value for name, value in stored["recipe"].items() if name not in newer}

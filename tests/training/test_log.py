@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from training import Evaluation, RunLog, World, logged_on_terminal, surroundings
+from training.json_files import read_lines
 
 FIRST, SECOND = (World(rank, rank, 2, torch.device("cpu")) for rank in (0, 1))
 RECIPE = {"arch": "src20", "seed": 3}
@@ -77,7 +78,8 @@ def test_rewind_drops_later_epochs_and_torn_lines(tmp_path: Path) -> None:
         with open(tmp_path / "metrics.jsonl", "a") as file:
             file.write('{"epoch": 1, "lo')
         log.rewind(2)
-    assert (tmp_path / "metrics.jsonl").read_text() == '{"epoch": 0}\n{"epoch": 1}\n{"epoch": 2}\n'
+    assert read_lines(tmp_path / "metrics.jsonl") == [{"epoch": 0}, {"epoch": 1}, {"epoch": 2}]
+    assert (tmp_path / "metrics.jsonl").read_text().endswith("}\n")
 
 
 def test_log_is_appended_to_and_holds_what_libraries_say(tmp_path: Path) -> None:

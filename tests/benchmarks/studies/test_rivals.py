@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +17,7 @@ from data import Data
 from rr.weights import read_hdf5, save_hdf5
 from tests.benchmarks.studies.helpers import SMALL, inner_convolutions
 from training import Recipe, TrainState, loop
+from training.json_files import read_json
 
 RIVAL = ["-a", SMALL, "--dataset", "digits", "--image-size", "8", "--device", "cpu", "--schedule", "cosine"]
 RIVAL += ["--milestones", "--batch-size", "64", "--max-steps", "4", "--checkpoint-interval", "2", "--epochs", "2"]
@@ -120,7 +120,7 @@ def test_a_rival_that_is_stopped_ends_with_the_same_weights(
     assert first.deps == second.deps
     for name, array in first.arrays.items():
         assert np.array_equal(array, second.arrays[name]), name
-    results = [json.loads((folder / "result.json").read_text()) for folder in (whole, stopped)]
+    results = [read_json(folder / "result.json") for folder in (whole, stopped)]
     for result in results:
         del result["run"]
     assert results[0] == results[1]
@@ -133,4 +133,4 @@ def test_a_rival_that_is_stopped_ends_with_the_same_weights(
         assert 0.4 < results[0]["macs_ratio"] <= 0.47
     (stopped / "result.json").unlink()  # stopped before its last word
     rivals.main(again)
-    assert json.loads((stopped / "result.json").read_text())["finished"] == results[0]["finished"]
+    assert read_json(stopped / "result.json")["finished"] == results[0]["finished"]

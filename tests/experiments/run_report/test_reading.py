@@ -35,12 +35,9 @@ def test_a_line_that_a_kill_has_torn_is_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "name"),
     [
-        ({"run": [RECIPE]}, RUN),
         ({"run": {"recipe": None}}, RUN),
-        ({"metrics": "3\n"}, METRICS),
         ({"metrics": '{"epoch": null}\n'}, METRICS),
         ({"metrics": '{"epoch": 1, "scalars": 2}\n'}, METRICS),
-        ({"result": []}, RESULT),
         ({"result": {"conversion": 1}}, RESULT),
         ({"result": {"conversion": {"layers": [1]}}}, RESULT),
         ({"run": {**RECIPE, "resumed": 3}}, RUN),

@@ -9,6 +9,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from experiments.asked_latency import AskedLatency
 from experiments.pruned_files import write_pruned
 from experiments.refit_images import refit_images
 from experiments.testing import arch_of, data_of, load
@@ -19,9 +20,11 @@ from training import (
     evaluate_pair,
     file_attributes,
     first_rank_first,
+    from_options,
     init_world,
     logged_on_terminal,
     surroundings,
+    to_plain,
 )
 from training.json_files import write_json
 from training.run_folder import RESULT
@@ -51,6 +54,7 @@ def pruned_now(options: argparse.Namespace) -> str:
     if file.kind != "base":
         raise InputError(f"{options.weights} holds a {file.kind} network: give the weights of the full one")
     options.arch = arch_of(options, file.attributes)
+    asked = from_options(options, AskedLatency())
     refitting = RefitConfig(**{name: getattr(options, name) for name in _refitting(options)})
     with init_world(options.device) as world, logged_on_terminal(world):
         with first_rank_first(world):
@@ -59,14 +63,22 @@ def pruned_now(options: argparse.Namespace) -> str:
         model = load(file, options.weights, options, data, world).model.eval()
         began = time.perf_counter()
         batches = list(refit_images(data, options.images, options.batch_size, options.seed, world))
-        slim = prune(model, batches[0][:2], batches, refitting=refitting, **targets_of(options))
+        target = (
+            {} if asked.latency_target is None else {"latency_target": asked.latency_target, "timing": asked.timing}
+        )
+        slim = prune(model, batches[0][:2], batches, refitting=refitting, **target, **targets_of(options))
         seconds = time.perf_counter() - began
         report: RefitReport = slim.refit_report
         logger.info("testing the full and the pruned network on %d validation images", data.num_val)
         before, after, paired = evaluate_pair(model, slim, data, world, batch_size=256, amp=False, channels_last=True)
         attributes = file_attributes(options.arch, data)
         result: dict[str, Any] = {
-            "settings": {**asdict(refitting), **targets_of(options), "images": report.fitted + report.held_out},
+            "settings": {
+                **asdict(refitting),
+                **(to_plain(asked) if asked.latency_target is not None else {}),
+                **targets_of(options),
+                "images": report.fitted + report.held_out,
+            },
             "weights": str(options.weights),
             **attributes,
             **surroundings(world),
@@ -82,10 +94,12 @@ def pruned_now(options: argparse.Namespace) -> str:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / RESULT, result)
         proof = report.conversion.as_dict()
+        if report.latency is not None:
+            proof["latency"] = report.latency.as_dict()
         write_pruned(folder, slim.cpu(), options.arch, data, result["settings"], proof)  # last: all is done
     conversion = report.conversion
-    asked = {"-a": options.arch, "--dataset": options.dataset, "--data-dir": options.data_dir}
-    again = "".join(f" {option} {value}" for option, value in asked.items() if value)
+    named = {"-a": options.arch, "--dataset": options.dataset, "--data-dir": options.data_dir}
+    again = "".join(f" {option} {value}" for option, value in named.items() if value)
     command = f"python tools/evaluate.py {folder / CONVERTED_WEIGHTS} --against {options.weights}{again}"
     return "\n".join(
         [
@@ -106,8 +120,9 @@ def _refitting(options: argparse.Namespace) -> list[str]:
 
 
 def targets_of(options: argparse.Namespace) -> dict[str, Any]:
-    """The method's settings, as `rr.prune` takes them."""
-    return {
+    """The method's settings, as `rr.prune` takes them; what isn't given is left out where a target of time decides."""
+    usual = {"flops_target": 0.5, "width_multiple": 1} if options.latency_target is None else {}
+    given = {
         "flops_target": options.flops_target,
         "params_target": options.params_target,
         "layers": options.layers,
@@ -117,3 +132,4 @@ def targets_of(options: argparse.Namespace) -> dict[str, Any]:
         "min_width": options.min_width,
         "min_width_share": options.min_width_share,
     }
+    return usual | {name: value for name, value in given.items() if value is not None}

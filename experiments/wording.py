@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
+from experiments.asked_latency import AskedLatency
 from experiments.starts import BaseStart, PruningStart
 from rr import ResRepConfig
 from training.options import option_names, read_ahead
@@ -25,7 +26,7 @@ def in_options(arguments: Sequence[str], more: Sequence[str] = ()) -> Callable[[
     def reworded(message: str) -> str:
         arch = read_ahead(arguments, "-a", "--arch") or "NAME"
         message = message.replace("rr.explain(graph)", f"`python tools/explain.py -a {arch}`")
-        names = option_names(Recipe("src20", "digits"), ResRepConfig(), BaseStart(), PruningStart())
+        names = option_names(Recipe("src20", "digits"), ResRepConfig(), BaseStart(), PruningStart(), AskedLatency())
         names |= {name: "--" + name.replace("_", "-") for name in more}
         for name, option in sorted(names.items(), key=lambda item: -len(item[0])):
             message = re.sub(

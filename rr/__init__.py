@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rr.settings import Share
 
     # Without training
+    from rr.latency import LatencyReport, Timing
     from rr.refit import RefitConfig, RefitReport, cut_at_once, prune
 
     # Training
@@ -40,6 +41,7 @@ __all__ = [
     "ConversionError",
     "ConversionReport",
     "InputError",
+    "LatencyReport",
     "LayerTables",
     "NetworkCard",
     "RefitConfig",
@@ -47,6 +49,7 @@ __all__ = [
     "ResRepConfig",
     "ResRepPruner",
     "Share",
+    "Timing",
     "compactor_convert",
     "compactor_convert_mi1",
     "cut_at_once",

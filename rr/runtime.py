@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,7 +13,11 @@ import torch.distributed as dist
 from torch import Tensor
 from tqdm import tqdm
 
+from rr.errors import InputError
+
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 IN_BAR = {"progress": True}  # of a log line that a terminal shows as a bar: a script's handler leaves it out there
 SECONDS_BETWEEN = 10.0  # two lines that say how far something is
@@ -40,6 +45,27 @@ def as_first_decides(mask: np.ndarray, like: Tensor) -> np.ndarray:
     decided = torch.from_numpy(mask).to(like.device, torch.uint8)
     dist.broadcast(decided, src=0)
     return decided.cpu().numpy().astype(bool)
+
+
+def of_first(work: Callable[[], T], like: Tensor) -> T:
+    """What rank 0's work comes to, in all processes; where it raises an InputError, all do.
+
+    Args:
+        work: done by rank 0 alone; what it returns must be what pickle takes.
+        like: a tensor on the device that the processes talk over.
+    """
+    if not are_several():
+        return work()
+    found: list[object] = [None, None]
+    if is_first():
+        try:
+            found[0] = work()
+        except InputError as error:
+            found[1] = str(error)
+    dist.broadcast_object_list(found, src=0, device=like.device)
+    if found[1] is not None:
+        raise InputError(found[1])
+    return found[0]
 
 
 @contextmanager

@@ -25,8 +25,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the checkout without PYTHONPATH
 
 from base_model import WHERE_ELSE, model_names
-from experiments.latency.settings import BATCHES, PRECISIONS, RUNTIMES
 from experiments.wording import in_options
+from rr.latency.settings import BATCHES, PRECISIONS, RUNTIMES
 from training.endings import ends_in_one_line
 from training.options import OptionParser
 

@@ -3,6 +3,7 @@
     python tools/prune_now.py src56_train/finish.hdf5 --flops-target 0.6
     python tools/prune_now.py -a torchvision/resnet18 my.pth --dataset folder --data-dir DIR --flops-target 0.75
     python tools/prune_now.py src20_train/finish.hdf5 --flops-target 0.5 --rounds 3      # nearer, three times as long
+    python tools/prune_now.py src20_train/finish.hdf5 --latency-target 0.7 --latency-runtime onnxruntime   # of its time
     torchrun --nproc_per_node=2 tools/prune_now.py src56_train/finish.hdf5               # the images shared out
 
 The network, the data and where they are come from the options, else from the weight file and the run.json beside it.
@@ -22,10 +23,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from the checkout without PYTHONPATH
 
+from experiments.asked_latency import AskedLatency
 from experiments.command_line import add_file_options, read_share
 from experiments.wording import in_options
 from training.endings import ends_in_one_line
-from training.options import OptionParser
+from training.options import OptionParser, add_options
 
 REFITTING = ("rounds", "places", "ridge", "seed", "held_out")  # options that are settings of `rr.RefitConfig`
 
@@ -51,7 +53,9 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("weights", type=Path, help="the full network's weights: .hdf5, .pth, .pt, .safetensors")
     parser.add_argument("--output-dir", default="pruned_now", help="folder to write to (default: pruned_now)")
     what = parser.add_argument_group("what is pruned")
-    what.add_argument("--flops-target", type=read_share, default=0.5, help="share of the MACs to keep (default: 0.5)")
+    what.add_argument(
+        "--flops-target", type=read_share, help="share of the MACs to keep (default: 0.5; none with --latency-target)"
+    )
     what.add_argument("--params-target", type=read_share, help="share of the parameters to keep, as well")
     what.add_argument(
         "--layers",
@@ -66,7 +70,11 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         **patterns,
     )
     what.add_argument("--exclude", help="keep all channels of the layers whose names fit one of these", **patterns)
-    what.add_argument("--width-multiple", type=int, default=1, help="widths are multiples of it (default: 1)")
+    what.add_argument(
+        "--width-multiple",
+        type=int,
+        help="widths are multiples of it (default: 1; with --latency-target 8, or 4, 2, 1 where that is nearer)",
+    )
     what.add_argument("--min-width", type=int, default=1, help="least width of a layer (default: 1)")
     what.add_argument(
         "--min-width-share",
@@ -91,6 +99,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         "--ridge", type=float, help="of the least squares, a share of each input's mean square (default: by halves)"
     )
     how.add_argument("--seed", type=int, default=0, help="of the images and of the labels drawn (default: 0)")
+    add_options(parser, AskedLatency(), readers={"latency_target": share})
     add_file_options(parser, batch_size=100)
     return parser.parse_args(arguments)
 

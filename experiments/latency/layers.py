@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from experiments.latency.rounds import LEAST_ROUNDS, WARM_UP, in_turn
+from rr.latency.rounds import LEAST_ROUNDS, WARM_UP, in_turn
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)

@@ -15,11 +15,9 @@ from torch import Tensor
 
 from base_model import build_any
 from experiments.exporting import card_of
-from experiments.latency.engines import Ready, engine, why_not
 from experiments.latency.layers import layer_times
-from experiments.latency.rounds import in_turn, spread
-from experiments.latency.settings import Setting
 from experiments.latency.tables import (
+    Counted,
     Measured,
     as_csv,
     described,
@@ -33,6 +31,9 @@ from experiments.weight_files import check_is_done, check_is_weights
 from rr import InputError, NetworkCard
 from rr.export import exported_program
 from rr.export.runtimes import write_program
+from rr.latency.engines import engine, why_not
+from rr.latency.rounds import in_turn, spread
+from rr.latency.settings import Timing
 from rr.weights import WeightFile, network_in, read_weights
 from rr.whole_files import write_text_whole, written_whole
 from training import count_macs, logged_on_terminal
@@ -94,10 +95,10 @@ def measured(options: argparse.Namespace) -> str:
     return "\n".join([*lines, f"written: {', '.join(map(str, written))}"])
 
 
-def settings_of(options: argparse.Namespace, threads: Sequence[int]) -> list[Setting]:
+def settings_of(options: argparse.Namespace, threads: Sequence[int]) -> list[Timing]:
     """Every combination that is asked for, one runtime after the other."""
     return [
-        Setting(runtime, precision, count, batch)
+        Timing(runtime, precision, count, batch)
         for runtime in options.runtimes
         for precision in options.precisions
         for count in threads
@@ -152,7 +153,7 @@ def shape_of(files: Sequence[Opened], image_size: int | None) -> tuple[int, int,
     return (channels.pop() if channels else 3), size, size
 
 
-def ready(file: Opened, keywords: Mapping[str, Any], shape: tuple[int, int, int], onnx: Path | None) -> Ready:
+def ready(file: Opened, keywords: Mapping[str, Any], shape: tuple[int, int, int], onnx: Path | None) -> Counted:
     """A file's network with its BN folded.
 
     Args:
@@ -171,11 +172,11 @@ def ready(file: Opened, keywords: Mapping[str, Any], shape: tuple[int, int, int]
         logger.info("exporting %s to ONNX", file.path)
         write_program(onnx, "onnx", exported_program(model, torch.zeros(2, *shape))[0], NetworkCard())
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Ready(str(file.path), model, onnx, count_macs(model, torch.zeros(1, *shape)), parameters)
+    return Counted(str(file.path), model, onnx, count_macs(model, torch.zeros(1, *shape)), parameters)
 
 
 def in_all_settings(
-    base: Ready, pruned: Ready, shape: tuple[int, int, int], settings: Sequence[Setting], seconds: float
+    base: Counted, pruned: Counted, shape: tuple[int, int, int], settings: Sequence[Timing], seconds: float
 ) -> tuple[list[Measured], list[str]]:
     """Both networks in each setting, in turn, and a line for each setting that this machine hasn't got.
 
@@ -199,7 +200,7 @@ def in_all_settings(
     return found, list(left_out)
 
 
-def one_setting(base: Ready, pruned: Ready, images: Tensor, setting: Setting, seconds: float) -> Measured:
+def one_setting(base: Counted, pruned: Counted, images: Tensor, setting: Timing, seconds: float) -> Measured:
     """Both networks, in turn."""
     torch.compiler.reset()  # what was compiled for another batch or number of threads
     times = in_turn([engine(network, setting, images) for network in (base, pruned)], seconds)

@@ -8,16 +8,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from experiments.latency.engines import Ready
 from experiments.latency.layers import LayerTimes
-from experiments.latency.rounds import Spread
-from experiments.latency.settings import Setting
 from rr import InputError
+from rr.latency.engines import Ready
+from rr.latency.rounds import Spread
+from rr.latency.settings import Timing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOUR, GREY = "#0072b2", "#8a949c"
+
+
+@dataclass(frozen=True)
+class Counted(Ready):
+    """A network that is timed, and what it costs.
+
+    Attributes:
+        macs, parameters: of one image, and of the network.
+    """
+
+    macs: int
+    parameters: int
 
 
 @dataclass(frozen=True)
@@ -30,13 +42,13 @@ class Measured:
         faster: the base's seconds over the pruned one's, round by round.
     """
 
-    setting: Setting
+    setting: Timing
     base: Spread
     pruned: Spread
     faster: Spread
 
 
-def rows_of(measured: Sequence[Measured], base: Ready, pruned: Ready, image_size: int) -> list[dict[str, Any]]:
+def rows_of(measured: Sequence[Measured], base: Counted, pruned: Counted, image_size: int) -> list[dict[str, Any]]:
     """Two rows for each setting; times are those of a batch, in milliseconds."""
     rows = []
     for one in measured:
@@ -96,7 +108,7 @@ def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def described(measured: Sequence[Measured], base: Ready, pruned: Ready) -> str:
+def described(measured: Sequence[Measured], base: Counted, pruned: Counted) -> str:
     """A line for each setting."""
     promise = base.macs / pruned.macs
     lines = [

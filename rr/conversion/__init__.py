@@ -2,7 +2,7 @@
 
 from rr.conversion.alive import alive_units
 from rr.conversion.converter import convert
-from rr.conversion.folding import fold
+from rr.conversion.folding import fold, with_unfoldable
 from rr.conversion.original import compactor_convert, compactor_convert_mi1
 from rr.conversion.proof import ConversionError
 from rr.conversion.rehearsal import rehearse, rehearse_vanishing
@@ -19,4 +19,5 @@ __all__ = [
     "rehearse",
     "rehearse_vanishing",
     "report_of",
+    "with_unfoldable",
 ]

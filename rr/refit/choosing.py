@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rr.graph import ChannelGraph, Target
+from rr.graph import ChannelGraph, CostOfWidths, Target
 from rr.graph.widths import PerGroup, rounded_up
 from rr.refit.capture import Sink
-from rr.refit.elimination import Surgeon, eliminate
+from rr.refit.elimination import Elimination, Surgeon
 from rr.refit.feed import Feed
 from rr.refit.fisher import capture_with_gradients
 from rr.refit.gram import Gram, best_ridge, regularised, root_of
@@ -48,48 +48,35 @@ def refittable(graph: ChannelGraph, model: nn.Module, selected: np.ndarray) -> n
 
 
 class Chooser:
-    """Chooses who is left.
+    """Finds the order in which units go.
 
     Args:
         graph: of the network.
         selected: [num_units] of bool, the units that may go.
         least: [groups], units that each group keeps.
-        multiples: [groups], what each group's width is to be a multiple of.
         settings: of the Gram matrices and the labels drawn.
     """
 
-    def __init__(
-        self, graph: ChannelGraph, selected: np.ndarray, least: PerGroup, multiples: PerGroup, settings: RefitConfig
-    ) -> None:
-        self._graph, self._selected, self._least, self._multiples = graph, selected, least, multiples
-        self._settings = settings
+    def __init__(self, graph: ChannelGraph, selected: np.ndarray, least: PerGroup, settings: RefitConfig) -> None:
+        self._graph, self._selected, self._least, self._settings = graph, selected, least, settings
         self._generator = torch.Generator().manual_seed(settings.seed)
 
-    def choose(
-        self, model: nn.Module, feed: Feed, alive: np.ndarray, targets: Sequence[Target], sink: Sink | None = None
-    ) -> np.ndarray:
-        """[num_units] of bool: who is left when the targets are met, or nobody else may go.
+    def order(
+        self, model: nn.Module, feed: Feed, alive: np.ndarray, cost: CostOfWidths, sink: Sink | None = None
+    ) -> Order:
+        """The order in which units go from now on.
 
         Args:
             model: the network as it is now.
             feed: images, of which those that are held out have no say.
             alive: [num_units] of bool, who is there now.
-            targets: what is to be met; units are weighed against the first one's cost.
+            cost: what units are weighed against.
             sink: gets what is seen of the layers that read candidates.
         """
         candidates = self._selected & alive
-        gone = eliminate(
-            self._surgeons(model, feed, candidates, sink),
-            alive,
-            candidates,
-            targets[0].cost,
-            self._least,
-            lambda widths: all(target.met(self._rounded(widths)) for target in targets),
-        )
-        left = alive.copy()
-        left[gone] = False
-        self._complete(left, gone)
-        return as_first_decides(left, next(model.parameters()))
+        surgeons = self._surgeons(model, feed, candidates, sink)
+        elimination = Elimination(surgeons, alive, candidates, cost, self._least)
+        return Order(self._graph, alive, elimination, next(model.parameters()))
 
     def _surgeons(self, model: nn.Module, feed: Feed, candidates: np.ndarray, sink: Sink | None) -> list[Surgeon]:
         readers = readers_of(self._graph, model, candidates)
@@ -122,18 +109,42 @@ class Chooser:
         whole = torch.cat([matrix, matrix.new_zeros(1, matrix.shape[1])])
         return best_ridge(gram, whole, rows, whole)
 
-    def _rounded(self, widths: np.ndarray) -> np.ndarray:
-        return rounded_up(widths, self._graph.macs.group_sizes, self._multiples)
 
-    def _complete(self, alive: np.ndarray, gone: Sequence[int]) -> None:
-        """Let the last ones that went come back, in place, until widths are multiples."""
-        widths = self._graph.macs.group_widths(alive)
-        missing = self._rounded(widths) - widths
-        for unit in reversed(gone):
-            group = self._graph.macs.group_of_unit[unit]
+class Order:
+    """Who is left of a network at any target.
+
+    Args:
+        graph: of the network.
+        alive: [num_units] of bool, who is there at the start.
+        elimination: who goes when.
+        like: a tensor on the device that the processes talk over.
+    """
+
+    def __init__(self, graph: ChannelGraph, alive: np.ndarray, elimination: Elimination, like: Tensor) -> None:
+        self._macs, self._alive, self._elimination, self._like = graph.macs, alive, elimination, like
+
+    def left(self, targets: Sequence[Target], multiples: PerGroup) -> np.ndarray:
+        """[num_units] of bool: who is left when the targets are met, or nobody else may go.
+
+        Args:
+            targets: what is to be met.
+            multiples: [groups], what each group's width is to be a multiple of.
+        """
+
+        def rounded(widths: np.ndarray) -> np.ndarray:
+            return rounded_up(widths, self._macs.group_sizes, multiples)
+
+        gone = self._elimination.until(lambda widths: all(target.met(rounded(widths)) for target in targets))
+        left = self._alive.copy()
+        left[gone] = False
+        widths = self._macs.group_widths(left)
+        missing = rounded(widths) - widths
+        for unit in reversed(gone):  # the last ones that went come back, until widths are multiples
+            group = self._macs.group_of_unit[unit]
             if missing[group] > 0:
-                alive[unit] = True
+                left[unit] = True
                 missing[group] -= 1
+        return as_first_decides(left, self._like)
 
 
 def _root(reader: Reader, fisher: dict[str, Tensor], matrix: Tensor) -> Tensor:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -12,18 +12,18 @@ from torch import nn
 
 from rr.config import ResRepConfig
 from rr.copies import copy_of
-from rr.errors import InputError
-from rr.graph import LiveModel, Target
+from rr.graph import LiveModel
 from rr.graph.tensors import eval_mode
 from rr.graph.widths import floors
+from rr.latency.goal import LatencySearch
 from rr.refit.capture import capture
 from rr.refit.choosing import Chooser, readers_of, refittable
+from rr.refit.cut_goal import CutGoal
 from rr.refit.feed import Feed
 from rr.refit.outcome import Loss, Outputs, outcome
 from rr.refit.processes import total
 from rr.refit.refitting import LayerRefit, Refitter
 from rr.refit.settings import RefitConfig
-from rr.selection.mask_selection import targets_of
 
 
 @dataclass(frozen=True)
@@ -85,14 +85,23 @@ class Cut:
         alive: [num_units] of bool, the units that stay.
         selected: [num_units] of bool, those that could have gone.
         refit: the report.
+        multiple: what the channels of a layer are a multiple of.
     """
 
     alive: np.ndarray
     selected: np.ndarray
     refit: Refit
+    multiple: int
 
 
-def cut_and_refit(live: LiveModel, selected: np.ndarray, config: ResRepConfig, feed: Feed, how: RefitConfig) -> Cut:
+def cut_and_refit(
+    live: LiveModel,
+    selected: np.ndarray,
+    config: ResRepConfig,
+    feed: Feed,
+    how: RefitConfig,
+    latency: LatencySearch | None = None,
+) -> Cut:
     """Choose the units that go, set their rows to zero and refit what reads them, in place.
 
     Args:
@@ -101,6 +110,7 @@ def cut_and_refit(live: LiveModel, selected: np.ndarray, config: ResRepConfig, f
         config: the target, least width and multiples.
         feed: the images.
         how: how it is refitted.
+        latency: finds the share of the MACs for a target of time; the config's is the most that may be kept then.
 
     Raises:
         InputError: if the target can't be reached, or values aren't finite.
@@ -108,23 +118,19 @@ def cut_and_refit(live: LiveModel, selected: np.ndarray, config: ResRepConfig, f
     graph, work, full = live.graph, live.model, copy_of(live.model)
     selected = refittable(graph, work, selected)
     least = floors(graph.macs.group_sizes, config.selection.min_width, config.selection.min_width_share)
-    chooser = Chooser(graph, selected, least, graph.multiples_in_units(config.selection.width_multiple), how)
-    refitter = Refitter(graph, full, feed, how)
-    targets = targets_of(config, graph)
+    chooser, refitter = Chooser(graph, selected, least, how), Refitter(graph, full, feed, how)
+    goal = CutGoal(config, live, selected, least, latency)
     alive, layers = np.ones(graph.num_units, dtype=bool), {}
     with eval_mode(full), eval_mode(work), _all_trained(work):
         capture(work, readers_of(graph, work, selected), how.places, feed, refitter.remember, feed.unseen)
-        for number, of_round in enumerate(_rounds(targets, how.rounds)):
-            alive = chooser.choose(work, feed, alive, of_round, None if number else refitter.remember)
+        for number in range(1, how.rounds + 1):
+            order = chooser.order(work, feed, alive, goal.cost, refitter.remember if number == 1 else None)
+            alive = goal.left(order, number, how.rounds)
+            del order  # and all that it would take to go on with it
             live.zero_dead_rows(alive)
             layers = refitter.refit(work, alive)
-        widths = graph.macs.group_widths(alive)
-        if missed := [target for target in targets if not target.met(widths)]:
-            raise InputError(
-                f"{missed[0].name} {missed[0].value:g} can't be reached: {missed[0].describe(widths)} remain. Raise "
-                "it, or let more layers be pruned (layers='all')"
-            )
-        return Cut(alive, selected, _report(full, live, alive, layers, feed))
+        goal.check(alive)
+        return Cut(alive, selected, _report(full, live, alive, layers, feed), goal.multiple)
 
 
 def _report(
@@ -149,15 +155,3 @@ def _all_trained(model: nn.Module) -> Iterator[None]:
     finally:
         for parameter in frozen:
             parameter.requires_grad_(False)
-
-
-def _rounds(targets: Sequence[Target], count: int) -> list[list[Target]]:
-    """The targets of each round: each round leaves the same share of what the last one left."""
-    shares = [target.limit / target.cost.full for target in targets]
-    return [
-        [
-            replace(target, value=share ** (number / count) * target.cost.full) if number < count else target
-            for target, share in zip(targets, shares, strict=True)
-        ]
-        for number in range(1, count + 1)
-    ]

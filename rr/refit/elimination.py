@@ -8,7 +8,7 @@ c of rows goes, tr(W_c' [(H^-1)_cc]^-1 W_c) with H the mean of x'x: the optimal 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -67,25 +67,53 @@ class Surgeon:
         self._inverse -= shares @ columns.T
 
 
-def eliminate(
-    surgeons: Sequence[Surgeon],
-    alive: np.ndarray,
-    candidates: np.ndarray,
-    cost: CostOfWidths,
-    least: PerGroup,
-    met: Callable[[np.ndarray], bool],
-) -> list[int]:
-    """The units that go, in this order: each time the one that loses least for what it costs, until the target is met.
+class Elimination:
+    """The units that go, in this order: each time the one that loses least for what it costs.
+
+    The order is found as far as it is asked for, and a second question begins with what is known.
 
     Args:
-        surgeons: of the layers that read candidates.
+        surgeons: of the layers that read candidates; theirs to change from now on.
         alive: [num_units] of bool, those that are there at the start.
         candidates: [num_units] of bool, those that may go.
         cost: what units are weighed against.
         least: units that each group keeps.
-        met: whether live units per group ([groups]) meet the target.
     """
-    alive, gone = alive.copy(), []
+
+    def __init__(
+        self,
+        surgeons: Sequence[Surgeon],
+        alive: np.ndarray,
+        candidates: np.ndarray,
+        cost: CostOfWidths,
+        least: PerGroup,
+    ) -> None:
+        self._cost, self._widths = cost, cost.group_widths(alive)
+        self._gone: list[int] = []
+        self._steps = _steps(surgeons, alive.copy(), candidates, cost, least)
+
+    def until(self, met: Callable[[np.ndarray], bool]) -> list[int]:
+        """The units that go until the target is met, or nobody else may go.
+
+        Args:
+            met: whether live units per group ([groups]) meet it.
+        """
+        widths, count = self._widths.copy(), 0
+        while not met(widths):
+            if count == len(self._gone):
+                unit = next(self._steps, None)
+                if unit is None:
+                    break
+                self._gone.append(unit)
+            widths[self._cost.group_of_unit[self._gone[count]]] -= 1
+            count += 1
+        return self._gone[:count]
+
+
+def _steps(
+    surgeons: Sequence[Surgeon], alive: np.ndarray, candidates: np.ndarray, cost: CostOfWidths, least: PerGroup
+) -> Iterator[int]:
+    """One unit after the other; `alive` is changed in place."""
     readers: dict[int, list[int]] = {}
     lost = np.zeros((len(surgeons), len(alive)))
     for position, surgeon in enumerate(surgeons):
@@ -94,23 +122,18 @@ def eliminate(
             readers.setdefault(unit, []).append(position)
     widths = cost.group_widths(alive)
     floors = np.broadcast_to(np.asarray(least), widths.shape)
-    costs = _costs(cost, widths)
-    while not met(widths):
-        may_go = np.flatnonzero(alive & candidates & (widths > floors)[cost.group_of_unit])
-        if not len(may_go):
-            break
+    while len(may_go := np.flatnonzero(alive & candidates & (widths > floors)[cost.group_of_unit])):
+        costs = _costs(cost, widths)
         scores = lost[:, may_go].sum(0) / costs[cost.group_of_unit[may_go]]
         unit = int(may_go[scores.argmin()])
         alive[unit] = False
-        gone.append(unit)
         widths[cost.group_of_unit[unit]] -= 1
-        costs = _costs(cost, widths)
+        yield unit
         for position in readers.get(unit, ()):
             surgeons[position].remove(unit)
             lost[position] = 0.0
             for other, loss in surgeons[position].losses().items():
                 lost[position, other] = loss
-    return gone
 
 
 def _costs(cost: CostOfWidths, widths: np.ndarray) -> np.ndarray:

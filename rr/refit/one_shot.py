@@ -20,6 +20,9 @@ from rr.conversion import ConversionReport, convert
 from rr.copies import copy_of
 from rr.graph import Inputs
 from rr.graph.computed import with_plain_layers
+from rr.latency.goal import MULTIPLES, LatencyGoal, LatencyReport, LatencySearch
+from rr.latency.settings import Timing
+from rr.latency.stopwatch import TimeShares
 from rr.planning import check_arguments, plan
 from rr.refit.cutting import Refit, cut_and_refit
 from rr.refit.feed import Feed, LossFunction
@@ -32,9 +35,18 @@ class RefitReport(Refit):
 
     Attributes:
         conversion: that of the refitted network, proven equal to it.
+        latency: what share of the full network's time it takes; None where none was asked for.
     """
 
     conversion: ConversionReport
+    latency: LatencyReport | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it but the conversion, as plain values, for JSON."""
+        return {**super().as_dict(), **({"latency": self.latency.as_dict()} if self.latency else {})}
+
+    def __str__(self) -> str:
+        return super().__str__() + (f"\nit takes {self.latency}" if self.latency else "")
 
 
 def prune(
@@ -44,6 +56,8 @@ def prune(
     *,
     loss_fn: LossFunction | None = None,
     refitting: RefitConfig | None = None,
+    latency_target: float | None = None,
+    timing: Timing | TimeShares | None = None,
     **settings: Any,
 ) -> nn.Module:
     """A narrower network with nearly the full one's outputs: no labels, no gradient step.
@@ -58,6 +72,13 @@ def prune(
         loss_fn: `loss_fn(model, batch)`, the task's loss, mean over the batch, says which errors matter. Without it
             they are weighed by the network's own answers.
         refitting: how it is refitted.
+        latency_target: the share of the full network's time that is to be left, both with BN folded: networks of
+            several widths are timed until that is found, so nothing else may run meanwhile. Widths are multiples of 8
+            then, or of 4, 2, 1 where none of these is near, unless `width_multiple` is given.
+        timing: where time is measured; None: in eager mode, one image, one thread. Or a function that measures it (on
+            another device, say): called with the full and a narrow network (in float32 on the CPU, BN folded) and for
+            how many seconds to measure, it returns the narrow one's time over the full one's, a number for each of at
+            least two rounds.
         settings: `flops_target` or `params_target`, `layers`, `include`, `exclude`, `min_width`, `min_width_share`,
             `width_multiple`, as `fast_config` has them.
 
@@ -69,17 +90,29 @@ def prune(
         InputError: if the target can't be reached, there are no inputs, or their values aren't finite.
     """
     check_arguments(model, None)
+    goal = None if latency_target is None else LatencyGoal(latency_target, timing or Timing(), _multiples(settings))
     how = refitting or RefitConfig()
     feed = Feed.of(model, batches, loss_fn, how.held_out)
-    config = paper_config(**{"flops_target": 0.5} | settings, compactors="diagonal")
+    config = paper_config(**{"flops_target": 1.0 if goal else 0.5} | settings, compactors="diagonal")
     planned = plan(model, example_inputs, config)
     work = copy_of(with_plain_layers(model, planned.graph.computed))
     planned = replace(planned, graph=planned.graph.of_plain_layers())
     live = planned.put_compactors(work)
-    found = cut_and_refit(live, planned.selected, config, feed, how)
+    latency = None if goal is None else LatencySearch(goal, live, example_inputs)
+    found = cut_and_refit(live, planned.selected, config, feed, how, latency)
     least = np.maximum(planned.least, 1)
     unfit = np.flatnonzero(planned.selected & ~found.selected).tolist()
     left_out = {**planned.left_out, **dict.fromkeys(unfit, "a layer that reads it can't be refitted")}
     slim, conversion = convert(live, example_inputs, alive=found.alive, left_out=left_out, min_width=least)
-    slim.refit_report = RefitReport(**vars(found.refit), conversion=conversion)
+    timed = (
+        None
+        if latency is None
+        else latency.report(slim, conversion.macs_after / conversion.macs_before, found.multiple)
+    )
+    slim.refit_report = RefitReport(**vars(found.refit), conversion=conversion, latency=timed)
     return slim
+
+
+def _multiples(settings: dict[str, Any]) -> tuple[int, ...]:
+    """What widths may be multiples of, in a search for a share of the time."""
+    return (settings["width_multiple"],) if "width_multiple" in settings else MULTIPLES

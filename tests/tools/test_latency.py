@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from base_model import build_model
-from experiments.latency import rounds
 from experiments.latency.measuring import opened
 from rr import InputError
+from rr.latency import rounds
 from rr.weights import save_converted, save_hdf5
 from rr.weights.networks import note_widths
 from tests import scripts

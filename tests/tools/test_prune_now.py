@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from base_model import build_model
-from rr import load_converted, load_pruned
+from rr import Timing, load_converted, load_pruned
+from rr.latency import goal
 from rr.weights import save_hdf5
 from tests import scripts
 from tests.scripts import Done
@@ -26,13 +28,26 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def parameters(model: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
 def prune_now(*options: object) -> Done:
     return scripts.call("tools/prune_now.py", *options)
 
 
-def test_the_files_of_a_pruning_run(weights: Path, tmp_path: Path) -> None:
+def test_the_files_of_a_pruning_run(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stopwatch that counts parameters, so that nothing depends on the machine."""
+    timed: list[tuple[Timing, tuple[int, ...]]] = []
+
+    def stopwatch(timing: Timing, shape: tuple[int, ...]) -> Callable[..., list[float]]:
+        timed.append((timing, shape))
+        return lambda full, narrow, _: [parameters(narrow) / parameters(full)] * 2
+
+    monkeypatch.setattr(goal, "Stopwatch", stopwatch)
     folder = tmp_path / "out"
-    options = ["--flops-target", "80%", "--images", 100, "--batch-size", 20, "--held-out", 0.4]
+    options = ["--images", 100, "--batch-size", 20, "--held-out", 0.4]
+    options += ["--latency-target", "80%", "--latency-runtime", "onnxruntime", "--latency-batch", 4]
     patterns = ["--include", "stage1.*", "stage2.*", "--exclude", "stage1.block0.*"]
     done = prune_now(weights, *options, *patterns, "--output-dir", folder)
     assert done.returncode == 0, done.stderr
@@ -48,15 +63,21 @@ def test_the_files_of_a_pruning_run(weights: Path, tmp_path: Path) -> None:
     narrow = [layer["name"] for layer in result["conversion"]["layers"] if layer["width_after"] < layer["width_before"]]
     assert narrow
     assert all(re.match(r"stage(1\.block[12]|2\.)", name) for name in narrow)
-    assert result["conversion"]["macs_after"] <= 0.8 * result["conversion"]["macs_before"]
+    found, conversion = result["latency"], result["conversion"]
+    assert timed[0] == (Timing("onnxruntime", batch=4), (1, 8, 8))
+    assert found["median"] == pytest.approx(0.8, rel=0.03)
+    assert found["macs_share"] == conversion["macs_after"] / conversion["macs_before"]
+    assert found["where"] == {"runtime": "onnxruntime", "precision": "float32", "threads": 1, "batch": 4}
+    assert f"it takes {found['median']:.1%} of the full network's time" in done.stdout
     assert f"top-1 {result['before']['top1']:.2f}% before, {result['after']['top1']:.2f}% after" in done.stdout
     full = build_model("src20", num_classes=10, image_size=8, in_channels=1)
     slim = load_converted(folder / "finish_converted.hdf5", full)
-    assert sum(p.numel() for p in slim.parameters()) == result["conversion"]["parameters_after"]
+    assert parameters(slim) == result["conversion"]["parameters_after"]
     named = load_pruned(folder / "finish_converted.safetensors")
     assert torch.equal(named(torch.ones(1, 1, 8, 8)), slim(torch.ones(1, 1, 8, 8)))
     assert named.card.classes == tuple("0123456789")
     assert named.card.proof["macs_after"] == result["conversion"]["macs_after"]
+    assert named.card.proof["latency"] == found
     assert (folder / "finish_converted.pt2").is_file()
     again = prune_now(weights, "--output-dir", folder)
     assert again.returncode == 2
@@ -72,6 +93,8 @@ def test_the_files_of_a_pruning_run(weights: Path, tmp_path: Path) -> None:
         (["--include", "nothing.*"], "--include has a pattern that fits no layer, 'nothing.*'"),
         (["--flops-target", 0.0001, "--images", 20], "can't be reached"),
         (["--layers", "most"], "invalid choice"),
+        (["--latency-target", "150%"], "--latency-target is 1.5: give a share of the full network's time"),
+        (["--runtime", "onnxruntime"], "are for a --latency-target: give it too"),
     ],
 )
 def test_mistakes_are_one_line(options: list[object], message: str, weights: Path, tmp_path: Path) -> None:

@@ -8,17 +8,25 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.latency.engines import Ready
 from experiments.latency.layers import LayerTimes, Run
-from experiments.latency.rounds import Spread
-from experiments.latency.settings import Setting
-from experiments.latency.tables import Measured, as_csv, described, described_layers, figure_of, layer_rows, rows_of
+from experiments.latency.tables import (
+    Counted,
+    Measured,
+    as_csv,
+    described,
+    described_layers,
+    figure_of,
+    layer_rows,
+    rows_of,
+)
+from rr.latency.rounds import Spread
+from rr.latency.settings import Timing
 
-BASE = Ready("base.hdf5", nn.Identity(), None, 2_000_000, 4000)
-PRUNED = Ready("pruned.hdf5", nn.Identity(), None, 1_000_000, 1000)
+BASE = Counted("base.hdf5", nn.Identity(), None, 2_000_000, 4000)
+PRUNED = Counted("pruned.hdf5", nn.Identity(), None, 1_000_000, 1000)
 FOUND = [
     Measured(
-        Setting("eager", "float32", 2, 16),
+        Timing("eager", "float32", 2, 16),
         Spread(0.008, 0.007, 0.009),
         Spread(0.005, 0.004, 0.006),
         Spread(1.6, 1.5, 1.7),

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rr.graph.costs import MacsOfWidths
 from rr.graph.layers import Group, Layer, LayerKind
-from rr.refit.elimination import Surgeon, eliminate
+from rr.refit.elimination import Elimination, Surgeon
 from rr.refit.gram import Gram, regularised, solve
 
 UNITS, TAPS, OUTPUTS = 6, 3, 4
@@ -71,8 +71,9 @@ def test_the_cheapest_loss_for_its_cost_goes_first_and_the_least_width_stays() -
     cost, alive = cost_of_two_layers(), np.ones(7, dtype=bool)
     candidates = alive.copy()
     candidates[6] = False
-    found = surgeon(rows, matrix, root, True)
-    gone = eliminate([found], alive, candidates, cost, 1, lambda widths: widths.sum() <= 3)
+    elimination = Elimination([surgeon(rows, matrix, root, True)], alive, candidates, cost, 1)
+    some, gone = (elimination.until(lambda widths, most=most: widths.sum() <= most) for most in (5, 3))
+    assert some == gone[:2] == elimination.until(lambda widths: widths.sum() <= 5)  # one order, whoever asks when
     left = list(range(UNITS))
     for unit in gone:
         groups = cost.group_of_unit

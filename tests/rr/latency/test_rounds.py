@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from experiments.latency.rounds import BLOCK_S, LEAST_ROUNDS, WARM_UP, in_turn, spread
+from rr.latency.rounds import BLOCK_S, LEAST_ROUNDS, WARM_UP, in_turn, spread
 
 
 class Clock:

@@ -98,6 +98,14 @@ def read_target(text: str) -> float | None:
     return value
 
 
+def read_share(text: str) -> float | None:
+    """A share of the whole as it is typed: `0.5`, `50%`, or `none`."""
+    if text == "none":
+        return None
+    return float(text.removesuffix("%")) / 100 if text.endswith("%") else float(text)
+
+
+read_share.__name__ = "share"
 read_target.__name__ = "share, or number,"  # argparse names the type in its messages
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from torch import Tensor
 
 from experiments.refit_images import refit_images
 from experiments.resrep_callback import BEFORE_FIRST_MASK
 from rr import RefitConfig, ResRepPruner, cut_at_once
+from rr.latency import LatencySearch
 from training import Callback, TrainState, evaluate_state
 from training.json_files import write_json
 from training.run_folder import RESULT
@@ -26,16 +27,19 @@ class CutCallback(Callback):
     Args:
         pruner: of the model that is trained, whose `ResRepCallback` comes before this one.
         images: how many training images to refit it on.
+        latency: makes what finds the share of the MACs for a share of the time; None where there is no such target.
     """
 
-    def __init__(self, pruner: ResRepPruner, images: int) -> None:
-        self.pruner, self.images = pruner, images
+    def __init__(self, pruner: ResRepPruner, images: int, latency: Callable[[], LatencySearch] | None = None) -> None:
+        self.pruner, self.images, self._latency = pruner, images, latency
 
     def before_first_step(self, state: TrainState) -> None:
         pruner = self.pruner
         state.save_weights(BEFORE_FIRST_MASK)
         began = time.perf_counter()
-        refit = cut_at_once(pruner, self._batches(state), refitting=RefitConfig(seed=state.recipe.seed))
+        refitting = RefitConfig(seed=state.recipe.seed)
+        latency = self._latency() if self._latency else None
+        refit = cut_at_once(pruner, self._batches(state), refitting=refitting, latency=latency)
         pruner.narrow()
         state.rewrap()
         seconds = time.perf_counter() - began
@@ -46,6 +50,8 @@ class CutCallback(Callback):
         logger.info("val after the cut, top1=%.4f, top5=%.4f, loss=%.6f", val.top1, val.top5, val.loss)
         if state.world.is_first:
             found = {"cut": {**val.to_dict(), "seconds": seconds, "refit": refit.as_dict()}}
+            if latency is not None:
+                found["latency"] = {"flops_target": pruner.targets[0].value}
             write_json(state.log.folder / RESULT, found)
 
     def _batches(self, state: TrainState) -> Iterator[Tensor]:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from base_model import model_names
+from experiments.asked_latency import AskedLatency
 from experiments.call import Call
 from experiments.cut_callback import CutCallback
 from experiments.hints import command, comparison
@@ -21,7 +22,8 @@ from experiments.run import DOWNLOAD, Run, begun
 from experiments.run_report import write_report
 from experiments.run_times import is_worth_it, layer_milliseconds
 from experiments.starts import PruningStart
-from experiments.target import missed
+from experiments.target import missed, missed_time
+from experiments.timed_target import TimedTarget, first_network, measured, noted, with_flops_target
 from rr import InputError, ResRepConfig, ResRepPruner
 from rr.copies import copy_of
 from rr.refit import check_can_be_cut
@@ -38,6 +40,7 @@ def prune(
     recipe: Recipe,
     config: ResRepConfig,
     start: PruningStart,
+    asked: AskedLatency,
     call: Call | None = None,
 ) -> bool:
     """Train with compactors, convert and test.
@@ -46,6 +49,7 @@ def prune(
         recipe: how to train.
         config: the method's settings.
         start: what pruning starts from.
+        asked: a target of time, if there is one.
         call: how the script was called; None: by another program, as one process.
 
     Returns:
@@ -54,12 +58,11 @@ def prune(
     Raises:
         InputError: for what a user can put right.
     """
-    with begun(recipe, config, start, call=call, needed=lambda: base_weights_of(recipe, start)) as run:
-        recipe, (config, start) = run.recipe, run.settings
+    with begun(recipe, config, start, asked, call=call, needed=lambda: base_weights_of(recipe, start)) as run:
+        recipe, (config, start, asked) = run.recipe, run.settings
         if run.is_new:
             start.check_suits(config)
         config = config_of_run(run, config, start)
-        run.settings = config, start
         model = run.network()
         doubt = None
         if run.is_new:
@@ -71,12 +74,17 @@ def prune(
                 raise (InputError(f"{error} ({doubt})") if doubt else error) from None
         start_network = copy_of(model) if recipe.distill else model  # without compactors
         example = torch.zeros(1, run.data.in_channels, run.data.image_size, run.data.image_size)
+        config = with_flops_target(run, config, asked, model, example, call.typed if call else frozenset())
+        run.settings = config, start, asked
         pruner = ResRepPruner(model, example, config)
+        timed = TimedTarget(pruner, asked, lambda: first_network(run)) if asked.latency_target is not None else None
         callbacks: list[Callback] = [ResRepCallback(pruner)]
         if start.is_cut:
             if run.is_new:
                 check_can_be_cut(pruner)
-            callbacks.append(CutCallback(pruner, start.refit_images))
+            callbacks.append(CutCallback(pruner, start.refit_images, timed.search if timed else None))
+        elif timed is not None:
+            callbacks.insert(0, timed)  # before anything is taken out of the network
         state = run.state()
         with run.logged(state):
             if doubt is not None:
@@ -99,7 +107,7 @@ def prune(
             else:
                 logger.info("%s holds the finished run of this recipe ('-c fs' starts it again)", run.folder)
             if not (run.folder / CONVERTED_WEIGHTS).exists() and run.world.is_first:
-                write_converted(run, pruner)
+                write_converted(run, pruner, asked)
             barrier(run.world)
             evaluate_converted(run)
             if run.world.is_first:
@@ -197,17 +205,24 @@ def same_folder(one: str | None, other: str | None) -> bool:
     return one is None or other is None or Path(one).resolve() == Path(other).resolve()
 
 
-def write_converted(run: Run, pruner: ResRepPruner) -> None:
+def write_converted(run: Run, pruner: ResRepPruner, asked: AskedLatency) -> None:
     """Convert the trained network, prove it equal and write it; the report goes into result.json."""
-    with without_warnings_of("rr.pruner"):  # a target that isn't reached is told of last, in the command line's words
+    with without_warnings_of(
+        "rr.selection.mask_selection"
+    ):  # a target that isn't reached is told of last, in the command line's words
         slim = pruner.convert()
     report, unmasked = pruner.report, pruner.unmasked
     logger.info("converted, layer by layer:\n%s", report)
     if report.kept_for_width:
         logger.info("%d rows that could be dropped stay, to keep the requested widths", report.kept_for_width)
     ratios = {"masked_macs_ratio": unmasked.macs_ratio, "masked_params_ratio": unmasked.params_ratio}
-    write_result(run.folder, {"conversion": {**report.as_dict(), **ratios}})
-    write_pruned(run.folder, slim, run.recipe.arch, run.data, run.everything, report.as_dict())  # last: all is done
+    findings, proof = {"conversion": {**report.as_dict(), **ratios}}, report.as_dict()
+    if asked.latency_target is not None:
+        timed = measured(run, pruner, asked, slim, report.macs_after / report.macs_before)
+        logger.info("the converted network takes %s", timed)
+        proof["latency"] = findings["latency"] = {**noted(run, pruner), **timed.as_dict()}
+    write_result(run.folder, findings)
+    write_pruned(run.folder, slim, run.recipe.arch, run.data, run.everything, proof)  # last: all is done
 
 
 @contextmanager
@@ -285,8 +300,11 @@ def reached(run: Run, config: ResRepConfig) -> bool:
     """Whether the converted network is as small as it was to be; where it isn't, the last line says so, and why."""
     told = None
     if run.world.is_first:
-        conversion = read_json(run.folder / RESULT)["conversion"]
-        told = missed(conversion, config, run.recipe.max_steps)
+        result = read_json(run.folder / RESULT)
+        # The run's own widths may have asked for other MACs than those it began with.
+        if latency := result.get("latency"):
+            config = config.with_settings(flops_target=latency["flops_target"])
+        told = missed(result["conversion"], config, run.recipe.max_steps) or missed_time(latency)
         if told is not None:
             logger.warning("%s", told)
     return broadcast_object(run.world, told) is None

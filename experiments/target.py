@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rr import ResRepConfig
+from rr.latency.search import TOLERANCE
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,20 @@ def missed(conversion: Mapping[str, Any], config: ResRepConfig, max_steps: int =
     are_masked = all(round(goal.masked_ratio * goal.before) <= goal.limit for goal in goals)
     why = "rows that are to go aren't dead yet, and stay, so that nothing is lost" if are_masked else "too few rows go"
     return f"the target isn't reached: {' and '.join(map(str, over))}; {why}: {_advice(config, are_masked, max_steps)}"
+
+
+def missed_time(latency: Mapping[str, Any] | None) -> str | None:
+    """What to say where the network takes more of the time than was asked for, and more than may be by chance.
+
+    Args:
+        latency: what result.json has of the time; None where there was no such target.
+    """
+    if latency is None or latency["median"] <= latency["asked"] * (1 + TOLERANCE):
+        return None
+    return (
+        f"the target isn't reached: the network takes {latency['median']:.1%} of the full one's time, "
+        f"{latency['asked']:.1%} was asked for: ask for less, or measure again on a quiet machine"
+    )
 
 
 def _advice(config: ResRepConfig, are_masked: bool, max_steps: int) -> str:

@@ -7,6 +7,7 @@
     python rr/exp_resrep.py -a torchvision/mobilenet_v2 --dataset imagenet --weights default   # from anywhere
     python rr/exp_resrep.py -a my_models.py:build --dataset folder --data-dir DIR --weights my_checkpoint.pth
     python rr/exp_resrep.py -a src56 --fast --start refit              # cut at once, refitted; narrow in every step
+    python rr/exp_resrep.py -a src20 --latency-target 0.7 --latency-runtime onnxruntime    # of the time, one image
     python rr/exp_resrep.py -a src20 --distill 0.5 --temperature 4    # the unpruned network as teacher
 
 The first two are the paper's runs. For every other network the settings are those of a short run
@@ -38,6 +39,7 @@ HERE = Path(__file__).resolve().parent
 # To run without PYTHONPATH: the checkout takes the place of this folder, which Python puts first on the path.
 sys.path[:] = [str(HERE.parent), *(place for place in sys.path if place != str(HERE))]
 
+from experiments.asked_latency import AskedLatency
 from experiments.command_line import call_of, read_network, read_settings, read_share, read_target, run_parser
 from experiments.recipes import PAPER_NETWORKS, fast_recipe, pruning_folder, resrep_config, resrep_recipe
 from experiments.starts import PruningStart
@@ -49,26 +51,30 @@ from training.options import read_ahead
 from training.recipe import Recipe
 from training.stopping import stop_requests
 
-READERS = {"flops_target": read_target, "params_target": read_target, "min_width_share": read_share}
+READERS = {
+    **{"flops_target": read_target, "params_target": read_target},
+    **{"min_width_share": read_share, "latency_target": read_share},
+}
+Parsed = tuple[Recipe, ResRepConfig, PruningStart, AskedLatency, argparse.Namespace]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the script with these arguments (default: the command line's)."""
     arguments = sys.argv[1:] if arguments is None else arguments
     with ends_in_one_line(in_options(arguments)) as ending:
-        recipe, config, start, options = parse_arguments(arguments)
+        recipe, config, start, asked, options = parse_arguments(arguments)
         ending.folder = Path(recipe.output_dir)
         if recipe.signal_checkpoint is not None:
             stop_requests().listen_to(recipe.signal_checkpoint)
         from experiments.pruning import prune  # torch takes seconds to import, which --help needn't wait for
 
         call = call_of(options, __file__, arguments, is_papers=not options.fast)
-        is_reached = prune(recipe, config, start, call)
+        is_reached = prune(recipe, config, start, asked, call)
         if not is_reached and int(os.environ.get("WORLD_SIZE", 1)) == 1:  # torchrun would call it a crash, with a page
             sys.exit(TARGET_MISSED)
 
 
-def parse_arguments(arguments: Sequence[str]) -> tuple[Recipe, ResRepConfig, PruningStart, argparse.Namespace]:
+def parse_arguments(arguments: Sequence[str]) -> Parsed:
     """The network's own recipes with what the command line changes in them.
 
     Raises:
@@ -96,8 +102,8 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[Recipe, ResRepConfig, Pru
         + " and ".join(PAPER_NETWORKS)
         + "; with -c continue the run's own settings hold",
     )
-    (recipe, config, start), options = read_settings(parser, arguments, *defaults, readers=READERS)
-    return recipe, config, start, options
+    settings, options = read_settings(parser, arguments, *defaults, AskedLatency(), readers=READERS)
+    return *settings, options
 
 
 if __name__ == "__main__":

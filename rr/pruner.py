@@ -174,6 +174,10 @@ class ResRepPruner:
             count, ratio = forgotten.sum(), self.unmasked.macs_ratio
             logger.debug("step %d: %d rows forgotten, %.4f of the MACs", self.steps, count, ratio)
 
+    def retarget(self, flops_target: float) -> None:
+        """Ask for another share of the MACs from the next mask update on; InputError if it can't be reached."""
+        self._selection.retarget(flops_target)
+
     @property
     def narrow_is_due(self) -> bool:
         """Whether `narrow` may find something to do: masks were updated, or what a fold needs is measured."""
@@ -289,15 +293,9 @@ class ResRepPruner:
             left_out=self._left_out,
             prove=prove,
         )
-        if goals := self._selection.missed(remaining):
-            masked = ~self.unmasked.alive & ~self.live.remaining.removed
-            left = int((masked & (self.live.unit_norms() >= self.config.decay.threshold)).sum())
-            logger.warning(
-                "%s not reached, %s remain: %s. Train for longer, or with a larger masked_penalty",
-                goals,
-                self._selection.costs(remaining),
-                f"{left} masked rows aren't dead yet" if left else "too few rows are masked yet",
-            )
+        masked = ~self.unmasked.alive & ~self.live.remaining.removed
+        undead = int((masked & (self.live.unit_norms() >= self.config.decay.threshold)).sum())
+        self._selection.tell_of_missed(remaining, undead)
         return slim
 
     def state_dict(self) -> dict[str, Any]:

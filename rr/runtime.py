@@ -47,12 +47,11 @@ def as_first_decides(mask: np.ndarray, like: Tensor) -> np.ndarray:
     return decided.cpu().numpy().astype(bool)
 
 
-def of_first(work: Callable[[], T], like: Tensor) -> T:
+def of_first(work: Callable[[], T]) -> T:
     """What rank 0's work comes to, in all processes; where it raises an InputError, all do.
 
     Args:
         work: done by rank 0 alone; what it returns must be what pickle takes.
-        like: a tensor on the device that the processes talk over.
     """
     if not are_several():
         return work()
@@ -62,7 +61,7 @@ def of_first(work: Callable[[], T], like: Tensor) -> T:
             found[0] = work()
         except InputError as error:
             found[1] = str(error)
-    dist.broadcast_object_list(found, src=0, device=like.device)
+    dist.broadcast_object_list(found, src=0)
     if found[1] is not None:
         raise InputError(found[1])
     return found[0]

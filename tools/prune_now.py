@@ -99,7 +99,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         "--ridge", type=float, help="of the least squares, a share of each input's mean square (default: by halves)"
     )
     how.add_argument("--seed", type=int, default=0, help="of the images and of the labels drawn (default: 0)")
-    add_options(parser, AskedLatency(), readers={"latency_target": share})
+    add_options(parser, AskedLatency(), readers={"latency_target": read_share})
     add_file_options(parser, batch_size=100)
     return parser.parse_args(arguments)
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from rr.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from rr.latency.goal import LatencyGoal, LatencyReport
+    from rr.latency.goal import Found, LatencyGoal, LatencyReport, LatencySearch
     from rr.latency.settings import Timing
     from rr.latency.stopwatch import Stopwatch, TimeShares
 
 __getattr__, __dir__ = lazy_exports(__name__, __file__)
 
-__all__ = ["LatencyGoal", "LatencyReport", "Stopwatch", "TimeShares", "Timing"]
+__all__ = ["Found", "LatencyGoal", "LatencyReport", "LatencySearch", "Stopwatch", "TimeShares", "Timing"]

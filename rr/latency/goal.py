@@ -176,8 +176,16 @@ class LatencySearch:
             )
         return best
 
+    def share_of(self, alive: np.ndarray) -> float:
+        """The share of the time that the network of these units ([num_units] of bool) takes."""
+        measure = self._measure_of(alive)
+        tried = Tried(1.0, alive.tobytes())
+        while not tried.is_known(self.goal.asked):
+            tried.shares.append(measure(tried.seconds))
+        return tried.median
+
     def report(self, slim: nn.Module, macs_share: float, multiple: int) -> LatencyReport:
-        """Measure the converted network itself, exported anew, for as long as the nearest ones were.
+        """Measure the converted network itself, exported anew; in this process alone.
 
         Args:
             slim: the network.
@@ -185,9 +193,7 @@ class LatencySearch:
             multiple: what its widths are multiples of.
         """
         stopwatch, narrow = self.goal.stopwatch(self._inputs), copy_of(slim).cpu().float().eval()
-        shares = of_first(
-            lambda: [share for _ in range(BUILDS) for share in stopwatch(self._full, narrow, BUILD_S)], self._like
-        )
+        shares = [share for _ in range(BUILDS) for share in stopwatch(self._full, narrow, BUILD_S)]
         found = spread(shares)
         timing = self.goal.timing
         report = LatencyReport(
@@ -204,10 +210,6 @@ class LatencySearch:
         if not report.is_near:
             logger.warning("the converted network takes %s", report)
         return report
-
-    @property
-    def _like(self) -> Any:
-        return next(self._live.model.parameters())
 
     def _off(self, found: Found) -> float:
         return found.tried[0].off(self.goal.asked)
@@ -228,7 +230,7 @@ class LatencySearch:
         def measure(seconds: float) -> list[float]:
             if not made:
                 made.append(_folded(self._live, alive))
-            shares = of_first(lambda: list(self._stopwatch(self._full, made[0], seconds)), self._like)
+            shares = of_first(lambda: list(self._stopwatch(self._full, made[0], seconds)))
             macs = self._live.graph.macs
             logger.info(
                 "%.1f%% of the MACs: %.1f%% of the time (%s)",

@@ -7,6 +7,7 @@ from typing import Any
 
 from rr.compactors import CompactorRows
 from rr.errors import InputError
+from rr.latency.goal import LatencySearch
 from rr.pruner import ResRepPruner
 from rr.refit.cutting import Refit, cut_and_refit
 from rr.refit.feed import Feed, LossFunction
@@ -19,6 +20,7 @@ def cut_at_once(
     *,
     loss_fn: LossFunction | None = None,
     refitting: RefitConfig | None = None,
+    latency: LatencySearch | None = None,
 ) -> Refit:
     """Cut a pruner's network to its target as `rr.prune` does, in place, so that it trains narrow from the start.
 
@@ -29,6 +31,7 @@ def cut_at_once(
     Args:
         pruner: on the trained network, with no step counted yet.
         batches, loss_fn, refitting: as in `rr.prune`.
+        latency: finds the share of the MACs for a share of the time, which is the pruner's target from then on.
 
     Returns:
         What the refit came to.
@@ -40,7 +43,9 @@ def cut_at_once(
     check_can_be_cut(pruner)
     how = refitting or RefitConfig()
     feed = Feed.of(pruner.model, batches, loss_fn, how.held_out)
-    cut = cut_and_refit(pruner.live, pruner.selected, pruner.config, feed, how)
+    cut = cut_and_refit(pruner.live, pruner.selected, pruner.config, feed, how, latency)
+    if latency is not None:
+        pruner.retarget(cut.flops_target)
     compactors = [pruner.compactors[site.host] for site in pruner.sites]
     units = [site.units for site in pruner.sites]
     CompactorRows(compactors, units, pruner.selected, pruner.config.decay).set_masks(cut.alive)

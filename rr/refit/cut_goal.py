@@ -42,6 +42,11 @@ class CutGoal:
         self.multiple = config.selection.width_multiple
 
     @property
+    def flops_target(self) -> float | None:
+        """The bound of the MACs, as it is now."""
+        return self._targets[0].value if self._targets[0].name == "flops_target" else None
+
+    @property
     def cost(self) -> CostOfWidths:
         """What units are weighed against."""
         return self._targets[0].cost

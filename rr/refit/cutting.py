@@ -86,12 +86,14 @@ class Cut:
         selected: [num_units] of bool, those that could have gone.
         refit: the report.
         multiple: what the channels of a layer are a multiple of.
+        flops_target: the share, or number, of the MACs that was the bound; None where there was none.
     """
 
     alive: np.ndarray
     selected: np.ndarray
     refit: Refit
     multiple: int
+    flops_target: float | None
 
 
 def cut_and_refit(
@@ -130,7 +132,7 @@ def cut_and_refit(
             live.zero_dead_rows(alive)
             layers = refitter.refit(work, alive)
         goal.check(alive)
-        return Cut(alive, selected, _report(full, live, alive, layers, feed), goal.multiple)
+        return Cut(alive, selected, _report(full, live, alive, layers, feed), goal.multiple, goal.flops_target)
 
 
 def _report(

@@ -27,6 +27,7 @@ from rr.planning import check_arguments, plan
 from rr.refit.cutting import Refit, cut_and_refit
 from rr.refit.feed import Feed, LossFunction
 from rr.refit.settings import RefitConfig
+from rr.runtime import of_first
 
 
 @dataclass(frozen=True)
@@ -104,11 +105,10 @@ def prune(
     unfit = np.flatnonzero(planned.selected & ~found.selected).tolist()
     left_out = {**planned.left_out, **dict.fromkeys(unfit, "a layer that reads it can't be refitted")}
     slim, conversion = convert(live, example_inputs, alive=found.alive, left_out=left_out, min_width=least)
-    timed = (
-        None
-        if latency is None
-        else latency.report(slim, conversion.macs_after / conversion.macs_before, found.multiple)
-    )
+    timed = None
+    if latency is not None:
+        macs_share = conversion.macs_after / conversion.macs_before
+        timed = of_first(lambda: latency.report(slim, macs_share, found.multiple))
     slim.refit_report = RefitReport(**vars(found.refit), conversion=conversion, latency=timed)
     return slim
 

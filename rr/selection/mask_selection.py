@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,8 @@ from rr.graph.widths import least_widths
 from rr.selection.forgetting import select_forgotten
 from rr.selection.importance import TaylorScores, relative_unit_costs
 from rr.selection.tightening import tightened
+
+logger = logging.getLogger(__name__)
 
 
 def targets_of(config: ResRepConfig, graph: ChannelGraph) -> list[Target]:
@@ -137,6 +141,32 @@ class MaskSelection:
         """What is left with these units ([num_units] of bool), of each cost that has a target."""
         return self._costs(self._graph.macs.group_widths(alive))
 
+    def retarget(self, flops_target: float) -> None:
+        """Ask for another share, or number, of the MACs from now on.
+
+        Raises:
+            InputError: if there was no target of MACs, or this one can't be reached.
+        """
+        if self.targets[0].name != "flops_target":
+            raise InputError("there is no flops_target to change: give one to begin with, 1.0 say")
+        self.targets = [replace(self.targets[0], value=flops_target), *self.targets[1:]]
+        self._check_target()
+
+    def tell_of_missed(self, alive: np.ndarray, undead: int) -> None:
+        """Log which targets the units that are left don't reach, and why.
+
+        Args:
+            alive: [num_units] of bool.
+            undead: how many masked rows aren't dead yet.
+        """
+        if goals := self.missed(alive):
+            logger.warning(
+                "%s not reached, %s remain: %s. Train for longer, or with a larger masked_penalty",
+                goals,
+                self.costs(alive),
+                f"{undead} masked rows aren't dead yet" if undead else "too few rows are masked yet",
+            )
+
     def _missed(self, widths: np.ndarray) -> str:
         return " and ".join(f"{target.name} {target.value:g}" for target in self.targets if not target.met(widths))
 
@@ -162,10 +192,14 @@ class MaskSelection:
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint."""
         state: dict[str, Any] = {"waiting": self.waiting}
+        if self.targets[0].name == "flops_target":
+            state["flops_target"] = self.targets[0].value
         return state if self._taylor is None else {**state, "taylor": self._taylor.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict()`."""
         self.waiting = int(state.get("waiting", 0))  # older states have none, and no multiples to wait for
+        if "flops_target" in state:  # older states have the config's
+            self.retarget(state["flops_target"])
         if self._taylor is not None and "taylor" in state:
             self._taylor.load_state_dict(state["taylor"])

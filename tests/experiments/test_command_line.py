@@ -60,7 +60,7 @@ def test_a_pruning_run_goes_on_with_its_own_settings(tmp_path: Path) -> None:
     bare = ["-a", name, "--output-dir", folder, "-c", "continue"]
     assert settings_of(PRUNE, *bare) == begun
     assert settings_of(PRUNE, *bare, "--death-steps", "3%") == {**begun, "death_steps": 0.03, "masked_penalty": None}
-    recipe, _, _, _ = scripts.load(PRUNE).parse_arguments([str(word) for word in bare])
+    recipe, *_ = scripts.load(PRUNE).parse_arguments([str(word) for word in bare])
     assert isinstance(recipe.distill_until, Share)
 
 

@@ -14,7 +14,7 @@ from tests import scripts
 
 
 def settings_of(*words: str) -> tuple[Any, ...]:
-    """What the script makes of these words: recipe, config, start, options."""
+    """What the script makes of these words: recipe, config, start, a target of time, options."""
     return scripts.load("rr/exp_resrep.py").parse_arguments(words)
 
 
@@ -33,7 +33,7 @@ def settings_of(*words: str) -> tuple[Any, ...]:
     ids=str,
 )
 def test_which_settings_are_the_default(words: list[str], fast: bool) -> None:
-    recipe, config, start, options = settings_of(*words)
+    recipe, config, start, _, options = settings_of(*words)
     assert options.fast == fast
     arch, dataset = read_network(words)
     if fast:
@@ -57,7 +57,7 @@ def test_a_target_is_a_share_or_a_number(text: str, value: float | None) -> None
 
 def test_single_options_change_the_settings_of_a_short_run() -> None:
     words = ["-a", "src20", "--tighten-steps", "300", "--before-mask-epochs", "0.5", "--penalty", "1e-5", "--lr", "0.1"]
-    recipe, config, start, _ = settings_of(*words)
+    recipe, config, start, *_ = settings_of(*words)
     assert config == resrep_config("src20", fast=True).with_settings(tighten_steps=300, penalty=1e-5)
     assert recipe == replace(fast_recipe("src20"), lr=0.1)
     assert start.before_mask_epochs == 0.5
@@ -65,7 +65,7 @@ def test_single_options_change_the_settings_of_a_short_run() -> None:
 
 @pytest.mark.parametrize("option", ["--start", "--begin"])
 def test_a_run_that_begins_with_the_cut_has_settings_of_its_own(option: str) -> None:
-    recipe, config, start, _ = settings_of("-a", "src20", option, "refit", "--epochs", "4")
+    recipe, config, start, *_ = settings_of("-a", "src20", option, "refit", "--epochs", "4")
     assert config == resrep_config("src20", is_cut=True)
     assert start.is_cut
     assert recipe == fast_recipe("src20", epochs=4)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from rr import ResRepPruner, paper_config
+from rr import InputError, ResRepPruner, paper_config
 from rr.graph import Target
 from tests.rr.networks import Networks, generic, tiny
 from tests.rr.pruners import (
@@ -234,3 +234,21 @@ def test_one_update_of_resnet50_is_exact_and_costs_a_dozen_evaluations(
     pruner.update_masks()
     assert 0.499 < pruner.unmasked.macs_ratio <= 0.5
     assert len(evaluations) <= math.ceil(math.log2(7553)) + 1
+
+
+def test_another_target_holds_from_the_next_update_on_and_over_a_restart() -> None:
+    pruner = tiny_pruner(rows_per_update=100, flops_target=0.6)
+    pruner.update_masks()
+    kept = pruner.unmasked.macs_ratio
+    assert 0.4 < kept <= 0.6
+    pruner.retarget(0.4)
+    assert pruner.unmasked.macs_ratio == kept
+    pruner.update_masks()
+    assert pruner.unmasked.macs_ratio <= 0.4
+    again = tiny_pruner(rows_per_update=100, flops_target=0.6)
+    again.load_state_dict(pruner.state_dict())
+    assert again.targets[0].value == 0.4
+    with pytest.raises(InputError, match="can't be reached"):
+        pruner.retarget(0.001)
+    with pytest.raises(InputError, match="no flops_target to change"):
+        tiny_pruner(flops_target=None, params_target=0.9).retarget(0.5)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from experiments.asked_latency import AskedLatency
 from experiments.refit_images import refit_images
 from experiments.run import Run
-from rr import ResRepConfig, ResRepPruner
+from rr import InputError, ResRepConfig, ResRepPruner
 from rr.compactors import remove_compactors
 from rr.copies import copy_of
 from rr.graph import LiveModel
@@ -149,10 +149,7 @@ class TimedTarget(Callback):
         search, alive = self.search(), pruner.unmasked.alive
         share, before = search.share_of(alive), pruner.targets[0].value
         if abs(share / self.asked.latency_target - 1) > TOLERANCE:
-            networks = _networks(pruner, pruner.candidate_scores())
-            near = Found(before, pruner.config.selection.width_multiple, [])
-            pruner.retarget(search.find(*networks, near=near).bound)
-            pruner.update_masks()
+            self._correct(search, before)
         logger.info(
             "step %d, the masks' widths take %.1f%% of the time, %.1f%% was asked for: MACs to keep %.4f, before %.4f",
             state.step,
@@ -163,6 +160,16 @@ class TimedTarget(Callback):
         )
         if state.world.is_first:
             note(state.log.folder, {"latency": {"flops_target": pruner.targets[0].value}})
+
+    def _correct(self, search: LatencySearch, before: float) -> None:
+        pruner = self.pruner
+        near = Found(before, pruner.config.selection.width_multiple, [])
+        try:
+            pruner.retarget(search.find(*_networks(pruner, pruner.candidate_scores()), near=near).bound)
+        except InputError as error:  # a run goes on all the same: its end tells what became of it
+            logger.warning("the run keeps its target of MACs: %s", error)
+        else:
+            pruner.update_masks()
 
     def state_dict(self) -> dict[str, Any]:
         return {"is_done": self._is_done}

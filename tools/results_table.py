@@ -26,6 +26,7 @@ from benchmarks.coverage.tables import page as coverage_page
 from benchmarks.coverage.tables import random_table
 from benchmarks.coverage.tables import summary as coverage_summary
 from benchmarks.formats_table import formats_table
+from benchmarks.latency_table import latency_target_table
 from benchmarks.studies.one_shot_table import one_shot_table
 from benchmarks.studies.results import at_best_rates, evaluations_table
 from benchmarks.studies.results import table as study_table
@@ -38,6 +39,7 @@ README = "README.md"
 PAGES = "docs/results"
 RUNS = tuple(f"{name}.json" for name in whole_runs.NAMES)
 Results = Mapping[str, Any]
+NOT_YET = "Not measured yet."
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,14 @@ class Part:
         name: of the markers.
         files: in results/, that it is made of.
         write: takes what is in these files, gives Markdown.
+        may_be_missing: whether the page says so where its files aren't there yet.
     """
 
     page: str
     name: str
     files: tuple[str, ...]
     write: Callable[..., str]
+    may_be_missing: bool = False
 
 
 def study(page: str, name: str, file: str, choose: Callable[[Sequence[Results]], Sequence[Results]] = list) -> Part:
@@ -95,6 +99,7 @@ PARTS = (
     Part(f"{PAGES}/prune_now.md", "table", ("prune_now.json",), one_shot_table),
     Part(f"{PAGES}/random_networks.md", "table", ("random_networks.json",), random_table),
     Part(f"{PAGES}/formats.md", "table", ("formats.json",), formats_table),
+    Part(f"{PAGES}/latency_target.md", "table", ("latency_target.json",), latency_target_table, may_be_missing=True),
 )
 
 
@@ -122,16 +127,21 @@ def written(root: Path) -> dict[Path, str]:
     Raises:
         InputError: for a file that a page needs and nobody has, and for one that no page shows.
     """
-    files = {file: read(root, file, part.page) for part in PARTS for file in part.files}
+    parts = [part for part in PARTS if not (part.may_be_missing and _is_missing(root, part))]
+    files = {file: read(root, file, part.page) for part in parts for file in part.files}
     unused = sorted(path.name for path in (root / "results").glob("*.json") if path.name not in files)
     if unused:
         raise InputError(f"no page shows results/{', '.join(unused)}: give it a part in tools/results_table.py")
     texts = {page: (root / page).read_text() for page in dict.fromkeys(part.page for part in PARTS)}
     for part in PARTS:
-        fresh = part.write(*(files[file] for file in part.files))
+        fresh = part.write(*(files[file] for file in part.files)) if part in parts else NOT_YET
         texts[part.page] = replaced(texts[part.page], part, fresh)
     texts[COVERAGE_PAGE] = coverage_page(files["coverage.json"])
     return {root / page: text for page, text in texts.items()}
+
+
+def _is_missing(root: Path, part: Part) -> bool:
+    return not any((root / "results" / file).is_file() for file in part.files)
 
 
 def read(root: Path, file: str, page: str) -> Results:

@@ -14,7 +14,8 @@ NEAR = 0.01  # of what is asked: what is nearer needs no side
 SURE = 0.012  # of what is asked: what the search stops at, once a network was timed for long
 FINEST = 0.002  # the least step in the share of the MACs, of what is asked
 FIRST_S = 0.5  # seconds for a pair of networks, each time for as long as so far: 0.5, 0.5, 1, 2, 4
-ENOUGH, MOST_TIMES = 5, 7  # so many times, the more where the machine isn't quiet
+# Times that a network is timed: fewer where its rounds are long and alike, more where the machine isn't quiet.
+LEAST_TIMES, ENOUGH, MOST_TIMES = 3, 5, 7
 PRECISE = 0.008  # of what is asked: the standard error of a median that is known well enough
 MOST = 16  # networks that are tried
 EDGE = 0.1  # of a bracket: no try is nearer to its ends
@@ -64,7 +65,9 @@ class Tried:
     def is_known(self, asked: float) -> bool:
         """Whether it was timed for as long as the one that is taken."""
         times = len(self.shares)
-        return times >= MOST_TIMES or (times >= ENOUGH and self.error <= PRECISE * asked)
+        if times < LEAST_TIMES:
+            return False
+        return times >= MOST_TIMES or self.error <= (PRECISE if times >= ENOUGH else PRECISE / 2) * asked
 
 
 def search(
@@ -94,7 +97,7 @@ def search(
             found[widths], measures[widths] = Tried(bound, widths), measure
             _weigh(found[widths], asked, measure)
         tried = at[bound] = found[widths]
-        if tried.off(asked) <= SURE:
+        if tried.off(asked) <= max(SURE, min(tried.error / asked, TOLERANCE / 2)):  # or no nearer can be told
             break
         if bound <= least if tried.median > asked else bound >= most:
             break

@@ -56,7 +56,8 @@ class Stopwatch:
         Raises:
             InputError: if a package is missing, or the runtime can't take a network.
         """
-        torch.compiler.reset()  # what was compiled for another network or batch
+        if self.timing.runtime == "compiled":
+            torch.compiler.reset()  # what was compiled for another network
         with tempfile.TemporaryDirectory() as folder, _threads(self.timing.threads):
             both = [self._ready(name, model, Path(folder)) for name, model in (("full", full), ("narrow", narrow))]
             times = in_turn([engine(network, self.timing, self._images) for network in both], seconds)

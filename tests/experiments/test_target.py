@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from experiments.target import missed
+from experiments.target import missed, missed_time
 from rr import ResRepConfig, paper_config
 
 MASKED = {"masked_macs_ratio": 0.4, "masked_params_ratio": 0.4}
@@ -49,3 +49,10 @@ def test_what_is_missed_and_what_to_do(settings: dict[str, Any], found: dict[str
         assert re.search(words, told), told
         cut = missed(found, config, max_steps=5)
         assert cut.endswith("leave --max-steps out, or raise it")
+
+
+def test_more_time_than_was_asked_for_is_told_of_but_not_what_chance_may_be() -> None:
+    assert missed_time(None) is None
+    for median in (0.3, 0.5, 0.514):
+        assert missed_time({"median": median, "asked": 0.5}) is None
+    assert "takes 51.6% of the full one's time, 50.0% was asked for" in missed_time({"median": 0.516, "asked": 0.5})

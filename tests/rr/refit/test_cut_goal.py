@@ -69,5 +69,8 @@ def test_a_share_of_the_time_that_no_width_reaches() -> None:
     batches = images()
     with pytest.raises(InputError, match=r"latency_target 0.5 can't be reached .*: the least is 8\d.\d% .* MACs"):
         prune(network(), batches[0], batches, latency_target=0.5, timing=timing)
+    for wrong in ([0.5], [0.5, float("nan")], [0.0, 0.5]):
+        with pytest.raises(InputError, match="a number above 0 for each of at least two rounds"):
+            prune(network(), batches[0], batches, latency_target=0.5, timing=lambda *_, wrong=wrong: wrong)
     with pytest.raises(InputError, match="a share of the full network's time"):
         prune(network(), batches[0], batches, latency_target=1.5)

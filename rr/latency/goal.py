@@ -143,6 +143,7 @@ class LatencySearch:
         self.goal, self._live, self._inputs = goal, live, example_inputs
         self._stopwatch = goal.stopwatch(example_inputs)
         self._full = _folded(live, np.ones(live.graph.num_units, dtype=bool))
+        self._made: tuple[bytes, nn.Module] | None = None
         self._timed = 0
 
     def find(
@@ -225,13 +226,14 @@ class LatencySearch:
         return Found(tried[0].bound, multiple, tried)
 
     def _measure_of(self, alive: np.ndarray) -> Measure:
-        """How the network of these units is timed; it is made when that is first asked for."""
-        made: list[nn.Module] = []
+        """How the network of these units is timed; no more than the last one is held."""
+        key = alive.tobytes()
 
         def measure(seconds: float) -> list[float]:
-            if not made:
-                made.append(_folded(self._live, alive))
-            shares = of_first(lambda: _checked(self._stopwatch(self._full, made[0], seconds)))
+            if self._made is None or self._made[0] != key:
+                self._made = key, _folded(self._live, alive)
+            narrow = self._made[1]
+            shares = of_first(lambda: _checked(self._stopwatch(self._full, narrow, seconds)))
             macs = self._live.graph.macs
             logger.info(
                 "%.1f%% of the MACs: %.1f%% of the time (%s)",

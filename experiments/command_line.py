@@ -71,14 +71,6 @@ def read_network(arguments: Sequence[str], folder_of: Callable[[str], str] | Non
     return arch, dataset
 
 
-def read_share(text: str) -> float:
-    """A share of the whole as it is typed: `0.5` or `50%`."""
-    return float(text.removesuffix("%")) / 100 if text.endswith("%") else float(text)
-
-
-read_share.__name__ = "share"  # argparse names the type in its messages
-
-
 def read_target(text: str) -> float | None:
     """A target as it is typed: `0.5` or `50%`, a share; `60e6`, a number; or `none`.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -19,13 +18,14 @@ from rr import InputError, ResRepConfig, ResRepPruner
 from rr.compactors import remove_compactors
 from rr.copies import copy_of
 from rr.graph import LiveModel
+from rr.graph.widths import floors
 from rr.latency.goal import MULTIPLES, Found, LatencyGoal, LatencyReport, LatencySearch
 from rr.latency.search import TOLERANCE
 from rr.runtime import as_first_decides
 from rr.selection import select_forgotten
 from rr.weights import load_network
-from rr.whole_files import write_text_whole
 from training import Callback, TrainState
+from training.json_files import read_json, write_json
 from training.run_folder import INIT_WEIGHTS, RESULT, stored_recipe
 
 IMAGES, BATCH_SIZE = 640, 64  # training images on which units are ranked before the run
@@ -97,7 +97,7 @@ def _networks(
     pruner: ResRepPruner, scores: np.ndarray
 ) -> tuple[Callable[[float, int], np.ndarray], Callable[[int], float]]:
     """Which units stay at a share of the MACs and a multiple of the widths; and the least share with a multiple."""
-    macs, others = pruner.graph.macs, pruner.targets[1:]
+    macs, others, chosen = pruner.graph.macs, pruner.targets[1:], pruner.config.selection
     gone = pruner.live.remaining.removed
 
     def left(met: Callable[[np.ndarray], bool], multiple: int) -> np.ndarray:
@@ -106,7 +106,7 @@ def _networks(
             macs.group_of_unit[pruner.candidates],
             macs.group_sizes,
             met,
-            min_width=max(1, pruner.config.selection.min_width),
+            min_width=floors(macs.group_sizes, chosen.min_width, chosen.min_width_share),
             limit=len(scores),
             multiples=pruner.graph.multiples_in_units(multiple),
         )
@@ -181,14 +181,13 @@ class TimedTarget(Callback):
 def note(folder: Path, findings: dict[str, Any]) -> None:
     """Add to a run's result.json while it is still in training."""
     path = folder / RESULT
-    stored = json.loads(path.read_text()) if path.exists() else {}
-    write_text_whole(path, json.dumps({**stored, **findings}, indent=2) + "\n")
+    write_json(path, {**(read_json(path) if path.exists() else {}), **findings})
 
 
 def noted(run: Run, pruner: ResRepPruner) -> dict[str, Any]:
     """The share of the MACs that a run asked for in the end: a run that is only converted knows its files alone."""
     path = run.folder / RESULT
-    stored = json.loads(path.read_text()) if path.exists() else {}
+    stored = read_json(path) if path.exists() else {}
     return stored.get("latency") or {"flops_target": pruner.targets[0].value}
 
 

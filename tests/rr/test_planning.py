@@ -176,6 +176,7 @@ def test_what_cannot_be_meant_is_said(call: Callable[[], object], message: str) 
         call()
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
 @pytest.mark.parametrize(
     ("change", "around", "message"),
     [

@@ -6,7 +6,6 @@ With RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT set it is one process of seve
 """
 
 import argparse
-import json
 import os
 import signal
 import sys
@@ -35,6 +34,7 @@ from training import (
     to_plain,
     train,
 )
+from training.json_files import read_lines
 
 
 class PlainNet(nn.Module):
@@ -127,7 +127,7 @@ def tiny_recipe(output_dir: Path | str, **changes: object) -> Recipe:
 
 def metrics_without_times(folder: Path) -> list[dict]:
     """The lines of metrics.jsonl without what depends on the machine."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = read_lines(folder / "metrics.jsonl")
     return [{name: value for name, value in line.items() if name != "time"} for line in lines]
 
 

@@ -1,13 +1,14 @@
 # make demo: sets up .venv, trains src20 on scikit-learn's digits, prunes it, tests it, prints a table
 # make test: sets up .venv, runs the tests; make test-fast: those of a second or two
 # make test-long: what make test leaves out, whole benchmarks and the dearer of several cases
+# make docs: the pages of docs/ as a site, in site/; a dead link fails
 # make wheel: the package rr alone, in dist/
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-fast test-long lint wheel clean
+.PHONY: demo test test-fast test-long lint docs wheel clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python tools/demo.py
@@ -25,6 +26,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+	@echo "=== open site/index.html; with search: $(BIN)/python -m http.server -d site"
+
 wheel: $(VENV)/.installed-dev
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist
 
@@ -35,9 +40,9 @@ $(VENV)/.installed: requirements.txt
 	touch $@
 
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
-	@echo "=== setting up $(VENV): pytest, ruff and the networks that tests prune (timm); a minute, once"
+	@echo "=== setting up $(VENV): pytest, ruff, MkDocs and the networks that tests prune (timm); a minute, once"
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo_run dist
+	rm -rf $(VENV) demo_run dist site

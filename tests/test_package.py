@@ -115,7 +115,7 @@ def test_the_wheel_says_what_it_is(wheel: Path) -> None:
     assert (about["Name"], about["Version"]) == ("resrep", rr.__version__)
     plain = {re.split("[<>=]", line)[0] for line in about.get_all("Requires-Dist") if "extra ==" not in line}
     assert plain == {"torch", "numpy", "h5py", "tqdm", "safetensors"}
-    assert set(about.get_all("Provides-Extra")) == {"experiments", "export", "report", "dev"}
+    assert set(about.get_all("Provides-Extra")) == {"experiments", "export", "report", "docs", "dev"}
 
 
 def test_every_module_is_there_and_needs_no_checkout(python: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ LONGEST = 350
 # Test files without a source of their name, and what they test.
 OF_MORE_THAN_ONE = {
     "tests/base_model/test_build_model.py": "every network of base_model, by name",
+    "tests/docs/test_blocks.py": "the code on all pages",
     "tests/docs/test_pages.py": "all pages in docs/, and README.md",
     "tests/experiments/test_distributed_runs.py": "whole runs in several processes",
     "tests/experiments/test_narrowed_runs.py": "whole runs that get narrower on the way",

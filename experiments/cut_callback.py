@@ -36,10 +36,10 @@ class CutCallback(Callback):
     def before_first_step(self, state: TrainState) -> None:
         pruner = self.pruner
         state.save_weights(BEFORE_FIRST_MASK)
-        began = time.perf_counter()
         refitting = RefitConfig(seed=state.recipe.seed)
+        began = time.perf_counter()
         latency = self._latency() if self._latency else None
-        refit = cut_at_once(pruner, self._batches(state), refitting=refitting, latency=latency)
+        refit = cut_at_once(pruner, self._batches(state, refitting), refitting=refitting, latency=latency)
         pruner.narrow()
         state.rewrap()
         seconds = time.perf_counter() - began
@@ -54,5 +54,5 @@ class CutCallback(Callback):
                 found["latency"] = {"flops_target": pruner.targets[0].value}
             write_json(state.log.folder / RESULT, found)
 
-    def _batches(self, state: TrainState) -> Iterator[Tensor]:
-        return refit_images(state.data, self.images, BATCH_SIZE, state.recipe.seed, state.world)
+    def _batches(self, state: TrainState, refitting: RefitConfig) -> Iterator[Tensor]:
+        return refit_images(state.data, self.images, BATCH_SIZE, refitting.seed, state.world, refitting.held_out)

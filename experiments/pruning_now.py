@@ -62,7 +62,7 @@ def pruned_now(options: argparse.Namespace) -> str:
         logger.info("%s", data.describe())
         model = load(file, options.weights, options, data, world).model.eval()
         began = time.perf_counter()
-        batches = list(refit_images(data, options.images, options.batch_size, options.seed, world))
+        batches = list(refit_images(data, options.images, options.batch_size, options.seed, world, options.held_out))
         target = (
             {} if asked.latency_target is None else {"latency_target": asked.latency_target, "timing": asked.timing}
         )

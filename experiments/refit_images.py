@@ -12,17 +12,21 @@ from data import Data
 from training import World
 
 
-def refit_images(data: Data, count: int, batch_size: int, seed: int, world: World) -> Iterator[Tensor]:
+def refit_images(data: Data, count: int, batch_size: int, seed: int, world: World, held_out: float) -> Iterator[Tensor]:
     """Augmented training images, in batches, as many as are asked for or there are; this process's share of each.
 
     Args:
         data: has them.
         count: how many, all processes together.
-        batch_size: of a batch, all processes together.
+        batch_size: of a batch, all processes together, at most.
         seed: of their order and augmentation.
         world: this process among all.
+        held_out: share of the images that is kept out of the refit (`RefitConfig`), in whole batches: with few images
+            they are smaller, so that no more than this share is.
     """
     left = count
+    if held_out:
+        batch_size = min(batch_size, max(ceil(held_out * min(count, data.num_train)), 2 * world.size))
     batches = data.train_batches(
         0,
         batch_size=min(batch_size, count),

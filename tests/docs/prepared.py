@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+import torchvision
 from torch import nn
 
 import rr
@@ -23,7 +24,7 @@ def trained() -> dict[str, object]:
     """A network, a batch of images, and a short loop's length."""
     torch.manual_seed(0)
     batch = torch.rand(8, 1, 8, 8), torch.randint(10, (8,))
-    return {"model": Net(), "example_inputs": batch[0][:2], "loader": [batch] * 4, "epochs": 2}
+    return {"build": Net, "model": Net(), "example_inputs": batch[0][:2], "loader": [batch] * 4, "epochs": 2}
 
 
 def of_files() -> dict[str, object]:
@@ -50,7 +51,18 @@ def of_first_steps() -> dict[str, object]:
     return {}
 
 
+def of_export() -> dict[str, object]:
+    """The network that the page's card names, pruned."""
+    full = torchvision.models.resnet18(num_classes=3)
+    images = torch.rand(4, 3, 32, 32)
+    return {
+        "full_network": full,
+        "slim": rr.prune(full, images[:2], [images], flops_target=0.95, include=("layer1.*",)),
+    }
+
+
 PREPARED: dict[str, Callable[[], dict[str, object]]] = {
+    "docs/export.md": of_export,
     "docs/files.md": of_files,
     "docs/first_steps.md": of_first_steps,
     "docs/targets.md": trained,

@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.util
+import os
 import re
 import runpy
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import torch.distributed.run as torchrun
 
+from base_model import build_model
 from rr import InputError
 from tests import scripts
 from tests.docs.pages import BLOCKS, Block, commands
@@ -32,7 +37,7 @@ ELSEWHERE = {
 }
 
 
-DEAR = ("docs/detectors.md", "docs/first_steps.md")  # a training loop and two rehearsals; an export for torch alone
+DEAR = ("docs/detectors.md", "docs/export.md", "docs/first_steps.md")  # several rehearsals, exports for torch alone
 # What is to be seen of the names that a page's blocks leave behind.
 SHOWN: dict[str, Callable[[dict[str, Any]], bool]] = {
     "docs/prune_your_own_model.md": lambda names: (
@@ -45,7 +50,11 @@ SHOWN: dict[str, Callable[[dict[str, Any]], bool]] = {
         and names["scores"].shape == names["boxes"].shape == (8, 4, 8, 8)
         and names["slim"].refit_report.conversion.macs_ratio <= 0.7
     ),
+    "docs/export.md": lambda names: names["card"]["classes"] == ["cat", "dog", "fish"] and names["slim"].card.widths,
     "docs/files.md": lambda names: names["again"].card.classes == tuple("0123456789"),
+    "docs/training_loop.md": lambda names: (
+        names["run"]["pruner"].steps == len(names["loader"]) and names["pruner"].unmasked.macs_ratio <= 0.5
+    ),
 }
 
 
@@ -149,3 +158,58 @@ def test_what_make_is_asked_for_is_there() -> None:
 def test_a_script_on_a_page_is_one(block: Block) -> None:
     done = subprocess.run(["bash", "-n"], input=block.text, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+SRUN = """#!/bin/bash
+for ((task = 0; task < SLURM_NTASKS; task++)); do
+    SLURM_PROCID=$task SLURM_LOCALID=$task "$@" &
+    tasks+=($!)
+done
+if [ "$SLURM_RESTART_COUNT" = 0 ]; then
+    until grep -q ' step 2 of' resrep_models/src8_train/log.txt; do sleep 0.1; done
+    kill -USR1 "${tasks[@]}"
+fi
+status=0
+for task in "${tasks[@]}"; do
+    wait "$task"
+    ended=$?
+    ((ended > status)) && status=$ended
+done
+exit $status
+"""
+SCONTROL = """#!/bin/bash
+if [ "$1" = show ]; then echo localhost; else echo "$*" >> asked.txt; fi
+"""
+
+
+@pytest.mark.long
+def test_a_job_of_slurm_is_queued_anew_and_goes_on(tmp_path: Path) -> None:
+    """The page's script as it stands, of a smaller run, with stand-ins for SLURM's two commands."""
+    (script,) = (block.text for block in SHELL if "#SBATCH --nodes=2" in block.text and "requeue " in block.text)
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        script = script.replace("29500", str(free.getsockname()[1]))
+    small = "-a src8 --dataset synthetic --weights base.pth --epochs 1 --log-interval 1 --no-tune --device cpu"
+    script = script.replace("-a sres50", small)
+    (tmp_path / "rr").symlink_to(ROOT / "rr")
+    (tmp_path / "bin").mkdir()
+    for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
+        (tmp_path / "bin" / name).write_text(text)
+        (tmp_path / "bin" / name).chmod(0o755)
+    torch.save(build_model("src8", num_classes=10).state_dict(), tmp_path / "base.pth")
+    ends = []
+    for count in ("0", "1"):
+        given = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n", "SLURM_NTASKS": "2", "SLURM_RESTART_COUNT": count}
+        path = os.pathsep.join([str(tmp_path / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]])
+        done = subprocess.run(
+            ["bash", "-c", script],
+            cwd=tmp_path,
+            env={**os.environ, **given, "PATH": path, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+        )
+        ends.append(done.returncode)
+    assert ends[0] == 128 + signal.SIGUSR1, done.stderr
+    assert ends[1] in (0, 3), done.stderr  # 3: so short a run may miss its target
+    assert (tmp_path / "asked.txt").read_text() == "requeue 7\n"
+    assert (tmp_path / "resrep_models/src8_train/finish_converted.hdf5").is_file()

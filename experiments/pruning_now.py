@@ -108,6 +108,7 @@ def pruned_now(options: argparse.Namespace) -> str:
             str(report),
             f"top-1 {before.top1:.2f}% before, {after.top1:.2f}% after ({before.num:,} images of the validation data), "
             f"at {conversion.macs_after / conversion.macs_before:.1%} of the MACs, in {seconds:.0f} s without training",
+            f"the pruned network: {folder / CONVERTED_WEIGHTS} (and .pth, .safetensors, .pt2)",
             f"all figures: {folder / RESULT}",
             f"compare, with times: {command}",
         ]

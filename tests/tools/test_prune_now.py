@@ -70,6 +70,7 @@ def test_the_files_of_a_pruning_run(weights: Path, tmp_path: Path, monkeypatch: 
     assert found["where"] == {"runtime": "onnxruntime", "precision": "float32", "threads": 1, "batch": 4}
     assert f"it takes {found['median']:.1%} of the full network's time" in done.stdout
     assert f"top-1 {result['before']['top1']:.2f}% before, {result['after']['top1']:.2f}% after" in done.stdout
+    assert f"the pruned network: {folder / 'finish_converted.hdf5'} (and" in done.stdout
     full = build_model("src20", num_classes=10, image_size=8, in_channels=1)
     slim = load_converted(folder / "finish_converted.hdf5", full)
     assert parameters(slim) == result["conversion"]["parameters_after"]

@@ -31,6 +31,7 @@ from benchmarks.studies.one_shot_table import one_shot_table
 from benchmarks.studies.results import at_best_rates, evaluations_table
 from benchmarks.studies.results import table as study_table
 from benchmarks.studies.ways import ways_table
+from benchmarks.tutorial_table import tutorial_table
 from rr.errors import InputError
 from training.endings import ends_in_one_line
 from training.options import OptionParser
@@ -100,6 +101,7 @@ PARTS = (
     Part(f"{PAGES}/random_networks.md", "table", ("random_networks.json",), random_table),
     Part(f"{PAGES}/formats.md", "table", ("formats.json",), formats_table),
     Part(f"{PAGES}/latency_target.md", "table", ("latency_target.json",), latency_target_table, may_be_missing=True),
+    Part("docs/tutorial.md", "times", ("tutorial.json",), tutorial_table),
 )
 
 

@@ -43,6 +43,11 @@ def blocks(page: Path) -> list[Block]:
     ]
 
 
+def prose(page: Path) -> str:
+    """A page without its blocks."""
+    return _FENCE.sub("", page.read_text(encoding="utf-8"))
+
+
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 
 

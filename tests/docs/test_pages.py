@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import PAGES
+from tests.docs.pages import PAGES, prose
 from tests.scripts import ROOT
 
 LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
@@ -23,7 +23,7 @@ def test_the_first_page_is_short() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_what_a_page_points_to_is_there(page: Path) -> None:
     text = page.read_text()
-    links = [link for link in LINK.findall(text) if not link.startswith(("http", "mailto"))]
+    links = [link for link in LINK.findall(prose(page)) if not link.startswith(("http", "mailto"))]
     dead = [link for link in links if not (page.parent / link).exists()]
     if page.name != "CHANGELOG.md":  # what was is named there
         dead += [name for name in NAMED.findall(text) if not (ROOT / name).exists()]

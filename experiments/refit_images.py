@@ -12,7 +12,9 @@ from data import Data
 from training import World
 
 
-def refit_images(data: Data, count: int, batch_size: int, seed: int, world: World, held_out: float) -> Iterator[Tensor]:
+def refit_images(
+    data: Data, count: int, batch_size: int, seed: int, world: World, held_out: float = 0.0
+) -> Iterator[Tensor]:
     """Augmented training images, in batches, as many as are asked for or there are; this process's share of each.
 
     Args:

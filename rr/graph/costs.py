@@ -29,6 +29,8 @@ class CostOfWidths(ABC):
         for position, group in enumerate(groups):
             self.group_of_unit[group.units] = position
         self.group_sizes = np.array([len(group.units) for group in groups])
+        for array in (self.group_of_unit, self.group_sizes):
+            array.setflags(write=False)
 
     @abstractmethod
     def of_group_widths(self, widths: np.ndarray) -> float:

@@ -230,6 +230,18 @@ def test_hosts_are_the_conv_bn_modules(traced: Networks) -> None:
             assert site.host == expected
 
 
+def test_nobody_writes_into_a_graph(traced: Networks) -> None:
+    graph = traced["src20"][2]
+    layer, site = graph.layers["stage1.conv1.conv"], next(iter(graph.sites.values()))
+    arrays = [layer.out_units, layer.in_units, site.units, graph.groups[0].units]
+    for array in (*arrays, graph.macs.group_of_unit, graph.macs.group_sizes, graph.parameters.group_sizes):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 1
+    for names in (graph.layers, graph.sites, graph.reasons):
+        with pytest.raises(TypeError):
+            names["another"] = "thing"
+
+
 def test_select_by_patterns(traced: Networks) -> None:
     graph = traced["src20"][2]
 

@@ -3,12 +3,14 @@
     python tools/results_table.py            # rewrites docs/results/coverage.md, and of the other pages what is marked
     python tools/results_table.py --check    # changes nothing; exit code 1 where a page isn't what the files say
 
-Every file in results/ stands on some page: one that is missing, and one that no page shows, are errors in both.
+Every file in results/ (but results/bases, which runs start from) stands on some page: one that is missing, and one that
+no page shows or names, are errors in both.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +41,7 @@ from training.options import OptionParser
 README = "README.md"
 PAGES = "docs/results"
 RUNS = tuple(f"{name}.json" for name in whole_runs.NAMES)
+NAMED = re.compile(r"(?:`|\]\((?:\.\./)*)results/([\w/.-]+\.(?:json|png))[`)]")  # in a text, or by a link
 Results = Mapping[str, Any]
 NOT_YET = "Not measured yet."
 
@@ -131,7 +134,9 @@ def written(root: Path) -> dict[Path, str]:
     """
     parts = [part for part in PARTS if not (part.may_be_missing and _is_missing(root, part))]
     files = {file: read(root, file, part.page) for part in parts for file in part.files}
-    unused = sorted(path.name for path in (root / "results").glob("*.json") if path.name not in files)
+    shown = files.keys() | named(root)
+    there = [path.relative_to(root / "results") for path in (root / "results").rglob("*.json")]
+    unused = sorted(path.as_posix() for path in there if path.parts[0] != "bases" and path.as_posix() not in shown)
     if unused:
         raise InputError(f"no page shows results/{', '.join(unused)}: give it a part in tools/results_table.py")
     texts = {page: (root / page).read_text() for page in dict.fromkeys(part.page for part in PARTS)}
@@ -144,6 +149,21 @@ def written(root: Path) -> dict[Path, str]:
 
 def _is_missing(root: Path, part: Part) -> bool:
     return not any((root / "results" / file).is_file() for file in part.files)
+
+
+def named(root: Path) -> set[str]:
+    """The files in results/ that pages name in their text, or have as a picture.
+
+    Raises:
+        InputError: for one that is missing.
+    """
+    found = set()
+    for page in sorted([root / README, *(root / "docs").rglob("*.md")]):
+        for file in NAMED.findall(page.read_text()):
+            if not (root / "results" / file).is_file():
+                raise InputError(f"results/{file} is missing, and {page} names it: measure it again, or drop the name")
+            found.add(file)
+    return found
 
 
 def read(root: Path, file: str, page: str) -> Results:

@@ -93,13 +93,17 @@ def test_a_page_typed_by_hand_is_noticed(checkout: Path) -> None:
     assert tool("--check", "--root", checkout) == 1
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*.json")), ids=lambda path: path.stem)
-def test_a_file_that_is_gone_is_missed(path: Path, checkout: Path) -> None:
-    (checkout / "results" / path.name).unlink()
+SHOWN = sorted(path.name for path in (ROOT / "results").glob("*.json"))
+NAMED = ["robustness/soak.json", "training_cost.png"]  # in a text, and as a picture
+
+
+@pytest.mark.parametrize("name", [*SHOWN, *NAMED])
+def test_a_file_that_is_gone_is_missed(name: str, checkout: Path) -> None:
+    (checkout / "results" / name).unlink()
     for options in (["--check"], []):
         run = scripts.call("tools/results_table.py", *options, "--root", checkout)
         assert run.returncode == 2
-        assert f"{path.name} is missing" in run.stderr
+        assert f"{name} is missing" in run.stderr
 
 
 def test_a_file_that_no_page_shows_is_refused(checkout: Path) -> None:

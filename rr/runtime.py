@@ -1,11 +1,12 @@
 """This process: whether it is one of several, how far its work is, and what torch.compile has made in it."""
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -77,7 +78,7 @@ def stages(*names: str) -> Iterator[Callable[[], None]]:
     Yields:
         A function to call when a stage is over.
     """
-    with tqdm(total=len(names), desc=names[0], disable=None if is_first() else True, leave=False) as bar:
+    with _bar(len(names), names[0]) as bar:
         is_told = bar.disable and is_first()
         left = list(names)
 
@@ -109,7 +110,7 @@ class Progress:
 
     def __init__(self, what: str, total: int, parts: str) -> None:
         self._what, self._total, self._parts, self._done = what, total, parts, 0
-        self._bar = tqdm(total=total, desc=what, unit=f" {parts}", disable=None if is_first() else True, leave=False)
+        self._bar = _bar(total, what, unit=f" {parts}")
         self._is_told = self._bar.disable and is_first()
 
     def __enter__(self) -> "Progress":
@@ -130,6 +131,14 @@ class Progress:
         self._since = time.monotonic()
         if self._is_told:
             logger.info("%s: %d of %d %s", self._what, self._done, self._total, self._parts, extra=IN_BAR)
+
+
+def _bar(total: int, what: str, **more: Any) -> tqdm:
+    """A bar on rank 0's terminal, gone when it is done."""
+    # A terminal that doesn't know its size (in a container, say) says 0, and tqdm would draw nothing.
+    if sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns == 0:
+        more |= {"ncols": 120, "nrows": 20}
+    return tqdm(total=total, desc=what, disable=None if is_first() else True, leave=False, **more)
 
 
 def compile_anew(reason: str) -> None:

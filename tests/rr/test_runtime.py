@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 
 import pytest
 import torch
@@ -31,6 +33,18 @@ def test_of_many_parts_a_line_comes_now_and_then(
             progress.update()
     assert caplog.messages == [f"refitting: {done} of 4 layers" for done in (0, 2, 4)]
     assert all(record.progress for record in caplog.records)  # a terminal has the bar
+
+
+def test_a_terminal_without_a_size_shows_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.openpty()  # a new one has 0 columns
+    os.set_blocking(reader, False)
+    with open(writer, "w") as terminal, open(reader, "rb", buffering=0) as shown:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        with stages("tracing") as over:
+            assert b"tracing:   0%" in (shown.read(200) or b"")
+            over()
+        with Progress("refitting", 4, "layers"):
+            assert b"refitting:   0%" in (shown.read(1000) or b"")
 
 
 def test_compiled_code_is_told_of_where_there_is_any(

@@ -23,9 +23,13 @@ def test_each_way_has_its_best_rate_and_says_how_many_were_tried() -> None:
         entry("l1", 12, 0.05, 84.0),
         entry("fast-diagonal", 12, 0.05, 84.0),
     ]
-    lines = ways_table({"network": "src20", "data": "images", "target": 0.47, "entries": entries}).splitlines()
+    points = [{"mean": 0.8, "spread": spread, "n": 3 if spread else 1} for spread in (0.2, 0.5, None)]
+    leads = [{"rival": "l1", "points": each} for each in points] + [{"rival": "base", "points": points[0]}]
+    results = {"network": "src20", "data": "images", "target": 0.47, "entries": entries, "leads": leads}
+    lines = ways_table(results).splitlines()
     assert lines[0] == "| way | 12 epochs | 25 epochs |"
     assert "| `--fast` | 86.00% ± 0.25 (n = 3; 3 rates) | 87.00% (n = 1; 1 rate) |" in lines
     assert "| uniform L1, then fine-tuning | 84.00% (n = 1; 1 rate) |  |" in lines
     assert "47% of its MACs" in lines[-1]
     assert "a CPU, one core a run, torch 2" in lines[-1]
+    assert "Leads over L1 with several seeds: 2, of which 1 clear of their 95% interval." in lines[-1]

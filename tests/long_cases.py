@@ -1,4 +1,4 @@
-"""Cases of one test that are dear together: some of them run with `make test`, the others with `make test-long`."""
+"""Cases of one test that take long together: some of them run with `make test`, the others with `make test-long`."""
 
 from __future__ import annotations
 

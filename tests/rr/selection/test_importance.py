@@ -229,33 +229,33 @@ def test_a_state_without_scores_loads() -> None:
 # By price ----------------------------------------------------------------------------------------------------------
 
 
-def dear_and_cheap(**settings: object) -> ResRepPruner:
-    """`dear` works on 8x8 pixels, `cheap` on 2x2; the rows of `cheap` are a little smaller."""
+def costly_and_cheap(**settings: object) -> ResRepPruner:
+    """`costly` works on 8x8 pixels, `cheap` on 2x2; the rows of `cheap` are a little smaller."""
     torch.manual_seed(0)
-    modules = {"dear": conv(1, 6), "a": conv(6, 6), "cheap": conv(6, 6), "b": conv(6, 6), "fc": nn.Linear(6, 3)}
+    modules = {"costly": conv(1, 6), "a": conv(6, 6), "cheap": conv(6, 6), "b": conv(6, 6), "fc": nn.Linear(6, 3)}
 
     def forward(net: Net, x: torch.Tensor) -> torch.Tensor:
-        x = F.max_pool2d(F.relu(net.a(F.relu(net.dear(x)))), 4)
+        x = F.max_pool2d(F.relu(net.a(F.relu(net.costly(x)))), 4)
         return head(net, net.b(F.relu(net.cheap(x))))
 
-    config = paper_config(**{"flops_target": 0.3} | settings, include=("dear", "cheap"), rows_per_update=4)
+    config = paper_config(**{"flops_target": 0.3} | settings, include=("costly", "cheap"), rows_per_update=4)
     pruner = ResRepPruner(Net(forward, **modules), IMAGES, config)
     with torch.no_grad():
         pruner.compactors["cheap"].pwc.weight.mul_(0.9)
     return pruner
 
 
-def test_dear_rows_go_first_by_price() -> None:
+def test_costly_rows_go_first_by_price() -> None:
     found = {}
     for per_mac in (False, True):
-        pruner = dear_and_cheap(per_mac=per_mac, flops_target=0.8)
+        pruner = costly_and_cheap(per_mac=per_mac, flops_target=0.8)
         pruner.update_masks()
-        found[per_mac] = [int(pruner.compactors[name].mask.sum()) for name in ("dear", "cheap")]
+        found[per_mac] = [int(pruner.compactors[name].mask.sum()) for name in ("costly", "cheap")]
     assert found == {False: [6, 2], True: [4, 6]}
 
 
 def test_a_price_is_what_the_graph_counts_without_the_unit() -> None:
-    pruner = dear_and_cheap()
+    pruner = costly_and_cheap()
     graph, candidates = pruner.graph, pruner.candidates
     alive = np.ones(graph.num_units, dtype=bool)
     alive[candidates[[0, 1, 6, 8, 9]]] = False
@@ -288,7 +288,7 @@ def test_a_group_without_units_costs_what_its_last_one_did() -> None:
 @pytest.mark.parametrize("score", ["norm", "taylor"])
 def test_prices_divide_either_score(score: str) -> None:
     """Squared ones where these are what adds up."""
-    plain, priced = (dear_and_cheap(score=score, per_mac=per_mac) for per_mac in (False, True))
+    plain, priced = (costly_and_cheap(score=score, per_mac=per_mac) for per_mac in (False, True))
     for pruner in (plain, priced):
         observe(pruner)
     sizes = plain.graph.macs.group_sizes

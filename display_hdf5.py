@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rr.errors import printable
+from rr.errors import InputError, printable
 from training.endings import ends_in_one_line
 from training.options import OptionParser
 
@@ -24,7 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("file", type=Path, help="a file of weights: .hdf5, .pth, .pt, .safetensors; or a checkpoint")
     with ends_in_one_line():
         path = parser.parse_args(sys.argv[1:] if arguments is None else arguments).file
-        from experiments.weight_table import describe, read  # torch takes seconds to import: --help needn't wait for it
+        if not path.exists():
+            raise InputError(f"there is no file {path}")
+        # torch takes seconds to import, which --help and a wrong name needn't wait for.
+        from experiments.weight_table import describe, read
 
         file, what = read(path)
         print(printable(f"{path}: {what}\n\n{describe(file)}"))

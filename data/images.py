@@ -143,7 +143,7 @@ def load_small_images(folders: ClassFolders, image_size: int, threads: int) -> t
     val = _decode(folders.val.files, channels, image_size, threads, found)
     if found:
         raise BadImages(dict(sorted(found.items())))
-    _write_cache(cache, train, val)
+    write_cache(cache, train, val)
     return train, val
 
 
@@ -217,7 +217,7 @@ def _read_cache(cache: Path, folders: ClassFolders, image_size: int) -> tuple[np
     return train, val
 
 
-def _write_cache(cache: Path, train: np.ndarray, val: np.ndarray) -> None:
+def write_cache(cache: Path, train: np.ndarray, val: np.ndarray) -> None:
     """Write the cache, whole: processes that race each leave a whole file."""
     try:
         with written_whole(cache) as beside, open(beside, "wb") as file:

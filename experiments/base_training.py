@@ -60,8 +60,8 @@ def train_base(recipe: Recipe, start: BaseStart, call: Call | None = None) -> No
             if left_out:
                 logger.info("starting from %s without its classifier: %s", start.weights, ", ".join(left_out))
             logger.info(
-                "training %s, %d epochs of %d steps; all files go to %s",
-                *(recipe.arch, recipe.epochs, run.data.steps_per_epoch(recipe.batch_size), run.folder),
+                "training %s, %s of %d steps; all files go to %s",
+                *(recipe.arch, recipe.length, run.data.steps_per_epoch(recipe.batch_size), run.folder),
             )
             run.train(
                 model,

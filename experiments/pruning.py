@@ -124,7 +124,7 @@ def what_comes(run: Run, config: ResRepConfig, start: PruningStart) -> str:
     goals = {"MACs": target.flops, "parameters": target.params}
     kept = [f"{_amount(goal)} of the {noun}" for noun, goal in goals.items() if goal is not None]
     return (
-        f"pruning {recipe.arch} {'before' if start.is_cut else 'while'} it trains, {recipe.epochs} epochs of "
+        f"pruning {recipe.arch} {'before' if start.is_cut else 'while'} it trains, {recipe.length} of "
         f"{run.data.steps_per_epoch(recipe.batch_size)} steps, until {' and '.join(kept)} are left; all files go to "
         f"{run.folder}"
     )

@@ -74,7 +74,7 @@ def run(name: str, *options: str | int) -> Output:
 @functools.cache
 def command(*words: str, folder: Path = ROOT) -> Output:
     """A command line, with nothing prepared; run once."""
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=180)
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=forked.AMPLE)
     assert done.returncode == 0, done.stderr
     return Output(done.stdout)
 
@@ -98,7 +98,7 @@ def test_an_example_runs_by_its_path_from_anywhere(tmp_path: Path) -> None:
 def test_a_file_to_run_that_is_not_there_is_a_line(tmp_path: Path) -> None:
     for words in ([], ["nowhere.pt2"]):
         script = [sys.executable, str(ROOT / "examples" / "run_exported.py"), *words]
-        done = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, timeout=180)
+        done = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, timeout=forked.AMPLE)
         assert done.returncode == 1
         assert done.stderr == "give a file that examples/export.py wrote: python examples/run_exported.py slim.pt2\n"
 

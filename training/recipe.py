@@ -184,6 +184,11 @@ class Recipe:
         return [m.of(self.epochs) if isinstance(m, Share) else m for m in self.milestones]
 
     @property
+    def length(self) -> str:
+        """How many epochs, in words."""
+        return f"{self.epochs} epoch{'s' * (self.epochs > 1)}"
+
+    @property
     def sgd(self) -> dict[str, float]:
         """The settings of parameter groups: `rr.param_groups(model, **recipe.sgd)`."""
         names = ("lr", "momentum", "weight_decay", "bias_lr_factor")

@@ -57,7 +57,7 @@ def fold(live: LiveModel, alive: np.ndarray, from_dead: Mapping[str, Tensor] | N
             continue
         module = live.modules[layer.name]
         if layer.kind.has_width:
-            narrow = _fold_layer(live, layer, alive, from_dead.get(layer.name), stand_ins)
+            narrow = fold_layer(live, layer, alive, from_dead.get(layer.name), stand_ins)
         elif layer.name in folded_norms or not alive[layer.out_units].any():
             narrow = copy_of(left_of_norm(module))
         else:
@@ -152,7 +152,7 @@ def _compactor_of(live: LiveModel, layer: Layer) -> Compactor | None:
     return live.compactors.get(site.host) if site else None
 
 
-def _fold_layer(
+def fold_layer(
     live: LiveModel, layer: Layer, alive: np.ndarray, from_dead: Tensor | None, stand_ins: Mapping[int, object]
 ) -> nn.Module:
     """K' = K gamma / sqrt(var + eps), b' = beta + (b - mean) gamma / sqrt(var + eps), K'' = Q K', b'' = Q b'."""

@@ -64,7 +64,7 @@ def rehearse(
     if (unlike := failure([])) is not None:  # whatever channels there are
         found, advice = [(group, unlike) for group in groups], ASK_NO_MODULE
     else:
-        found, advice = _at_fault(groups, failure, suspects), TAKE_SIZES
+        found, advice = at_fault(groups, failure, suspects), TAKE_SIZES
     reasons: dict[int, str] = {}
     for group, reason in found:
         logger.warning("%s stays as wide as it is: %s", ", ".join(group.producers), reason)
@@ -90,7 +90,7 @@ def rehearse_vanishing(
             alive[group.units] = False
         return without_unread(graph, alive, selected)
 
-    for group, reason in _at_fault(groups, _failure(model, graph, example_inputs, selected, without)):
+    for group, reason in at_fault(groups, _failure(model, graph, example_inputs, selected, without)):
         logger.info("%s keeps a channel: %s", ", ".join(group.producers), reason)
         vanishing[graph.macs.group_of_unit[group.units]] = False
     return vanishing
@@ -163,7 +163,7 @@ def _as_training_may_leave_it(model: nn.Module, example_inputs: Inputs) -> tuple
         return full, measured_probes(full, example_inputs)
 
 
-def _at_fault(groups: Sequence[Group], failure: Failure, suspects: int = 0) -> list[tuple[Group, str]]:
+def at_fault(groups: Sequence[Group], failure: Failure, suspects: int = 0) -> list[tuple[Group, str]]:
     """The groups with which a rehearsal fails, found by halving: few rehearsals where few are at fault.
 
     Args:
@@ -177,5 +177,5 @@ def _at_fault(groups: Sequence[Group], failure: Failure, suspects: int = 0) -> l
     if len(groups) == 1:
         return [(groups[0], reason)]
     middle = len(groups) - suspects if 0 < suspects < len(groups) else len(groups) // 2
-    found = _at_fault(groups[:middle], failure) + _at_fault(groups[middle:], failure)
+    found = at_fault(groups[:middle], failure) + at_fault(groups[middle:], failure)
     return found or [(group, reason) for group in groups]  # they fail only together

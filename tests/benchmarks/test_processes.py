@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks.processes import in_processes
 from tests.benchmarks.process_work import work
+from tests.forked import AMPLE
 from tests.scripts import ROOT
 
 
@@ -36,7 +37,7 @@ def test_a_process_ends_with_the_one_that_started_it(preload: tuple[str, ...]) -
         child = int(parent.stdout.readline())
         parent.kill()
         try:
-            parent.communicate(timeout=60)
+            parent.communicate(timeout=AMPLE)
         except subprocess.TimeoutExpired:
             os.kill(child, signal.SIGKILL)
             raise

@@ -157,7 +157,7 @@ def test_a_folder_that_can_not_be_written_to(tmp_path, monkeypatch, failing):
 def test_any_number_of_threads_gives_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr(data.images, "FILES_PER_JOB", 2)
     make_folder(tmp_path)
-    monkeypatch.setattr(data.images, "_write_cache", lambda *args: None)
+    monkeypatch.setattr(data.images, "write_cache", lambda *args: None)
     assert_same(
         everything(load_data("folder", tmp_path, workers=0)), everything(load_data("folder", tmp_path, workers=3))
     )

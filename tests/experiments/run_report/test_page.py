@@ -15,6 +15,7 @@ import pytest
 
 from experiments.run_report import write_report
 from rr import InputError
+from tests.forked import AMPLE
 
 LAYER = {"macs_before": 4000, "macs_after": 2000, "stays": "a <reason>"}
 
@@ -110,7 +111,7 @@ def test_a_browser_shows_it_without_errors_or_sideways_scrolling(tmp_path: Path,
     held = html.escape(page + measure)
     frame.write_text(f'<meta charset="utf-8"><iframe style="border:0" width="{width}" srcdoc="{held}"></iframe>')
     words = ["chromium", "--headless", "--no-sandbox", "--enable-logging=stderr", "--dump-dom", frame.as_uri()]
-    said = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True).stderr
+    said = subprocess.run(words, capture_output=True, text=True, timeout=AMPLE, check=True).stderr
     console = [line for line in said.splitlines() if "CONSOLE" in line]
     assert len(console) == 1, console
     assert int(re.search(r"scrollWidth (\d+)", console[0])[1]) <= width

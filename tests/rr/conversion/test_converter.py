@@ -99,7 +99,7 @@ def test_dropping_what_matters_is_caught() -> None:
 
 def test_a_wrong_conversion_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     model, graph, images, _ = trained_tiny()
-    fold_layer = folding._fold_layer
+    fold_layer = folding.fold_layer
 
     def change_by(difference: float) -> None:
         def wrong(*arguments: object) -> nn.Module:
@@ -108,7 +108,7 @@ def test_a_wrong_conversion_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
                 layer.weight.view(-1)[0] += difference
             return layer
 
-        monkeypatch.setattr(folding, "_fold_layer", wrong)
+        monkeypatch.setattr(folding, "fold_layer", wrong)
 
     change_by(0.0)
     convert(LiveModel(model, graph), images)

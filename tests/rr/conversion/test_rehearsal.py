@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rr import ResRepPruner, explain, paper_config
 from rr.conversion import rehearse
-from rr.conversion.rehearsal import _at_fault
+from rr.conversion.rehearsal import at_fault
 from rr.graph import ChannelGraph, Group
 from tests.rr.networks import Net, conv, head
 
@@ -123,9 +123,9 @@ def test_the_rehearsal_blames_few_groups_in_few_trials() -> None:
         trials.append(tried)
         return "no" if any(group.units[0] in (3, 40) for group in tried) else None
 
-    assert [(int(group.units[0]), reason) for group, reason in _at_fault(groups, failure)] == [(3, "no"), (40, "no")]
+    assert [(int(group.units[0]), reason) for group, reason in at_fault(groups, failure)] == [(3, "no"), (40, "no")]
     assert len(trials) < 30
-    assert _at_fault(groups[:2], lambda tried: "both" if len(tried) == 2 else None) == [
+    assert at_fault(groups[:2], lambda tried: "both" if len(tried) == 2 else None) == [
         (groups[0], "both"),
         (groups[1], "both"),
     ]

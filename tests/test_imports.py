@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ GROUND = {
 SPEAKS_FOR_THE_SCRIPTS = "training/endings.py"  # its one line on stderr is what the scripts end with on bad input
 
 
-def is_script(path: Path, tree: ast.Module) -> bool:
+def is_script(tree: ast.Module) -> bool:
     """A file that is run: it has `if __name__ == "__main__"`."""
     return any(isinstance(node, ast.If) and "__main__" in ast.unparse(node.test) for node in tree.body)
 
@@ -64,40 +65,53 @@ def module_name(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sources()}
-SCRIPTS = {module_name(path) for path, tree in TREES.items() if is_script(path, tree)}
-LIBRARY = [
-    path
-    for path in TREES
-    if path.relative_to(ROOT).parts[0] in PACKAGES and module_name(path) not in SCRIPTS and path.parent != ROOT
-]
+@functools.cache
+def trees() -> dict[Path, ast.Module]:
+    """Every source file, read."""
+    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in sources()}
 
 
-def test_the_packages_and_scripts_are_found() -> None:
-    assert {path.relative_to(ROOT).parts[0] for path in LIBRARY} == set(PACKAGES)
-    assert {"rr.exp_resrep", "train_base_model", "transform_torchvision", "display_hdf5"} <= SCRIPTS
-    assert {"rr.pruner", "rr.conversion.converter", "training.loop", "data.memory", "base_model.registry"} <= {
-        module_name(path) for path in LIBRARY
+def scripts() -> set[str]:
+    """The modules that are run."""
+    return {module_name(path) for path, tree in trees().items() if is_script(tree)}
+
+
+def library() -> dict[Path, ast.Module]:
+    """The files of the packages that are imported."""
+    found = scripts()
+    return {
+        path: tree
+        for path, tree in trees().items()
+        if path.relative_to(ROOT).parts[0] in PACKAGES and module_name(path) not in found and path.parent != ROOT
     }
 
 
-@pytest.mark.parametrize("path", LIBRARY, ids=place)
-def test_packages_import_only_what_they_may_know(path: Path) -> None:
-    assert not forbidden_imports(path.relative_to(ROOT).parts[0], TREES[path])
+def test_the_packages_and_scripts_are_found() -> None:
+    assert {path.relative_to(ROOT).parts[0] for path in library()} == set(PACKAGES)
+    assert {"rr.exp_resrep", "train_base_model", "transform_torchvision", "display_hdf5"} <= scripts()
+    assert {"rr.pruner", "rr.conversion.converter", "training.loop", "data.memory", "base_model.registry"} <= {
+        module_name(path) for path in library()
+    }
 
 
-@pytest.mark.parametrize("path", LIBRARY, ids=place)
-def test_libraries_do_not_print(path: Path) -> None:
-    assert len(prints(TREES[path])) == (place(path) == SPEAKS_FOR_THE_SCRIPTS)
+def test_packages_import_only_what_they_may_know() -> None:
+    found = {place(path): forbidden_imports(path.relative_to(ROOT).parts[0], tree) for path, tree in library().items()}
+    assert not {path: names for path, names in found.items() if names}
+
+
+def test_libraries_do_not_print() -> None:
+    found = {place(path): len(prints(tree)) for path, tree in library().items()}
+    assert {path: lines for path, lines in found.items() if lines} == {SPEAKS_FOR_THE_SCRIPTS: 1}
 
 
 def test_nobody_imports_a_script() -> None:
-    found = {place(path): imported(tree) & SCRIPTS for path, tree in TREES.items() if "tests" not in path.parts}
+    run = scripts()
+    found = {place(path): imported(tree) & run for path, tree in trees().items() if "tests" not in path.parts}
     assert not {path: names for path, names in found.items() if names}
 
 
 def test_nobody_imports_everything() -> None:
-    assert not {place(path): star_imports(tree) for path, tree in TREES.items() if star_imports(tree)}
+    assert not {place(path): star_imports(tree) for path, tree in trees().items() if star_imports(tree)}
 
 
 @pytest.mark.parametrize(
@@ -123,5 +137,5 @@ def test_the_other_rules_see_what_they_forbid() -> None:
     tree = ast.parse("from torch import *\n\ndef f():\n    print(1)\n\nlog.print(2)\n")
     assert star_imports(tree) == [1]
     assert prints(tree) == [4]
-    assert is_script(ROOT, ast.parse('if __name__ == "__main__":\n    main()'))
+    assert is_script(ast.parse('if __name__ == "__main__":\n    main()'))
     assert imported(ast.parse("from rr import exp_resrep")) == {"rr", "rr.exp_resrep"}

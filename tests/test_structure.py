@@ -61,6 +61,7 @@ def test_the_exceptions_are_there() -> None:
     assert set(OF_MORE_THAN_ONE) <= set(TESTS)
 
 
+@pytest.mark.slow
 def test_test_files_are_independent_of_each_other() -> None:
     """What several share stands in a module of its own (tests/rr/pruners.py)."""
     found = {name: imported_tests(ast.parse(path.read_text(encoding="utf-8"))) for name, path in PATHS.items()}

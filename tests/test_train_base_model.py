@@ -125,6 +125,7 @@ def test_a_function_in_a_file_is_fine_tuned(tmp_path: Path, capsys: pytest.Captu
     assert "weights: there" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by_another", [False, True])
 def test_what_teaches_a_run_teaches_it_after_a_restart_too(
     by_another: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -162,6 +163,7 @@ def test_what_teaches_a_run_teaches_it_after_a_restart_too(
         assert np.array_equal(value, final(tmp_path / "stopped")[name]), name
 
 
+@pytest.mark.slow
 def test_what_torchvision_offers_is_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state = build_any("torchvision/squeezenet1_1").state_dict()
     monkeypatch.setattr("experiments.run.pretrained_weights", lambda arch: {"torchvision/squeezenet1_1": state}[arch])

@@ -89,6 +89,7 @@ def images(name: str, size: int | None = None) -> Tensor:
     return torch.randn(2, info.in_channels, size, size, dtype=torch.float64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
@@ -117,6 +118,7 @@ def test_published_widths_of_the_pruned_resnet50() -> None:
     assert round(sum(p.numel() for p in meta_model("sres50").parameters()) / 1e6, 2) == 25.56
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", model_names())
 def test_widths_are_in_the_order_of_the_modules(name: str) -> None:
     *hidden, classifier = layers(meta_model(name)).values()
@@ -164,6 +166,7 @@ def test_names(name: str, some: list[str]) -> None:
     assert set(some) <= set(meta_model(name).state_dict())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", model_names())
 def test_conv_bn_has_exactly_its_children(name: str) -> None:
     for folded, children in ((False, ["conv", "bn"]), (True, ["conv"])):
@@ -178,6 +181,7 @@ def test_conv_bn_has_no_relu_inside() -> None:
     assert ConvBN(3, 8, 3)(torch.randn(2, 3, 8, 8)).min() < 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_folded_network_computes_the_same(name: str) -> None:
     torch.manual_seed(0)

@@ -26,6 +26,7 @@ def test_examples(theirs: str, ours: str) -> None:
     assert our_name(theirs) == ours
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [50, 101, 152])
 def test_one_to_one_with_shapes(depth: int) -> None:
     with torch.device("meta"):

@@ -19,6 +19,7 @@ from benchmarks.fuzzing import READERS, Reader
 from rr.errors import InputError
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", READERS)
 def test_a_sample_of_each_reader_is_read_or_refused(name: str) -> None:
     found = fuzz.tried(name, 0, 40)
@@ -48,6 +49,7 @@ def _ends_badly(path: Path) -> Any:
     time.sleep(600)
 
 
+@pytest.mark.slow
 def test_what_a_reader_lets_through_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight inputs, among them one of each kind."""
     monkeypatch.setitem(READERS, "bad", Reader("x.txt", _ends_badly, _sound))

@@ -280,6 +280,7 @@ def test_classes_of_train_and_val_differ(tmp_path):
     one_line_error("train' has classes that '.*val' lacks: x0, x1, x2, x3, x4 and 2 more;", "folder", tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["cut", "text"])
 @pytest.mark.parametrize(("image_size", "workers"), [(12, 0), (65, 0), (65, 2)])
 def test_a_broken_image_is_named(tmp_path, image_size, workers, content):

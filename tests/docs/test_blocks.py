@@ -82,6 +82,7 @@ def test_every_block_is_of_a_kind_that_is_tested() -> None:
     assert not [str(block) for block in BLOCKS if block not in PYTHON + SHELL and block.language not in DRAWN]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "page",
     [

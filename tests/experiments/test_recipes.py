@@ -39,6 +39,7 @@ def test_targets_can_be_reached(arch: str) -> None:
     assert len(pruner.compactors) > 0
 
 
+@pytest.mark.slow
 def test_resnet50_prunes_the_first_two_convolutions_of_every_block(traced: Networks) -> None:
     graph: ChannelGraph = traced["sres50"][2]
     config = resrep_config("sres50")

@@ -97,6 +97,7 @@ def test_the_pruner_wants_steps_and_says_where_they_come_from(settings: dict[str
     assert ResRepPruner(model, IMAGES, config.for_run(100, lr=0.1)).compactors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("death_steps", [1, 7, 100, 1000])
 @pytest.mark.parametrize(("lr", "momentum"), [(0.05, 0.9), (0.01, 0.99), (0.3, 0.0)])
 def test_a_masked_row_of_norm_1_is_dead_after_death_steps(death_steps: int, lr: float, momentum: float) -> None:

@@ -85,6 +85,7 @@ def normed_by_hooks(net: Net, x: Tensor) -> Tensor:
     return head(net, F.relu(net.b(F.relu(net.a(x)))))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
 @pytest.mark.parametrize(
     "build",

@@ -126,6 +126,7 @@ NEEDS += [({"compactors": "diagonal"}, "diagonal=True")]
 NEEDS += [({"narrow": "rows", "compactors": "diagonal"}, "silence=True, diagonal=True")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("settings", "options"), NEEDS, ids=str)
 def test_a_given_graph_has_the_compactors_that_the_config_asks_for(settings: dict[str, str], options: str) -> None:
     """One with more does too, and one that is traced now has no more than it needs."""
@@ -216,6 +217,7 @@ class WithKeywords(Net):
         return self.function(self, *args, **kwargs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "inputs",
     [

@@ -67,6 +67,7 @@ def test_another_network_in_the_file_is_exit_code_1(
     assert "NOT equal" in done.stdout
 
 
+@pytest.mark.slow
 def test_what_is_refused(pruned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "--int8 needs --calibrate DIR" in export(pruned, "--format", "onnx", "--int8").stderr
     assert "no data folder" in export(pruned, "--format", "onnx", "--int8", "--calibrate", tmp_path / "none").stderr

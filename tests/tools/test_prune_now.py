@@ -36,6 +36,7 @@ def prune_now(*options: object) -> Done:
     return scripts.call("tools/prune_now.py", *options)
 
 
+@pytest.mark.slow
 def test_the_files_of_a_pruning_run(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a stopwatch that counts parameters, so that nothing depends on the machine."""
     timed: list[tuple[Timing, tuple[int, ...]]] = []
@@ -85,6 +86,7 @@ def test_the_files_of_a_pruning_run(weights: Path, tmp_path: Path, monkeypatch: 
     assert "another --output-dir" in again.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [

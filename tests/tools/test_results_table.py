@@ -63,6 +63,7 @@ def test_a_page_may_wait_for_its_file(checkout: Path) -> None:
     assert "Not measured yet." not in page.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "change"),
     [
@@ -97,6 +98,7 @@ SHOWN = sorted(path.name for path in (ROOT / "results").glob("*.json"))
 NAMED = ["robustness/soak.json", "training_cost.png"]  # in a text, and as a picture
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*SHOWN, *NAMED])
 def test_a_file_that_is_gone_is_missed(name: str, checkout: Path) -> None:
     (checkout / "results" / name).unlink()

@@ -59,6 +59,7 @@ def tensors_of(state: TrainState) -> dict[str, Tensor]:
     return state.model.state_dict() | {f"momentum {index}": held["momentum_buffer"] for index, held in momenta}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", list(RULES))
 def test_replays_train_as_steps_do(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Masks are updated, channels leave, and compactors retire on the way."""

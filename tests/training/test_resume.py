@@ -79,6 +79,7 @@ class StopAt(Callback):
             raise Stop
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [StopAt(8), StopAt(14, after_epoch=True), StopAt(21, after_epoch=True)])
 def test_stop_at_any_place_changes_nothing(tmp_path: Path, stop: StopAt) -> None:
     run(tiny_recipe(tmp_path / "whole"), net="dropout", callbacks=[StepSum(), Callback()])

@@ -32,6 +32,7 @@ def train_for(state: TrainState, callback: ResRepCallback, meter: Meter, batches
         callback.after_step(state)
 
 
+@pytest.mark.slow
 @pytest.mark.device
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("rule", list(RULES))

@@ -31,6 +31,7 @@ def test_at_full_width_the_floor_is_the_plain_network(setting: Setting) -> None:
     assert shapes[0] == shapes[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "setting",
     [TINY, pytest.param(SILENT_UNITS_LEAVE_CONSTANTS, marks=pytest.mark.long)],

@@ -33,6 +33,7 @@ def test_a_large_network_is_only_traced(tiny: Path) -> None:
     assert found["bars"] == dict.fromkeys(BARS)
 
 
+@pytest.mark.slow
 def test_a_network_that_needs_much_memory_is_postponed(tiny: Path) -> None:
     compactors = 2 * 8 * 8
     plain = (3 * 9 * 8 + 8) + 16 + (8 * 9 * 8 + 8) + 16 + (8 * 4 + 4)
@@ -101,6 +102,7 @@ def test_sizes_that_a_network_takes() -> None:
         fitting_sizes(Takes(32), pairs)
 
 
+@pytest.mark.slow
 def test_networks_of_several_inputs_and_outputs_are_examined() -> None:
     """Two images, two embeddings; and three outputs of different shapes by name."""
     for name, shape in (("own/siamese", "2 x 3 x 48 x 40"), ("own/multi_task", "2 x 3 x 48 x 48")):

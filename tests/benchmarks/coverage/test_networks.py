@@ -61,6 +61,7 @@ def test_windowed_networks_begin_at_sizes_that_fill_their_windows() -> None:
     assert network("torchvision/resnet18").sizes[0] == (((3, 64, 64),), ((3, 96, 96),))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OWN)
 def test_our_own_take_both_sizes_and_their_loss_reaches_every_parameter(name: str) -> None:
     torch.manual_seed(0)

@@ -27,6 +27,7 @@ def silence(model: nn.Module, name: str, channels: torch.Tensor) -> None:
         norm.bias[channels] = 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [0.2, 0.47, 0.9])
 def test_l1_has_one_share_of_filters_and_the_largest_that_fits(data: Data, target: float) -> None:
     widths, full = uniform_widths("src20", data, target), full_widths("src20")

@@ -16,6 +16,7 @@ IMAGES = list(torch.randn(12, 3, 32, 32, generator=torch.Generator().manual_seed
 LABELS = list(torch.arange(12).remainder(10).split(6))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", all_long_but(WAYS, WAYS[0], "Taylor"))
 def test_a_cut_meets_the_target_in_the_layers_that_are_pruned(way: str) -> None:
     torch.manual_seed(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
 import torch
 
 from base_model import build_model
@@ -20,6 +21,7 @@ def says(label: int) -> dict[str, torch.Tensor]:
     return weights
 
 
+@pytest.mark.slow
 def test_pairs_are_of_the_networks_that_the_runs_end_with(place: Path, tmp_path: Path) -> None:
     images = tmp_path / "images"
     for split in ("train", "test"):

@@ -66,6 +66,7 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(
     assert [entry["arm"] for entry in json.loads((place / "some.json").read_text())["entries"]] == ["base"]
 
 
+@pytest.mark.slow
 def test_compiling_more_threads_or_processes_make_it_no_other_run(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands, threads, popen = [], [], subprocess.Popen
 

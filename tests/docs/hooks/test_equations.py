@@ -13,6 +13,7 @@ from tests.docs.pages import BLOCKS
 equations = scripts.load("docs/hooks/equations.py")
 
 
+@pytest.mark.slow
 def test_an_equation_is_a_drawing_in_the_text_s_colour() -> None:
     drawing = equations.svg(r"a < \frac{b}{c}")
     root = ElementTree.fromstring(drawing)
@@ -36,6 +37,7 @@ def test_each_line_of_a_block_is_one() -> None:
     assert re.findall('aria-label="(.*?)"', drawn) == ["a = b", "c = d"]
 
 
+@pytest.mark.slow
 def test_every_equation_of_the_pages_can_be_drawn() -> None:
     texts = [block.text for block in BLOCKS if block.language == "math"]
     assert len(texts) > 5

@@ -48,6 +48,7 @@ def a_run(folder: Path, *, converted: bool = True) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_page_has_the_figures_of_the_files_and_needs_nothing_beside_it(tmp_path: Path) -> None:
     path = write_report([a_run(tmp_path / "one")])
     assert path == tmp_path / "one" / "report.html"
@@ -72,6 +73,7 @@ def test_names_and_settings_are_text(tmp_path: Path) -> None:
     assert "&lt;script&gt;" in page
 
 
+@pytest.mark.slow
 def test_runs_are_set_side_by_side_and_unfinished_ones_have_what_there_is(tmp_path: Path) -> None:
     folders = [a_run(tmp_path / "one"), a_run(tmp_path / "two", converted=False)]
     page = write_report(folders, tmp_path / "both.html").read_text()

@@ -144,6 +144,7 @@ def test_rows_that_are_not_to_be_pruned_are_left_alone() -> None:
     assert torch.equal(found["d"][4:], task["d"][4:].flatten(1).double())
 
 
+@pytest.mark.slow
 def test_proximal_steps_end_masked_rows_at_exactly_zero() -> None:
     """The penalty's gradient leaves them swinging around zero; the rows that aren't masked get what they always do."""
 

@@ -16,6 +16,7 @@ from tests.rr.networks import Networks, insert_generic_compactors, tiny, trained
 from tests.rr.pruners import kill_masked_rows, masked_widths, settle, wide_pruner
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["src20", "smi1_cifar"])
 def test_each_layer_keeps_a_channel_when_all_its_rows_are_dead(name: str, traced: Networks) -> None:
     plain, images, graph = traced[name]

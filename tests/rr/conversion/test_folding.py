@@ -103,6 +103,7 @@ def two_layers(**modules: nn.Module) -> Net:
     return Net(lambda net, x: head(net, F.relu(net.b(F.relu(net.n(net.a(x)))))), **modules)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a", "n", "b", "fc"])
 def test_users_hooks_go_on_and_this_is_told(name: str, caplog: pytest.LogCaptureFixture) -> None:
     model, seen = two_layers(), []

@@ -53,6 +53,7 @@ FORWARDS: dict[str, tuple[Callable, Callable, Callable]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORWARDS)
 def test_pruned_and_proven_whatever_the_forward_takes_and_gives(name: str) -> None:
     before, after, examples = FORWARDS[name]

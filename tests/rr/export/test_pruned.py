@@ -50,6 +50,7 @@ def test_a_pruned_network_comes_back_with_its_card(tmp_path: Path) -> None:
         load_pruned(tmp_path / "new" / "slim.safetensors")
 
 
+@pytest.mark.slow
 def test_a_name_is_enough(tmp_path: Path) -> None:
     model = note_widths(build_model("lenet5bn", num_classes=5).eval(), [20, 50, 500])
     card = NetworkCard(architecture="lenet5bn", keywords={"num_classes": 5}, in_channels=1, image_size=28)

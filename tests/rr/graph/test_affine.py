@@ -69,6 +69,7 @@ def build(norm: Callable[[], nn.Module]) -> nn.Module:
     return generic(model).eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", NORMS)
 def test_dead_channels_are_silenced_before_padding(norm: str, tmp_path: Path) -> None:
     model, images = build(NORMS[norm]), torch.randn(2, 3, 6, 6)

@@ -61,6 +61,7 @@ def chain(layers: int) -> dict[int, list[int]]:
     return {layer: [layer + 1] for layer in range(layers - 1)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "tables"),
     [
@@ -206,6 +207,7 @@ def test_macs_of_layers_without_a_rule_are_counted_too() -> None:
     assert graph.macs(alive) == counted()
 
 
+@pytest.mark.slow
 def test_a_graph_is_the_same_with_compactors_in_the_model() -> None:
     model = generic(build_model("src20"))
     images = torch.randn(1, 3, 16, 16)
@@ -222,6 +224,7 @@ def test_a_graph_is_the_same_with_compactors_in_the_model() -> None:
     assert not any(compactor.bypassed for compactor in find_compactors(model).values())
 
 
+@pytest.mark.slow
 def test_hosts_are_the_conv_bn_modules(traced: Networks) -> None:
     for name in ("src20", "smi1_cifar", "sres50", "lenet5bn"):
         graph = traced[name][2]

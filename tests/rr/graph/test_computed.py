@@ -153,6 +153,7 @@ def half_converted(model: nn.Module, images: Tensor) -> nn.Module:
     return convert(LiveModel(model, graph), images)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", all_long_but(KINDS, *OF_EACH_SORT))
 def test_they_are_pruned_and_become_plain_layers(kind: str, tmp_path: Path) -> None:
     model, images = build(KINDS[kind]), torch.randn(2, 3, 9, 7)
@@ -190,6 +191,7 @@ def test_what_their_shape_hides_a_state_dict_says(tmp_path: Path) -> None:
         slim.load_state_dict(torch.load(tmp_path / "state.pth"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", all_long_but(["standardised", "weight norm, old", "spectral norm"], "standardised"))
 def test_a_training_run_with_narrowing(kind: str) -> None:
     """They train on as what they are; layers beside them get narrow, they don't until the conversion."""

@@ -115,6 +115,7 @@ def test_parameters_beside_the_layers_are_counted_once() -> None:
         assert graph.parameters(tried) == numbers(fold(LiveModel(model, graph), tried))
 
 
+@pytest.mark.slow
 def test_compactors_do_not_count() -> None:
     model = build_model("src20")
     images = torch.randn(1, 3, 16, 16)
@@ -142,6 +143,7 @@ def test_targets_are_shares_or_numbers(value: float, limit: float) -> None:
     assert target.describe(np.array([100, 25])) == "0.1250 of the MACs (125)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("multiple", [1, 2, 3, 4, 6, 8, 12, 16])
 @pytest.mark.parametrize("outputs", [12, 36, 48, 96])
 def test_multiples_in_units_of_several_channels(multiple: int, outputs: int) -> None:

@@ -54,6 +54,7 @@ def separable(
 IMAGES = torch.randn(3, 3, 7, 7, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -215,6 +216,7 @@ def test_a_depthwise_layer_with_several_outputs_per_channel() -> None:
     assert (slim.depthwise.groups, slim.depthwise.out_channels, slim.conv2.in_channels) == (4, 12, 12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("over_pixels", "is_pruned"),
     [

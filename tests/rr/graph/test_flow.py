@@ -25,6 +25,7 @@ UNPRUNABLE: dict[str, Case] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", UNPRUNABLE)
 def test_what_has_no_rule_is_unprunable_with_a_reason(case: str) -> None:
     check_unprunable(*UNPRUNABLE[case])

@@ -71,6 +71,7 @@ UNPRUNABLE: dict[str, Case] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", EXACT)
 def test_known_operations_convert_exactly(case: str) -> None:
     check_exact(*EXACT[case])

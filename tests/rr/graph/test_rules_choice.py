@@ -70,6 +70,7 @@ UNPRUNABLE: dict[str, Case] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", EXACT)
 def test_chosen_channels_are_pruned_exactly(case: str) -> None:
     check_exact(*EXACT[case])

@@ -69,11 +69,13 @@ RECURRENT: dict[str, Case] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", RECURRENT)
 def test_what_a_recurrent_layer_reads_may_go(case: str) -> None:
     check_exact(*RECURRENT[case])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["LSTM of two layers, both ways", "GRU, batch first", "steps of an LSTM"])
 def test_a_narrow_recurrent_layer_knows_its_size_and_comes_back_from_a_file(case: str, tmp_path: Path) -> None:
     forward, modules, _ = RECURRENT[case]

@@ -140,6 +140,7 @@ NUMBERS: dict[str, Case] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", NUMBERS)
 def test_numbers_that_a_module_keeps_get_smaller_with_its_channels(case: str) -> None:
     check_exact(*NUMBERS[case])
@@ -193,6 +194,7 @@ def test_a_smaller_number_comes_back_from_a_file(tmp_path: Path) -> None:
         assert torch.equal(loaded(IMAGES), slim(IMAGES))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", SIZES)
 def test_sizes_that_a_module_keeps_get_smaller_with_its_channels(case: str) -> None:
     check_exact(*SIZES[case])

@@ -108,11 +108,13 @@ UNPRUNABLE: dict[str, Case] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", EXACT)
 def test_known_operations_convert_exactly(case: str) -> None:
     check_exact(*EXACT[case])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", UNPRUNABLE)
 def test_what_has_no_rule_is_unprunable_with_a_reason(case: str) -> None:
     check_unprunable(*UNPRUNABLE[case])
@@ -226,6 +228,7 @@ def test_what_is_done_to_each_channel_alone(name: str, before: Callable[[Tensor]
     check_conversion(model, graph, images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "function",
     [
@@ -262,6 +265,7 @@ def test_sums_over_channels_don_t_miss_those_that_are_zero(name: str) -> None:
     check_exact(behind_b(lambda net, x: SUMS[name](net.a(x))), {"b": b}, "a b")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SUMS)
 def test_sums_over_channels_of_which_dead_ones_are_something_keep_them(name: str) -> None:
     b = nn.Conv2d(9 if name == "as one more channel" else 8, 6, 1)

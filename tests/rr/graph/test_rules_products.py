@@ -111,16 +111,19 @@ UNPRUNABLE: dict[str, Case] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", EXACT)
 def test_known_operations_convert_exactly(case: str) -> None:
     check_exact(*EXACT[case])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", UNPRUNABLE)
 def test_what_has_no_rule_is_unprunable_with_a_reason(case: str) -> None:
     check_unprunable(*UNPRUNABLE[case])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["attention", "channels side by side", "a gate out of products", "a matrix"])
 def test_products_cost_what_torch_counts(case: str) -> None:
     forward, modules, _ = EXACT[case]

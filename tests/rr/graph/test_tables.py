@@ -65,6 +65,7 @@ def test_conversion_by_tables_equals_the_traced_one(name: str, traced: Networks,
     narrow.load_state_dict(slim.state_dict())
 
 
+@pytest.mark.slow
 def test_tables_of_the_convolutions_alone_leave_the_hidden_linear_layer_whole(traced: Networks, tmp_path: Path) -> None:
     """As the original's VGG example has them: 13 widths; the last convolution is read by layer 13, which is linear."""
     plain, images, graph = traced["vc"]
@@ -87,6 +88,7 @@ def test_mobilenet_has_the_same_converter() -> None:
     assert compactor_convert_mi1 is compactor_convert
 
 
+@pytest.mark.slow
 def test_a_table_without_a_reader_is_caught_by_the_proof(traced: Networks) -> None:
     plain, images, graph = traced["src20"]
     model = copy.deepcopy(plain)
@@ -120,6 +122,7 @@ def test_the_users_own_macs_decide(traced: Networks) -> None:
     assert all(len(deps) == len(full_widths("src20")) for deps in calls)
 
 
+@pytest.mark.slow
 def test_tables_have_the_compactors_that_the_config_asks_for(traced: Networks) -> None:
     plain, images, graph = traced["src20"]
     tables = full_widths("src20"), as_documented(graph.succeeding_strategy()), graph.follow_dict()
@@ -142,6 +145,7 @@ def test_tables_have_the_compactors_that_the_config_asks_for(traced: Networks) -
         assert torch.allclose(slim.eval()(images), model.eval()(images), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("deps", "succeeding", "follow", "message"),
     [

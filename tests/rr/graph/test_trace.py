@@ -219,6 +219,7 @@ def test_sizes_that_depend_on_values_keep_what_passes_there() -> None:
     check_conversion(model, graph, images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("forward", "reason"),
     [

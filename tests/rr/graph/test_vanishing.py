@@ -74,6 +74,7 @@ def test_blocks_leave_exactly_and_come_back_from_a_file(name: str, tmp_path) -> 
     assert [name for name, parameter in slim.named_parameters() if parameter.grad is None] == []
 
 
+@pytest.mark.slow
 def test_what_may_vanish_and_what_may_not() -> None:
     """src20's inner layers may, its streams may not; nor may VGG's layers, past which nothing runs."""
     model, images = network("src20", 32)

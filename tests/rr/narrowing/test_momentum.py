@@ -82,6 +82,7 @@ def test_momentum_leads_where_it_would_have_led(family: str, momenta: Callable[[
     torch.testing.assert_close(step_after(True, 1e-6), change, rtol=0, atol=1e-3 * float(change.abs().max()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_squared_gradients_are_averaged(family: str) -> None:
     """Over what was mixed, by its parts: where all are alike, they stay what they are; none gets negative."""
@@ -102,6 +103,7 @@ def test_squared_gradients_are_averaged(family: str) -> None:
         assert state["max_exp_avg_sq"].min() >= 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compactors", ["dense", "diagonal"])
 def test_other_optimisers_and_those_with_states_of_other_shapes_go_on(compactors: str) -> None:
     """The last stage has an optimiser of its own; Adafactor keeps sums over rows and columns of a matrix."""

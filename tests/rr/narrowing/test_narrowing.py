@@ -44,6 +44,7 @@ def test_folding_waits_for_the_end_of_dying() -> None:
     assert pruner.settled
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_run_that_was_killed_goes_on_bit_by_bit(optimizer: str) -> None:
     """Between two folds, while the next one is being measured: compactors that can't retire are folded again."""

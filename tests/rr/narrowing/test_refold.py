@@ -143,6 +143,7 @@ def test_momentum_leads_where_it_would_have_led_when_compactors_retire(family: s
     torch.testing.assert_close(outputs_after_a_step(True), outputs_after_a_step(False), rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", OF_FACTORS)
 def test_squared_gradients_keep_their_ratio_to_gradients_when_compactors_retire(family: str) -> None:
     """Adam's steps, a mean of gradients over the root of that of their squares, stay as long as they are."""
@@ -237,6 +238,7 @@ def test_a_fold_that_would_change_the_network_is_refused(monkeypatch: pytest.Mon
         assert torch.equal(value, state[name])
 
 
+@pytest.mark.slow
 def test_a_network_in_channels_last_and_float32_stays_that() -> None:
     torch.manual_seed(0)
     config = paper_config(flops_target=0.6, narrow="full")

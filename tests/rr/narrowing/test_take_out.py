@@ -70,6 +70,7 @@ def test_the_loss_curve_stays_what_it_was(family: str, optimizer: str, compactor
     torch.testing.assert_close(slims[1](images), slims[0](images), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("compactors", "narrow"), [("dense", "rows"), ("diagonal", "rows"), ("diagonal", "full")])
 def test_a_narrowed_state_comes_back_in_another_process_and_at_full_width(compactors: str, narrow: str) -> None:
     family = (*FAMILIES["depthwise, squeeze and excite"], compactors, narrow)
@@ -126,6 +127,7 @@ def test_diagonal_compactors_retire_as_soon_as_all_is_dead(family: str) -> None:
     assert np.isfinite(losses(pruner, optimizer, size, 2, seed=1)).all()
 
 
+@pytest.mark.slow
 def test_only_what_is_masked_and_has_died_goes_and_in_multiples() -> None:
     torch.manual_seed(0)
     config = paper_config(flops_target=0.6, narrow="rows", width_multiple=8)
@@ -174,6 +176,7 @@ def test_devices_without_float64_get_no_tensor_of_it(monkeypatch: pytest.MonkeyP
     assert pruner.narrow() > 0
 
 
+@pytest.mark.slow
 def test_a_compiled_network_and_an_average_follow() -> None:
     """The same steps as without the compiler, and an average of the weights that stays one, and converts."""
     curves = []

@@ -23,6 +23,7 @@ def batches() -> list[Tensor]:
     return list(torch.randn(64, 3, 6, 6, generator=torch.Generator().manual_seed(1)).split(16))
 
 
+@pytest.mark.slow
 def test_it_trains_the_network_of_prune_narrow_from_the_first_step_on() -> None:
     model, inputs = network(), batches()
     expected = prune(model.eval(), inputs[0], inputs, flops_target=0.5)
@@ -71,6 +72,7 @@ def computed() -> ResRepPruner:
     return ResRepPruner(model, batches()[0], cut_config().for_run(STEPS, lr=0.1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pruner", "message"), [(begun, "make a new one"), (gradual, "cut_config"), (computed, "3 computes its weight")]
 )

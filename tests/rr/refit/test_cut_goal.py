@@ -33,6 +33,7 @@ def macs_in(model: nn.Module) -> float:
     return float(sum(layer.weight.numel() for layer in model.modules() if isinstance(layer, nn.Conv2d)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rounds", "width_multiple"), [(1, None), (2, None), (2, 3)])
 def test_a_share_of_the_time_by_a_function_of_ones_own(rounds: int, width_multiple: int | None) -> None:
     """Half of the time is what no width changes: the widths are those of the MACs that this comes to."""
@@ -62,6 +63,7 @@ def test_a_share_of_the_time_by_a_function_of_ones_own(rounds: int, width_multip
     assert "82.0% was asked for" in str(slim.refit_report)
 
 
+@pytest.mark.slow
 def test_a_share_of_the_time_that_no_width_reaches() -> None:
     def timing(full: nn.Module, narrow: nn.Module, seconds: float) -> list[float]:
         return [0.8 + 0.2 * macs_in(narrow) / macs_in(full)] * 2

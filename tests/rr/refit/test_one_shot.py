@@ -60,6 +60,7 @@ def test_channels_that_others_can_stand_in_for_go_without_a_loss() -> None:
     assert slim.refit_report.layers["1"].after < 1e-8 < 1e-2 < slim.refit_report.layers["1"].before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rounds", [1, 3])
 @pytest.mark.parametrize("norm", [False, True])
 def test_each_round_adds_to_the_outputs_only_what_the_last_one_has_not(rounds: int, norm: bool) -> None:
@@ -112,6 +113,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(*every_value_once({"name": NETWORKS, "layers": ("internal", "all")}))
 def test_the_target_is_met_and_the_refit_helps(name: str, layers: str) -> None:
     torch.manual_seed(0)
@@ -130,6 +132,7 @@ def test_the_target_is_met_and_the_refit_helps(name: str, layers: str) -> None:
     assert not any(module._forward_hooks for module in slim.modules())
 
 
+@pytest.mark.slow
 def test_the_same_images_give_the_same_network() -> None:
     torch.manual_seed(0)
     model, batches = residual().eval(), images()
@@ -150,6 +153,7 @@ class Keeps(nn.Module):
         return self.last(again + 0.5 * self.kept).mean((2, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", all_long_but([*NETWORKS, "keeps"], "residual", "keeps"))
 def test_side_by_side_is_as_one_after_the_other(name: str) -> None:
     """With too little memory for all images at a time each layer has all images run again: the same fit."""

@@ -100,6 +100,7 @@ def widths_without(problem: dict[str, object], forgotten: np.ndarray) -> np.ndar
     return problem["sizes"] - np.bincount(problem["group"][forgotten], minlength=len(problem["sizes"]))
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(problems())
 def test_selection_is_the_walk(problem: dict[str, object]) -> None:
@@ -108,6 +109,7 @@ def test_selection_is_the_walk(problem: dict[str, object]) -> None:
     assert walked == forgotten.sum()  # so the allowance of the next update is the paper's: forgotten + granularity
 
 
+@pytest.mark.slow
 @settings(max_examples=600, deadline=None)
 @given(problems(), st.lists(st.integers(1, 4), min_size=6, max_size=6))
 def test_selection_in_multiples_is_the_walk(problem: dict[str, object], multiples: list[int]) -> None:

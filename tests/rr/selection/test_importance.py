@@ -182,6 +182,7 @@ def test_masks_follow_the_scores() -> None:
     assert sorted(np.flatnonzero(~pruner.unmasked.alive)) == sorted(lowest)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("narrow", ["no", "rows"])
 def test_an_interrupted_run_is_the_uninterrupted_one(narrow: str) -> None:
     settings = {"mask_interval": 2, "rows_per_update": 2, "score": "taylor", "proximal": True, "penalty": 0.0}

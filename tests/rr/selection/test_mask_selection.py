@@ -182,6 +182,7 @@ def test_a_state_from_before_there_were_multiples_loads() -> None:
         assert pruner.state_dict()["waiting"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.3, 0.6])
 @pytest.mark.parametrize("multiple", [1, 8])
 def test_targets_for_parameters(share: float, multiple: int) -> None:
@@ -205,6 +206,7 @@ def test_targets_for_parameters(share: float, multiple: int) -> None:
         assert pruner.report.kept_for_width == 0
 
 
+@pytest.mark.slow
 def test_both_targets_hold() -> None:
     for macs, params in ((0.9, 0.3), (0.3, 0.9), (0.5, 0.5)):
         pruner = wide_pruner(flops_target=macs, params_target=params)

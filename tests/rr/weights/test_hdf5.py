@@ -99,6 +99,7 @@ def test_a_small_file_cannot_ask_for_much_memory(shape: tuple[int, int], tmp_pat
         read_hdf5(path)
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_is_noticed_or_changes_nothing(tmp_path: Path) -> None:
     """Of all bits in a small file: an error, or all that a reader gets is as it was."""
     path, state = tmp_path / "a.hdf5", {"a.weight": torch.arange(6.0).reshape(2, 3), "a.running_var": torch.ones(2)}

@@ -21,6 +21,7 @@ from tests.rr.networks import Networks, insert_generic_compactors, random_alive
 BUILD = partial(build_model, "src20", num_classes=10)
 
 
+@pytest.mark.slow
 def test_every_kind_of_network_comes_back(traced: Networks, tmp_path: Path) -> None:
     plain, images, graph = traced["src20"]
     trained = copy.deepcopy(plain)
@@ -49,6 +50,7 @@ def test_every_kind_of_network_comes_back(traced: Networks, tmp_path: Path) -> N
             assert torch.equal(model.eval()(images), original.eval()(images))
 
 
+@pytest.mark.slow
 def test_a_converted_network_comes_back_without_this_projects_scripts(traced: Networks, tmp_path: Path) -> None:
     plain, images, graph = traced["src20"]
     trained = copy.deepcopy(plain)

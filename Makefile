@@ -1,5 +1,5 @@
 # make demo: sets up .venv, trains src20 on scikit-learn's digits, prunes it, tests it, prints a table
-# make test: sets up .venv, runs the tests; make test-fast: those of a second or two
+# make test: sets up .venv, runs the tests; make test-fast: the quick ones, under a minute
 # make test-long: what make test leaves out, whole benchmarks and the slower of several cases
 # make docs: the pages of docs/ as a site, in site/; a dead link fails
 # make wheel: the package rr alone, in dist/

@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scipy import stats
-
 from rr.errors import InputError
 from training.json_files import read_json, read_lines
 from training.run_folder import METRICS
@@ -86,6 +84,8 @@ def over_seeds(values: Sequence[float]) -> Figures:
 
 def interval(points: Figures) -> tuple[float, float]:
     """Student's 95% interval of a mean over at least two seeds, as `over_seeds` gives them."""
+    from scipy import stats  # takes a second to import: --help needn't wait for it
+
     half = float(stats.t.ppf(0.975, points["n"] - 1)) * points["spread"] / math.sqrt(points["n"])
     return points["mean"] - half, points["mean"] + half
 

@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # run from the checkout without PYTHONPATH
 
 from data.folder import list_class_folders
+from data.registry import cores
 from rr.whole_files import write_text_whole
 from training import init_world, surroundings
 from training.endings import ends_in_one_line
@@ -59,8 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             {"heading": heading, **taken(folder, language, text)}
             for heading, language, text in blocks_of(PAGE.read_text())
         ]
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        result = {**around, "cores": cores, "photographs": images, "blocks": blocks}
+        result = {**around, "cores": cores(), "photographs": images, "blocks": blocks}
         write_text_whole(options.output, json.dumps(result, indent=1) + "\n")
 
 

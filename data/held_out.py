@@ -49,7 +49,7 @@ def held_out(labels: np.ndarray, count: int) -> np.ndarray:
             up the count.
 
     Returns:
-        [N] of bool; those of a larger count are these and more.
+        [N] of bool; those of a larger count are these and more, but for what rounding moves between classes.
 
     Raises:
         InputError: if that leaves a class without a training image.

@@ -87,7 +87,7 @@ def load_data(
     if image_size is not None and image_size < 1:
         raise InputError(f"image_size is {image_size}; it must be at least 1")
     if workers is None:
-        workers = min(_cores(), MAX_DEFAULT_WORKERS)
+        workers = min(cores(), MAX_DEFAULT_WORKERS)
     if workers < 0:
         raise InputError(f"workers is {workers}; it must be 0 or more")
     if hold_out < 0:
@@ -104,7 +104,7 @@ def load_data(
     return _load_generated(name, image_size or 32, synthetic_size or SyntheticSize(), hold_out)
 
 
-def _cores() -> int:
+def cores() -> int:
     """How many this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from pathlib import Path
 
 from experiments.call import Call
 from experiments.hints import command
 from experiments.recipes import base_folder
-from experiments.run import DOWNLOAD, Run, begun
+from experiments.run import Run, begun, check_can_start
 from experiments.starts import BaseStart
-from experiments.weight_files import check_is_weights
 from rr import InputError, param_groups
 from rr.copies import copy_of
 from rr.weights import save_hdf5
@@ -36,12 +34,7 @@ def train_base(recipe: Recipe, start: BaseStart, call: Call | None = None) -> No
         raise InputError(
             "distill needs a teacher, the trained weights that the run starts from: give --weights too, or --teacher"
         )
-
-    def check_start() -> None:
-        if start.weights not in (None, DOWNLOAD):
-            check_is_weights(Path(start.weights))
-
-    with begun(recipe, start, call=call, needed=check_start) as run:
+    with begun(recipe, start, call=call, needed=lambda: check_can_start(start.weights)) as run:
         recipe, (start,) = run.recipe, run.settings
         model, left_out = run.network(), []
         if start.weights is not None and run.is_new:

@@ -23,7 +23,7 @@ from experiments.run_report import write_report
 from experiments.run_times import is_worth_it, layer_milliseconds
 from experiments.starts import PruningStart
 from experiments.target import missed, missed_time
-from experiments.timed_target import TimedTarget, first_network, measured, noted, with_flops_target
+from experiments.timed_target import TimedTarget, measured, noted, with_flops_target
 from rr import InputError, ResRepConfig, ResRepPruner
 from rr.copies import copy_of
 from rr.refit import check_can_be_cut
@@ -31,7 +31,7 @@ from rr.weights import CONVERTED_WEIGHTS, load_network, load_strict, read_hdf5, 
 from training import Callback, Recipe, RunState, barrier, broadcast_object, evaluate_pair
 from training.checkpoint_files import load
 from training.json_files import read_json, read_lines, write_json
-from training.run_folder import FINISH, FINISH_WEIGHTS, INIT_WEIGHTS, METRICS, RESULT, RUN, stored_recipe
+from training.run_folder import FINISH, FINISH_WEIGHTS, INIT_WEIGHTS, METRICS, RESULT, RUN, stored_recipe, stored_result
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def prune(
         config = with_flops_target(run, config, asked, model, example, call.typed if call else frozenset())
         run.settings = config, start, asked
         pruner = ResRepPruner(model, example, config)
-        timed = TimedTarget(pruner, asked, lambda: first_network(run)) if asked.latency_target is not None else None
+        timed = TimedTarget(pruner, asked, run.first_network) if asked.latency_target is not None else None
         callbacks: list[Callback] = [ResRepCallback(pruner)]
         if start.is_cut:
             if run.is_new:
@@ -207,9 +207,8 @@ def same_folder(one: str | None, other: str | None) -> bool:
 
 def write_converted(run: Run, pruner: ResRepPruner, asked: AskedLatency) -> None:
     """Convert the trained network, prove it equal and write it; the report goes into result.json."""
-    with without_warnings_of(
-        "rr.selection.mask_selection"
-    ):  # a target that isn't reached is told of last, in the command line's words
+    # A target that isn't reached is told of last, in the command line's words.
+    with without_warnings_of("rr.selection.mask_selection"):
         slim = pruner.convert()
     report, unmasked = pruner.report, pruner.unmasked
     logger.info("converted, layer by layer:\n%s", report)
@@ -271,11 +270,10 @@ def evaluate_converted(run: Run) -> None:
 
 def write_result(folder: Path, findings: dict[str, Any]) -> None:
     """Add to result.json, which repeats what run.json says about recipe, seed, versions, commit and hardware."""
-    path = folder / RESULT
-    stored = read_json(path) if path.exists() else {}
+    stored = stored_result(folder)
     run = read_json(folder / RUN)
     trained = {} if "last_epoch" in stored else accuracies(folder)
-    write_json(path, {**stored, **trained, **findings, "run": run})
+    write_json(folder / RESULT, {**stored, **trained, **findings, "run": run})
 
 
 def accuracies(folder: Path) -> dict[str, dict[str, float]]:

@@ -63,10 +63,15 @@ def pruned_now(options: argparse.Namespace) -> str:
         model = load(file, options.weights, options, data, world).model.eval()
         began = time.perf_counter()
         batches = list(refit_images(data, options.images, options.batch_size, options.seed, world, options.held_out))
-        target = (
-            {} if asked.latency_target is None else {"latency_target": asked.latency_target, "timing": asked.timing}
+        slim = prune(
+            model,
+            batches[0][:2],
+            batches,
+            refitting=refitting,
+            latency_target=asked.latency_target,
+            timing=asked.timing,
+            **targets_of(options),
         )
-        slim = prune(model, batches[0][:2], batches, refitting=refitting, **target, **targets_of(options))
         seconds = time.perf_counter() - began
         report: RefitReport = slim.refit_report
         logger.info("testing the full and the pruned network on %d validation images", data.num_val)

@@ -26,7 +26,7 @@ class ResRepCallback(Callback):
 
     def __init__(self, pruner: ResRepPruner) -> None:
         self.pruner = pruner
-        self._drawn: list[int] | None = None  # the widths of the last image; a run that goes on draws anew
+        self._drawn: dict[str, int] | None = None  # the widths of the last image; a run that goes on draws anew
 
     def on_start(self, state: TrainState) -> None:
         self.pruner.attach(state.optimizer)
@@ -64,13 +64,17 @@ class ResRepCallback(Callback):
             )
 
     def after_epoch(self, state: TrainState) -> None:
-        widths, graph = self.pruner.unmasked.widths, self.pruner.graph
-        if state.world.is_first and widths != self._drawn:
-            self._drawn = widths
-            pruned_layers = {site.layer for site in self.pruner.sites}
-            full = graph.widths(np.ones(graph.num_units, dtype=bool))
-            bars = [bar for bar in zip(graph.width_names(), full, widths, strict=True) if bar[0] in pruned_layers]
-            state.log.figure("Widths", width_figure(*zip(*bars, strict=True)), state.step)
+        graph, left = self.pruner.graph, self._of_pruned_layers(self.pruner.unmasked.widths)
+        if state.world.is_first and left != self._drawn:
+            self._drawn = left
+            full = self._of_pruned_layers(graph.widths(np.ones(graph.num_units, dtype=bool)))
+            state.log.figure("Widths", width_figure(list(left), list(full.values()), list(left.values())), state.step)
+
+    def _of_pruned_layers(self, widths: list[int]) -> dict[str, int]:
+        """Those of the layers that are pruned, by name."""
+        layers = {site.layer for site in self.pruner.sites}
+        named = zip(self.pruner.graph.width_names(), widths, strict=True)
+        return {name: width for name, width in named if name in layers}
 
     def next_step_is_alike(self) -> bool:
         return self.pruner.next_step_is_alike
@@ -81,8 +85,7 @@ class ResRepCallback(Callback):
     def scalars(self) -> dict[str, float]:
         pruner = self.pruner
         unmasked, remaining, norms = pruner.unmasked, pruner.remaining, pruner.candidate_norms()
-        widths = zip(pruner.graph.width_names(), unmasked.widths, strict=True)
-        pruned_layers = {site.layer for site in pruner.sites}
+        widths = self._of_pruned_layers(unmasked.widths)
         return {
             "MACs/masked": unmasked.macs_ratio,
             "MACs/remaining": remaining.macs_ratio,
@@ -91,7 +94,7 @@ class ResRepCallback(Callback):
             "norm/min": float(norms.min()),
             "norm/mean": float(norms.mean()),
             "norm/max": float(norms.max()),
-            **{f"width/{name}": float(width) for name, width in widths if name in pruned_layers},
+            **{f"width/{name}": float(width) for name, width in widths.items()},
         }
 
     def progress(self) -> dict[str, str]:

@@ -179,6 +179,10 @@ class Run:
             return other
         if state is RunState.START:
             return model
+        return self.first_network()
+
+    def first_network(self) -> nn.Module:
+        """The network as the run began, without compactors, from its folder."""
         first, _ = load_network(self.folder / INIT_WEIGHTS, self.build)
         remove_compactors(first)
         return first
@@ -227,6 +231,16 @@ class Run:
         )
 
 
+def check_can_start(weights: str | None) -> None:
+    """Check that what a person named as weights can be a file of them, where it is a file.
+
+    Raises:
+        InputError: if it can't.
+    """
+    if weights not in (None, DOWNLOAD):
+        check_is_weights(Path(weights))
+
+
 @contextmanager
 def begun(
     recipe: Recipe, *settings: Any, call: Call | None = None, needed: Callable[[], Any] | None = None
@@ -245,8 +259,8 @@ def begun(
     call = call or Call()
     if is_started_again():
         call = replace(call, conti_or_fs="continue")
-    if recipe.teacher not in (None, DOWNLOAD) and is_new_run(recipe.output_dir, call.conti_or_fs):
-        check_is_weights(Path(recipe.teacher))
+    if is_new_run(recipe.output_dir, call.conti_or_fs):
+        check_can_start(recipe.teacher)
     lacks = what_lacks(recipe.output_dir) if call.conti_or_fs == "continue" and not is_started_again() else None
     recipe, data = on_this_machine(recipe, settings, call, needed)
     with on_cores(recipe, call), init_world(recipe.device, call.local_rank) as world, logged_on_terminal(world):

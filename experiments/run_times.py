@@ -9,10 +9,9 @@ import torch
 from experiments.latency.layers import timed_layers
 from experiments.run import Run
 from experiments.testing import folded
-from rr.compactors import remove_compactors
 from rr.weights import CONVERTED_WEIGHTS, load_network
 from training.json_files import read_lines
-from training.run_folder import INIT_WEIGHTS, METRICS
+from training.run_folder import METRICS
 
 WORTH_SECONDS = 60.0  # of training; a shorter run isn't held up by timing
 SECONDS = 2.0  # for all rounds
@@ -32,8 +31,7 @@ def layer_milliseconds(run: Run) -> dict[str, Any]:
         images, threads: of the batch, and of this process.
         layers: name -> milliseconds before and after; after is None where the layer is gone.
     """
-    base, _ = load_network(run.folder / INIT_WEIGHTS, run.build)
-    remove_compactors(base)
+    base = run.first_network()
     pruned, _ = load_network(run.folder / CONVERTED_WEIGHTS, run.build)
     shape = (run.data.in_channels, run.data.image_size, run.data.image_size)
     images = torch.randn(min(run.recipe.batch_size, MOST_IMAGES), *shape)

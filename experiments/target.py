@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rr import ResRepConfig
-from rr.latency.search import TOLERANCE
+from rr.latency.search import is_slow
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def missed_time(latency: Mapping[str, Any] | None) -> str | None:
     Args:
         latency: what result.json has of the time; None where there was no such target.
     """
-    if latency is None or latency["median"] <= latency["asked"] * (1 + TOLERANCE):
+    if latency is None or not is_slow(latency["median"], latency["asked"]):
         return None
     return (
         f"the target isn't reached: the network takes {latency['median']:.1%} of the full one's time, "

@@ -12,21 +12,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from experiments.asked_latency import AskedLatency
+from experiments.deaths import forgotten, random_scores
 from experiments.refit_images import refit_images
 from experiments.run import Run
 from rr import InputError, ResRepConfig, ResRepPruner
-from rr.compactors import remove_compactors
 from rr.copies import copy_of
 from rr.graph import LiveModel
-from rr.graph.widths import floors
 from rr.latency.goal import MULTIPLES, Found, LatencyGoal, LatencyReport, LatencySearch
 from rr.latency.search import TOLERANCE
 from rr.runtime import as_first_decides
-from rr.selection import select_forgotten
-from rr.weights import load_network
 from training import Callback, TrainState
-from training.json_files import read_json, write_json
-from training.run_folder import INIT_WEIGHTS, RESULT, stored_recipe
+from training.json_files import write_json
+from training.run_folder import RESULT, stored_recipe, stored_result
 
 IMAGES, BATCH_SIZE = 640, 64  # training images on which units are ranked before the run
 
@@ -83,7 +80,7 @@ def with_flops_target(
 def _scores(run: Run, scout: ResRepPruner) -> np.ndarray:
     """[candidates], what units are ranked by: as the run would, or at random where its norms are all alike as yet."""
     if scout.config.selection.score != "taylor":
-        return np.random.default_rng(0).permutation(len(scout.candidates)).astype(np.float64)
+        return random_scores(scout)
     network = scout.model.to(run.world.device).train()
     for images in refit_images(run.data, IMAGES, BATCH_SIZE, run.recipe.seed, run.world):
         outputs = network(images)
@@ -97,21 +94,12 @@ def _networks(
     pruner: ResRepPruner, scores: np.ndarray
 ) -> tuple[Callable[[float, int], np.ndarray], Callable[[int], float]]:
     """Which units stay at a share of the MACs and a multiple of the widths; and the least share with a multiple."""
-    macs, others, chosen = pruner.graph.macs, pruner.targets[1:], pruner.config.selection
+    macs, others = pruner.graph.macs, pruner.targets[1:]
     gone = pruner.live.remaining.removed
 
     def left(met: Callable[[np.ndarray], bool], multiple: int) -> np.ndarray:
-        forgotten, _ = select_forgotten(
-            scores,
-            macs.group_of_unit[pruner.candidates],
-            macs.group_sizes,
-            met,
-            min_width=floors(macs.group_sizes, chosen.min_width, chosen.min_width_share),
-            limit=len(scores),
-            multiples=pruner.graph.multiples_in_units(multiple),
-        )
         alive = ~gone
-        alive[pruner.candidates[forgotten]] = False
+        alive[pruner.candidates[forgotten(pruner, scores, met, width_multiple=multiple)[0]]] = False
         return as_first_decides(alive, next(pruner.model.parameters()))
 
     def alive_at(bound: float, multiple: int) -> np.ndarray:
@@ -139,7 +127,7 @@ class TimedTarget(Callback):
     def search(self) -> LatencySearch:
         """For the run's widths, which stay in the multiples that it began with."""
         goal = goal_of(self.asked, (self.pruner.config.selection.width_multiple,))
-        return LatencySearch(goal, LiveModel(self._first(), self.pruner.graph), self.pruner.example_inputs)
+        return LatencySearch(goal, LiveModel(self._first().eval(), self.pruner.graph), self.pruner.example_inputs)
 
     def after_step(self, state: TrainState) -> None:
         pruner = self.pruner
@@ -180,28 +168,17 @@ class TimedTarget(Callback):
 
 def note(folder: Path, findings: dict[str, Any]) -> None:
     """Add to a run's result.json while it is still in training."""
-    path = folder / RESULT
-    write_json(path, {**(read_json(path) if path.exists() else {}), **findings})
+    write_json(folder / RESULT, {**stored_result(folder), **findings})
 
 
 def noted(run: Run, pruner: ResRepPruner) -> dict[str, Any]:
     """The share of the MACs that a run asked for in the end: a run that is only converted knows its files alone."""
-    path = run.folder / RESULT
-    stored = read_json(path) if path.exists() else {}
-    return stored.get("latency") or {"flops_target": pruner.targets[0].value}
-
-
-def first_network(run: Run) -> nn.Module:
-    """The network as the run began, without compactors, on the CPU."""
-    first, _ = load_network(run.folder / INIT_WEIGHTS, run.build)
-    remove_compactors(first)
-    return first.cpu().eval()
+    return stored_result(run.folder).get("latency") or {"flops_target": pruner.targets[0].value}
 
 
 def measured(run: Run, pruner: ResRepPruner, asked: AskedLatency, slim: nn.Module, macs_share: float) -> LatencyReport:
     """What share of the time the converted network takes, beside what was asked."""
     multiple = pruner.config.selection.width_multiple
-    search = LatencySearch(
-        goal_of(asked, (multiple,)), LiveModel(first_network(run), pruner.graph), pruner.example_inputs
-    )
+    live = LiveModel(run.first_network().eval(), pruner.graph)
+    search = LatencySearch(goal_of(asked, (multiple,)), live, pruner.example_inputs)
     return search.report(slim, macs_share, multiple)

@@ -149,6 +149,16 @@ def stored_run(folder: str | Path) -> dict[str, Any] | None:
     return run if isinstance(run.get("recipe"), dict) else None
 
 
+def stored_result(folder: str | Path) -> dict[str, Any]:
+    """What result.json says so far; nothing where there is none.
+
+    Raises:
+        InputError: if it is broken.
+    """
+    path = Path(folder) / RESULT
+    return read_json(path) if path.exists() else {}
+
+
 @contextmanager
 def locked(folder: str | Path) -> Iterator[None]:
     """Within the context, no other process works in the folder, which is made if it isn't there.

@@ -9,7 +9,7 @@ from typing import Any
 from rr.errors import InputError
 from rr.weights import CONVERTED_WEIGHTS
 from training.json_files import read_json, read_lines
-from training.run_folder import CONVERTED, FINISH_WEIGHTS, METRICS, RESULT, RUN
+from training.run_folder import CONVERTED, FINISH_WEIGHTS, METRICS, RESULT, RUN, stored_result
 
 WEIGHTS = (FINISH_WEIGHTS, CONVERTED_WEIGHTS, str(Path(CONVERTED_WEIGHTS).with_suffix(".pth")), *CONVERTED)
 
@@ -76,7 +76,7 @@ def read_run(folder: str | Path) -> RunFiles:
     if not (folder / RUN).is_file():
         raise InputError(f"{folder} holds no run ({RUN} is missing): give a folder that a script has trained in")
     run, epochs = read_json(folder / RUN), read_lines(folder / METRICS)
-    result = read_json(folder / RESULT) if (folder / RESULT).exists() else {}
+    result = stored_result(folder)
     for name, is_right in (
         (RUN, _is_run(run)),
         (METRICS, all(map(_is_epoch, epochs))),

@@ -7,9 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from experiments.deaths import forgotten, random_scores
 from rr import ResRepPruner
-from rr.graph.widths import floors
-from rr.selection import select_forgotten
 
 
 def narrow_at_random(pruner: ResRepPruner, step: Callable[[], object]) -> None:
@@ -39,28 +38,17 @@ class RandomDeaths:
     """
 
     def __init__(self, pruner: ResRepPruner) -> None:
-        self.graph, self.met, self.selection = pruner.graph, pruner.targets[0].met, pruner.config.selection
-        self.candidates = np.flatnonzero(pruner.selected)
-        self.scores = np.random.default_rng(0).permutation(len(self.candidates)).astype(np.float64)
-        self.most = self._forgotten(len(self.candidates))[1]
+        self._pruner, self._scores = pruner, random_scores(pruner)
+        self._most = self._forgotten(len(self._scores))[1]
 
     def alive_at(self, progress: float) -> np.ndarray:
         """[num_units] of bool, after a share `progress` of the deaths; widths are multiples by the method's rule."""
-        alive = np.ones(self.graph.num_units, dtype=bool)
-        alive[self.candidates[self._forgotten(round(progress * self.most))[0]]] = False
+        alive = np.ones(self._pruner.graph.num_units, dtype=bool)
+        alive[self._pruner.candidates[self._forgotten(round(progress * self._most))[0]]] = False
         return alive
 
     def _forgotten(self, limit: int) -> tuple[np.ndarray, int]:
-        macs, multiple = self.graph.macs, self.selection.width_multiple
-        return select_forgotten(
-            self.scores,
-            macs.group_of_unit[self.candidates],
-            macs.group_sizes,
-            self.met,
-            min_width=floors(macs.group_sizes, self.selection.min_width, self.selection.min_width_share),
-            limit=limit,
-            multiples=self.graph.multiples_in_units(multiple),
-        )
+        return forgotten(self._pruner, self._scores, self._pruner.targets[0].met, limit=limit)
 
 
 def mask(pruner: ResRepPruner, alive: np.ndarray) -> None:

@@ -16,7 +16,7 @@ from rr.copies import copy_of
 from rr.errors import InputError
 from rr.graph import Inputs, LiveModel
 from rr.latency.rounds import spread
-from rr.latency.search import TOLERANCE, Measure, Tried, search
+from rr.latency.search import TOLERANCE, Measure, Tried, is_slow, search
 from rr.latency.settings import Timing
 from rr.latency.stopwatch import Stopwatch, TimeShares, image_shape
 from rr.runtime import of_first
@@ -97,7 +97,7 @@ class LatencyReport:
     @property
     def is_slow(self) -> bool:
         """Whether it takes more than was asked for, by more than `TOLERANCE` of it."""
-        return self.median > (1 + TOLERANCE) * self.asked
+        return is_slow(self.median, self.asked)
 
     def as_dict(self) -> dict[str, Any]:
         """All of it as plain values, for JSON."""

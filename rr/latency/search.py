@@ -70,6 +70,11 @@ class Tried:
         return times >= MOST_TIMES or self.error <= (PRECISE if times >= ENOUGH else PRECISE / 2) * asked
 
 
+def is_slow(median: float, asked: float) -> bool:
+    """Whether a network takes more of the time than was asked for, by more than `TOLERANCE` of it."""
+    return median > (1 + TOLERANCE) * asked
+
+
 def search(
     asked: float, start: float, least: float, most: float, network_at: Callable[[float], tuple[bytes, Measure]]
 ) -> list[Tried]:

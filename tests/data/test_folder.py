@@ -15,20 +15,14 @@ from data import load_data
 from data.images import BadImages
 from data.memory import MemoryData
 from data.worker import ImageFolderData
+from tests.image_folders import write_random_images
 
 CLASSES = ("ant", "bee", "cow")
 
 
 def make_folder(root, size=(12, 12), mode="RGB", train=4, val=2, val_name="val"):
     """`train` and `val` images per class, of random pixels, as PNG (lossless)."""
-    rng = np.random.default_rng(0)
-    for split, count in (("train", train), (val_name, val)):
-        for name in CLASSES:
-            (root / split / name).mkdir(parents=True)
-            for number in range(count):
-                pixels = rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-                Image.fromarray(pixels).convert(mode).save(root / split / name / f"{number}.png")
-    return root
+    return write_random_images(root, {"train": train, val_name: val}, CLASSES, size, mode)
 
 
 def everything(data):

@@ -9,9 +9,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from data import load_data
+from experiments.run import Run
 from experiments.run_times import is_worth_it, layer_milliseconds
 from tests.experiments.runs import ARCH
-from training import Recipe, network_builder
+from training import Recipe, World
 
 
 @pytest.mark.parametrize(
@@ -29,10 +31,9 @@ def test_short_runs_and_those_on_a_gpu_are_not_timed(
 @pytest.mark.slow
 def test_every_layer_of_the_report_has_its_times(finished: Path) -> None:
     layers = json.loads((finished / "result.json").read_text())["conversion"]["layers"]
-    data = SimpleNamespace(in_channels=1, image_size=8, num_classes=10)
-    recipe = Recipe(ARCH, "digits", batch_size=4)
-    run = SimpleNamespace(folder=finished, data=data, recipe=recipe, build=network_builder(ARCH, data))
-    times = layer_milliseconds(run)
+    recipe = Recipe(ARCH, "digits", batch_size=4, output_dir=str(finished))
+    world = World(0, 0, 1, torch.device("cpu"))
+    times = layer_milliseconds(Run(recipe, (), world, load_data("digits", image_size=8)))
     assert times["images"] == 4
     assert {layer["name"] for layer in layers} == set(times["layers"])
     assert all(before > 0 and after > 0 for before, after in times["layers"].values())

@@ -6,10 +6,8 @@ import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 from base_model import build_model
@@ -18,6 +16,7 @@ from data import Data, load_data
 from rr.weights import save_hdf5
 from tests.benchmarks.studies.helpers import SMALL
 from tests.forked import Forked
+from tests.image_folders import write_random_images
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +42,7 @@ def network() -> nn.Module:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with images of two classes, and a network for them to start from."""
     folder = tmp_path_factory.mktemp("short")
-    random = np.random.default_rng(0)
-    for split, number in (("train", 20), ("test", 6)):
-        for label in ("cat", "dog"):
-            (folder / "images" / split / label).mkdir(parents=True)
-            for index in range(number):
-                pixels = random.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(folder / "images" / split / label / f"{index}.png")
+    write_random_images(folder / "images", {"train": 20, "test": 6}, ("cat", "dog"), (8, 8))
     torch.manual_seed(7)
     for seed in (0, 1):
         save_hdf5(folder / "bases" / f"s{seed}" / "finish.hdf5", build_model(SMALL, num_classes=2).state_dict(), {})

@@ -263,7 +263,11 @@ def begun(
         check_can_start(recipe.teacher)
     lacks = what_lacks(recipe.output_dir) if call.conti_or_fs == "continue" and not is_started_again() else None
     recipe, data = on_this_machine(recipe, settings, call, needed)
-    with on_cores(recipe, call), init_world(recipe.device, call.local_rank) as world, logged_on_terminal(world):
+    with (
+        on_cores(recipe, call),
+        init_world(recipe.device, call.local_rank, recipe.process_timeout) as world,
+        logged_on_terminal(world),
+    ):
         if lacks is not None:
             logger.warning("there is no run to go on with (%s): a new one begins", lacks)
         # The first process's hold: with `-c continue` they come from a file, which others may not see.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -24,8 +25,7 @@ class Agreement:
     def __init__(self, world: World, requests: StopRequests) -> None:
         self._requests = requests
         self._is_alone = world.size == 1
-        # Of its own where the processes' is of GPUs.
-        self._group = distributed.new_group(backend="gloo") if world.size > 1 and world.device.type == "cuda" else None
+        self._group = _group_of_cpus(world)
         self._flag = torch.zeros(1, dtype=torch.int32)
         self._work: Any = None
 
@@ -43,3 +43,10 @@ class Agreement:
             self._work.wait()
             self._work = None
         return bool(self._flag.item())
+
+
+def _group_of_cpus(world: World) -> distributed.ProcessGroup | None:
+    """One of its own where the processes' is of GPUs; None: theirs."""
+    if world.size == 1 or world.device.type != "cuda":
+        return None
+    return distributed.new_group(backend="gloo", timeout=timedelta(seconds=world.wait))

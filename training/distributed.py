@@ -3,32 +3,41 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import distributed, nn
 
 from rr.errors import InputError, WriteError
+from training.roll_call import is_of_connection, lost
+
+WAIT = 1800  # seconds that a process waits for the others
 
 
 @dataclass(frozen=True)
 class World:
     """The place of this process among all.
 
-    `with init_world(...) as world:` leaves the process group at the end.
+    `with init_world(...) as world:` leaves the process group at the end. Where the connection to another process is
+    lost within, a `ProcessLost` is raised there, which names it.
 
     Attributes:
         rank: this process, from 0.
         local_rank: its number on this machine.
         size: how many processes there are.
         device: the one that it works on.
+        store: where the processes met; None for one alone.
+        wait: seconds that one waits for the others.
     """
 
     rank: int
     local_rank: int
     size: int
     device: torch.device
+    store: Any = field(default=None, repr=False, compare=False)
+    wait: int = WAIT
 
     @property
     def is_first(self) -> bool:
@@ -38,12 +47,16 @@ class World:
     def __enter__(self) -> "World":
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        if distributed.is_initialized():
-            distributed.destroy_process_group()
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        try:
+            if self.store is not None and is_of_connection(error):
+                raise lost(error, self.store, self.rank, self.size) from error
+        finally:
+            if distributed.is_initialized():
+                distributed.destroy_process_group()
 
 
-def init_world(device: str = "auto", local_rank: int | None = None) -> World:
+def init_world(device: str = "auto", local_rank: int | None = None, wait: int = WAIT) -> World:
     """Join the processes that torchrun started (NCCL on CUDA, else Gloo), or be the only one.
 
     Reads the environment variables RANK, WORLD_SIZE and LOCAL_RANK.
@@ -51,13 +64,14 @@ def init_world(device: str = "auto", local_rank: int | None = None) -> World:
     Args:
         device: as in `choose_device`.
         local_rank: serves where LOCAL_RANK isn't set.
+        wait: seconds that a process waits for the others before it takes one for lost.
 
     Raises:
         InputError: if there is no such device.
     """
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local_rank = int(os.environ.get("LOCAL_RANK", local_rank or 0))
-    chosen = choose_device(device, local_rank if size > 1 else None)
+    chosen, store = choose_device(device, local_rank if size > 1 else None), None
     if size > 1:
         if chosen.type == "cuda":
             torch.cuda.set_device(chosen)
@@ -65,8 +79,10 @@ def init_world(device: str = "auto", local_rank: int | None = None) -> World:
         # torchrun --max-restarts keeps the store, and in it the addresses of processes that are gone.
         store = distributed.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
         backend = "nccl" if chosen.type == "cuda" else "gloo"
-        distributed.init_process_group(backend, store=store, rank=rank, world_size=size)
-    return World(rank, local_rank, size, chosen)
+        # NCCL ends the process itself when it has waited; on CUDA the question of `Agreement`, over gloo, comes first.
+        timeout = timedelta(seconds=wait + (60 if backend == "nccl" else 0))
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
+    return World(rank, local_rank, size, chosen, store, wait)
 
 
 def choose_device(name: str = "auto", local_rank: int | None = None) -> torch.device:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rr.errors import InputError, WriteError, in_one_line
+from training.roll_call import ProcessLost
 from training.run_folder import checkpoints
 from training.stopping import Terminated, stop_requests
 
@@ -28,18 +29,20 @@ class Ending:
 
     folder: Path | None = None
 
-    def stopped(self) -> str:
+    def stopped(self, why: str = "stopped") -> str:
         """The line that says how to go on."""
         if self.folder is None:
-            return "stopped"
+            return why
         if kept := checkpoints(self.folder):
-            return f"stopped; the same command with -c continue goes on from {kept[0]}"
-        return f"stopped before the first checkpoint in {self.folder}; the same command (also -c continue) starts again"
+            return f"{why}; the same command with -c continue goes on from {kept[0]}"
+        return f"{why} before the first checkpoint in {self.folder}; the same command (also -c continue) starts again"
 
 
 @contextmanager
 def ends_in_one_line(words: Callable[[str], str] = str) -> Iterator[Ending]:
     """Turn an InputError into one line `error: ...` on stderr and exit code 2; Ctrl-C and SIGTERM into 130 and 143.
+
+    A file that can't be written and a process of the run that is gone or hangs are one line, too, and exit code 1.
 
     Where what reads the output is gone (`| head`), the script ends without a word and with 141, as a program does that
     the signal for that (SIGPIPE) stops. Any other exception is a fault of the code, and keeps its traceback.
@@ -57,11 +60,15 @@ def ends_in_one_line(words: Callable[[str], str] = str) -> Iterator[Ending]:
                 yield ending
             finally:
                 sys.stdout.flush()  # now, since at the interpreter's end nobody could catch what it raises
+                requests.end()
         except InputError as error:
             _say("error: " + words(in_one_line(str(error))))
             sys.exit(2)
         except WriteError as error:
             _say("error: " + in_one_line(str(error)))
+            sys.exit(1)
+        except ProcessLost as error:
+            _say(ending.stopped(f"error: {error}"), is_here=error.is_told_here)
             sys.exit(1)
         except BrokenPipeError:
             if not _drop_unread():
@@ -92,7 +99,7 @@ def _drop_unread() -> bool:
     return bool(unread)
 
 
-def _say(line: str) -> None:
-    """Print to stderr; of several processes, which all say the same, only the first one prints."""
-    if os.environ.get("RANK", "0") == "0":
+def _say(line: str, *, is_here: bool | None = None) -> None:
+    """Print to stderr; of several processes, which all say the same, the first one alone, if `is_here` isn't given."""
+    if os.environ.get("RANK", "0") == "0" if is_here is None else is_here:
         print(line, file=sys.stderr, flush=True)

@@ -119,6 +119,11 @@ class Recipe:
         "record whole steps as CUDA graphs and replay them: for small networks, in one process", False, topic=_MACHINE
     )
     workers: int | None = setting("loader processes or threads; none: the data set's choice", None, topic=_MACHINE)
+    process_timeout: int = setting(
+        "several processes: seconds that one waits for the others; then the run ends, and names who is gone or hangs",
+        1800,
+        topic=_MACHINE,
+    )
 
     val_interval: int = setting("epochs between evaluations", 5, topic=_RECORDS)
     val_last: int = setting("evaluate after each of this many last epochs", 10, topic=_RECORDS)
@@ -204,7 +209,7 @@ class Recipe:
 
 
 _UNHEARD = ("KILL", "STOP")
-_COUNTS = ("epochs", "batch_size", "accumulate", "val_interval", "log_interval", "keep")
+_COUNTS = ("epochs", "batch_size", "accumulate", "val_interval", "log_interval", "keep", "process_timeout")
 _NOT_NEGATIVE = (
     *("image_size", "max_steps", "seed", "warmup_epochs", "val_last", "save_interval", "checkpoint_interval"),
     *("hold_out", "weight_decay", "bias_lr_factor", "min_lr"),

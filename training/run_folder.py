@@ -26,6 +26,7 @@ FREE_FIELDS = frozenset(
     {
         *("output_dir", "device", "workers", "log_interval", "checkpoint_interval", "keep", "signal_checkpoint"),
         *("compile", "compile_mode", "cuda_graph", "processes", "threads", "tune"),
+        "process_timeout",
     }
 )
 LOCK, LOCK_SECONDS = ".lock", 10  # a run that was just killed can leave workers behind for a moment

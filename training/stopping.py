@@ -34,11 +34,12 @@ class StopRequests:
         self.number: int | None = None
         self._since = 0.0
         self._is_held_back = False
+        self._is_over = False
 
     @contextmanager
     def received(self) -> Iterator[None]:
         """Within the context, SIGTERM and SIGINT are requests; none that came before counts."""
-        self.number = None
+        self.number, self._is_over = None, False
         before = {}
         try:
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -65,6 +66,10 @@ class StopRequests:
         if self.number is not None:  # it came after the last look
             self.leave()
 
+    def end(self) -> None:
+        """From now on none is heard: the script is ending, and what it says last is to be said."""
+        self._is_over = True
+
     def leave(self) -> None:
         """Raise what the request would have raised.
 
@@ -77,6 +82,8 @@ class StopRequests:
         raise Terminated(self.number or signal.SIGTERM)
 
     def _come(self, number: int, _: FrameType | None) -> None:
+        if self._is_over:
+            return
         now = time.monotonic()
         is_first = self.number is None
         if is_first:

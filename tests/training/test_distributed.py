@@ -45,6 +45,37 @@ def test_all_processes_are_evaluated_with_the_first_ones_statistics(tmp_path: Pa
     assert metrics_without_times(tmp_path / "two")[-1]["val"] == pytest.approx(alone.to_dict(), rel=1e-6)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("left", [1, 4])
+def test_another_number_of_processes_goes_on_with_the_same_batches(tmp_path: Path, left: int) -> None:
+    """Of two processes one is killed; what another number of them makes of the rest is what one makes of it all."""
+    one, other = tmp_path / "one", tmp_path / "other"
+    run(tiny_recipe(one), callbacks=[StepSum()])
+    words = ["-m", tiny_run.__name__, "--output-dir", other, "--checkpoint-interval", "3"]
+    stopped = run_ranks(2, *words, "--kill-at", "11", "--of-rank", "1", "--process-timeout", "60")
+    assert stopped.returncode == 1
+    assert "error: process 1 of 2 (from 0) is gone, or hangs; the same command with -c continue" in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    done = run_ranks(left, *words, "-c", "continue")
+    assert done.returncode == 0, done.stderr
+    assert "going on after epoch 1, step 9 of 21" in done.stderr
+    a, b = (checkpoint_files.load(folder / "finish.pth") for folder in (one, other))
+    for name, value in a["model"].items():
+        assert torch.allclose(value, b["model"][name], rtol=0, atol=1e-12), name
+    for line, again in zip(metrics_without_times(one), metrics_without_times(other), strict=True):
+        assert again.get("train") == pytest.approx(line.get("train"), abs=1e-9)
+
+
+@pytest.mark.long
+def test_one_that_hangs_ends_the_run_with_its_name(tmp_path: Path) -> None:
+    words = ["--output-dir", tmp_path, "--kill-at", "11", "--of-rank", "1", "--by", "STOP", "--process-timeout", "5"]
+    done = run_ranks(2, "-m", tiny_run.__name__, *words)
+    assert done.returncode == 1, done.stderr
+    assert "error: process 1 of 2 (from 0) is gone, or hangs" in done.stderr
+    assert f"-c continue goes on from {tmp_path / 'latest.pth'}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_auto_takes_what_is_there() -> None:
     expected = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     assert choose_device("auto").type == expected

@@ -12,6 +12,7 @@ import pytest
 from rr import InputError
 from rr.errors import WriteError
 from training import ends_in_one_line
+from training.roll_call import ProcessLost
 
 
 def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -33,6 +34,36 @@ def test_what_cannot_be_written_is_one_line(capsys: pytest.CaptureFixture[str]) 
         raise WriteError("can't write a.pth: No space left on device")
     assert stopped.value.code == 1
     assert capsys.readouterr().err == "error: can't write a.pth: No space left on device\n"
+
+
+@pytest.mark.parametrize("is_told_here", [True, False])
+def test_a_lost_process_is_one_line_from_one_of_the_others(
+    is_told_here: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", "1")  # rank 0 may be the one that is lost
+    (tmp_path / "latest.pth").touch()
+
+    def work() -> None:
+        raise ProcessLost("process 0 of 2 is gone", is_told_here=is_told_here)
+
+    with pytest.raises(SystemExit) as stopped:
+        in_folder(tmp_path, work)
+    assert stopped.value.code == 1
+    line = f"error: process 0 of 2 is gone; the same command with -c continue goes on from {tmp_path / 'latest.pth'}\n"
+    assert capsys.readouterr().err == line * is_told_here
+
+
+def test_a_signal_does_not_break_the_last_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """A process whose first one has met the same mistake is ended by that one while it says so."""
+
+    def words(message: str) -> str:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return message
+
+    with pytest.raises(SystemExit) as stopped, ends_in_one_line(words):
+        raise InputError("no such model")
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == "error: no such model\n"
 
 
 def test_what_could_steer_a_terminal_is_shown_as_text(capsys: pytest.CaptureFixture[str]) -> None:

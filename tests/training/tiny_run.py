@@ -1,6 +1,6 @@
 """A run that takes a second: a tiny network on the synthetic images, in this process or as a command.
 
-    python -m tests.training.tiny_run --net dropout --kill-at 7 [-c continue] [options of Recipe]
+    python -m tests.training.tiny_run --net dropout --kill-at 7 [--of-rank 1] [--by STOP] [-c continue] [Recipe's]
 
 With RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT set it is one process of several.
 """
@@ -28,6 +28,7 @@ from training import (
     add_continue,
     add_options,
     broadcast_object,
+    ends_in_one_line,
     from_options,
     init_world,
     prepare,
@@ -74,14 +75,14 @@ def tiny_teacher(net: str) -> nn.Module:
 
 
 class KillAt(Callback):
-    """Ends the process as `kill -9` does, right after a step."""
+    """Ends the process of a rank as `kill -9` does, right after a step, or sends it another signal."""
 
-    def __init__(self, step: int) -> None:
-        self.step = step
+    def __init__(self, step: int, rank: int = 0, by: str = "KILL") -> None:
+        self.step, self.rank, self.number = step, rank, signal.Signals[f"SIG{by}"]
 
     def after_step(self, state: TrainState) -> None:
-        if state.step == self.step:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if (state.step, state.world.rank) == (self.step, self.rank):
+            os.kill(os.getpid(), self.number)
 
 
 class StepSum(Callback):
@@ -139,7 +140,7 @@ def run(
     model = NETS[net]()
     groups = {"lr": recipe.lr, "momentum": recipe.momentum, "weight_decay": recipe.weight_decay}
     teacher = tiny_teacher(net) if recipe.distill else None
-    with init_world(recipe.device) as world:
+    with init_world(recipe.device, wait=recipe.process_timeout) as world:
         todo = prepare(recipe.output_dir, to_plain(recipe), conti_or_fs) if world.is_first else None
         resume = broadcast_object(world, todo) is RunState.RESUME
         with RunLog(recipe.output_dir, world, to_plain(recipe), resume=resume) as log:
@@ -164,11 +165,16 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--net", default="plain")
     parser.add_argument("--kill-at", type=int, default=0)
+    parser.add_argument("--of-rank", type=int, default=0)
+    parser.add_argument("--by", default="KILL")
     add_continue(parser)
     recipe = tiny_recipe("unset")
     add_options(parser, recipe)
     options = parser.parse_args(arguments)
-    run(from_options(options, recipe), options.net, [StepSum(), KillAt(options.kill_at)], options.conti_or_fs)
+    callbacks = [StepSum(), KillAt(options.kill_at, options.of_rank, options.by)]
+    with ends_in_one_line() as ending:
+        ending.folder = Path(options.output_dir)
+        run(from_options(options, recipe), options.net, callbacks, options.conti_or_fs)
 
 
 if __name__ == "__main__":

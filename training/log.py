@@ -9,8 +9,9 @@ import platform
 import shlex
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,7 @@ class RunLog:
         self.recipe = recipe
         self.active = world.is_first
         self._handlers: list[logging.Handler] = []
+        self._entered = ExitStack()
         self._writer: SummaryWriter | None = None
         if not self.active:
             return
@@ -66,36 +68,45 @@ class RunLog:
 
     def __enter__(self) -> RunLog:
         if self.active:
-            with self._curve_errors():
-                self._writer = SummaryWriter(str(self.folder / run_folder.TENSORBOARD))
-                self._write_settings()
-            with write_errors_of(self.folder / run_folder.LOG):
-                file = _FileHandler(self.folder / run_folder.LOG, encoding="utf-8")
-            file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-            root = logging.getLogger()
-            self._handlers = [file]
-            if not any(isinstance(handler, _TerminalHandler) for handler in root.handlers):
-                self._handlers.append(_TerminalHandler())
-            self._level = root.level
-            root.setLevel(min(root.level, logging.INFO))
-            for handler in self._handlers:
-                root.addHandler(handler)
+            with ExitStack() as entered:
+                entered.enter_context(_quiet_while_it_writes_curves())
+                with self._curve_errors():
+                    self._writer = SummaryWriter(str(self.folder / run_folder.TENSORBOARD))
+                    self._write_settings()
+                self._handlers = entered.enter_context(self._logged())
+                self._entered = entered.pop_all()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        root = logging.getLogger()
-        for handler in self._handlers:
-            root.removeHandler(handler)
-        # An error that is on its way mustn't be hidden by a disk that is full.
-        with suppress(OSError) if error is not None else nullcontext():
+        with self._entered, suppress(OSError) if error is not None else self._curve_errors():
+            # An error that is on its way mustn't be hidden by a disk that is full.
             if error is not None and self._handlers:  # for log.txt alone: on the terminal, whoever catches it tells
                 self._handlers[0].emit(logging.makeLogRecord({"msg": f"stopped by {kind.__name__}: {error}"}))
-            for handler in self._handlers:
-                handler.close()
             if self._writer is not None:
                 self._writer.close()
-        if self._writer is not None:
-            root.setLevel(self._level)
+
+    @contextmanager
+    def _logged(self) -> Iterator[list[logging.Handler]]:
+        """Within the context, what is logged goes to log.txt, the first of these handlers, and to the terminal."""
+        root = logging.getLogger()
+        with write_errors_of(self.folder / run_folder.LOG):
+            file = _FileHandler(self.folder / run_folder.LOG, encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        handlers: list[logging.Handler] = [file]
+        if not any(isinstance(handler, _TerminalHandler) for handler in root.handlers):
+            handlers.append(_TerminalHandler())
+        level = root.level
+        root.setLevel(min(level, logging.INFO))
+        for handler in handlers:
+            root.addHandler(handler)
+        try:
+            yield handlers
+        finally:
+            root.setLevel(level)
+            for handler in handlers:
+                root.removeHandler(handler)
+                with suppress(OSError):  # each line was flushed when it was written
+                    handler.close()
 
     def _curve_errors(self) -> AbstractContextManager[None]:
         return write_errors_of(self.folder / run_folder.TENSORBOARD)
@@ -211,6 +222,26 @@ class _TerminalHandler(logging.Handler):
         of_pass = record.levelno < logging.WARNING and record.name.partition(".")[0] in ONNX_PASSES
         if not in_bar and not of_pass and not getattr(record, "shown", False):
             tqdm.write(printable(self.format(record)), file=sys.stderr)
+
+
+@contextmanager
+def _quiet_while_it_writes_curves() -> Iterator[None]:
+    """Within the context, the thread in which TensorBoard writes shows no traceback of a folder that is gone.
+
+    Such an error is raised again where the next point is added, and ends the run in one line.
+    """
+    before = threading.excepthook
+
+    def told(args: threading.ExceptHookArgs) -> None:
+        of_curves = type(args.thread).__module__.startswith("tensorboard.")
+        if not (of_curves and issubclass(args.exc_type, OSError)):
+            before(args)
+
+    threading.excepthook = told
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _plain(value: Any) -> bool | int | float | str:

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+from rr.errors import WriteError
 from training import Evaluation, RunLog, World, logged_on_terminal, surroundings
 from training.json_files import read_lines
 
@@ -55,6 +58,31 @@ def test_curves_have_the_published_tags(tmp_path: Path) -> None:
         "Loss/Val": [(200, 1.25)],
         "macs": [(100, 0.5)],
     }
+
+
+def write_curves_where_none_can_be(folder: Path) -> None:
+    """TensorBoard writes in a thread, so an error comes a few points later."""
+    with RunLog(folder, FIRST, RECIPE) as log:
+        shutil.rmtree(folder / "tensorboard")
+        for step in range(1000):
+            log.scalars({"macs": 0.5}, step)
+
+
+def test_a_folder_that_is_gone_is_one_error_and_no_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[type] = []
+
+    def hook(args: threading.ExceptHookArgs) -> None:
+        shown.append(args.exc_type)
+
+    monkeypatch.setattr(threading, "excepthook", hook)
+    with pytest.raises(WriteError, match="tensorboard: No such file"):
+        write_curves_where_none_can_be(tmp_path)
+    assert threading.excepthook is hook
+    with RunLog(tmp_path, FIRST, RECIPE):
+        bug = threading.Thread(target=lambda: 1 / 0)
+        bug.start()
+        bug.join()
+    assert shown == [ZeroDivisionError]
 
 
 def test_the_settings_are_hyperparameters_of_the_same_run(tmp_path: Path) -> None:

@@ -30,11 +30,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # run from the checkout without PYTHONPATH
 
-import numpy as np
 import torch
 
-from benchmarks.run_commands import ENDED, last_step, started
-from rr.weights import read_hdf5
+from benchmarks.run_commands import ENDED, last_step, same_weights, started
 from rr.whole_files import BESIDE_SUFFIX, write_text_whole
 from training import World, surroundings
 
@@ -135,7 +133,7 @@ def killed(name: str, number: int, base: Path, whole: tuple[Path, float], folder
         **{"command": name, "signal": signal_name, "at_step": where, "exit": code, "exit_resumed": codes},
         "steps_redone": max(stopped_at - int(goes_on[0]), 0) if goes_on else None,
         "tracebacks": out.read_text().count("Traceback") if command.processes == 1 else None,
-        "equal": all(same(whole[0] / file, folder / file) for file in FINALS if (whole[0] / file).exists()),
+        "equal": all(same_weights(whole[0] / file, folder / file) for file in FINALS if (whole[0] / file).exists()),
         "left_behind": [path.name for path in folder.iterdir() if path.name.endswith(BESIDE_SUFFIX)],
     }
 
@@ -149,12 +147,6 @@ def send(process: subprocess.Popen, command: Command, name: str) -> None:
         target = int(ranks[-1]) if ranks else target
     if process.poll() is None:
         os.kill(target, signal.Signals[name])
-
-
-def same(one: Path, other: Path) -> bool:
-    """Whether two files hold the same weights, bit by bit."""
-    first, second = read_hdf5(one).arrays, read_hdf5(other).arrays
-    return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
 
 
 def summary(kills: list[dict[str, Any]]) -> dict[str, Any]:

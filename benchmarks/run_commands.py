@@ -1,4 +1,4 @@
-"""Command lines of training runs as processes, and how far their logs say they are."""
+"""Command lines of training runs as processes, how far their logs say they are, and whether they end alike."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import re
 import subprocess
 from pathlib import Path
 
+import numpy as np
+
+from rr.weights import read_hdf5
 from training.endings import TARGET_MISSED
 
 ENDED = (0, TARGET_MISSED)  # exit codes of a run that came to its end: few steps may not reach the target
@@ -25,3 +28,9 @@ def last_step(folder: Path) -> int:
     log = folder / "log.txt"
     steps = re.findall(r" step (\d+) of", log.read_text()) if log.exists() else []
     return int(steps[-1]) if steps else 0
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    """Whether two files hold the same weights, bit by bit."""
+    first, second = read_hdf5(one).arrays, read_hdf5(other).arrays
+    return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)

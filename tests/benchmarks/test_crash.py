@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.crash import COMMANDS, same, send, summary
-from benchmarks.run_commands import last_step
+from benchmarks.crash import COMMANDS, send, summary
+from benchmarks.run_commands import last_step, same_weights
 from rr.weights import save_hdf5
 
 KILL = {"steps_redone": 2, "equal": True, "exit_resumed": [0], "left_behind": []}
@@ -34,8 +34,8 @@ def test_a_single_bit_makes_weights_others(tmp_path: Path) -> None:
     other.view(torch.int32)[1] ^= 1
     for name, values in (("a", one), ("b", one), ("c", other)):
         save_hdf5(tmp_path / f"{name}.hdf5", {"w": values}, {})
-    assert same(tmp_path / "a.hdf5", tmp_path / "b.hdf5")
-    assert not same(tmp_path / "a.hdf5", tmp_path / "c.hdf5")
+    assert same_weights(tmp_path / "a.hdf5", tmp_path / "b.hdf5")
+    assert not same_weights(tmp_path / "a.hdf5", tmp_path / "c.hdf5")
 
 
 def test_the_last_step_is_that_of_the_log(tmp_path: Path) -> None:

@@ -145,6 +145,8 @@ class Recipe:
             self._require(name, getattr(self, name) >= 1, "must be at least 1")
         for name in _NOT_NEGATIVE:
             self._require(name, 0 <= getattr(self, name) < math.inf, "must be 0 or more")
+        for name, most in _AT_MOST.items():
+            self._require(name, getattr(self, name) <= most, f"must be at most {most:,}")
         self._require("gamma", 0 < self.gamma <= 1, "must be in (0, 1]")
         self._require("warmup_factor", 0 <= self.warmup_factor <= 1, "must be in [0, 1]")
         for name in ("momentum", "label_smoothing"):
@@ -210,6 +212,8 @@ class Recipe:
 
 _UNHEARD = ("KILL", "STOP")
 _COUNTS = ("epochs", "batch_size", "accumulate", "val_interval", "log_interval", "keep", "process_timeout")
+# What torch takes as a seed and as a time, and images of which a single one fits into memory.
+_AT_MOST = {"seed": 2**63 - 1, "process_timeout": 10**9, "image_size": 2**14}
 _NOT_NEGATIVE = (
     *("image_size", "max_steps", "seed", "warmup_epochs", "val_last", "save_interval", "checkpoint_interval"),
     *("hold_out", "weight_decay", "bias_lr_factor", "min_lr"),

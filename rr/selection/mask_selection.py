@@ -22,12 +22,23 @@ logger = logging.getLogger(__name__)
 
 
 def targets_of(config: ResRepConfig, graph: ChannelGraph) -> list[Target]:
-    """What is to be reached, that of MACs first."""
+    """What is to be reached, that of MACs first.
+
+    Raises:
+        InputError: if a number is over all that the network has.
+    """
     bounds = (
         ("flops_target", config.target.flops, graph.macs, "MACs"),
         ("params_target", config.target.params, graph.parameters, "parameters"),
     )
-    return [Target(name, value, cost, noun) for name, value, cost, noun in bounds if value is not None]
+    targets = [Target(name, value, cost, noun) for name, value, cost, noun in bounds if value is not None]
+    for target in targets:
+        if target.limit > target.cost.full:
+            raise InputError(
+                f"{target.name} {target.value:g} is over the {target.cost.full:,} {target.noun} of the whole network: "
+                "give fewer, or a share up to 1"
+            )
+    return targets
 
 
 class MaskSelection:

@@ -113,6 +113,12 @@ def test_an_unreachable_target_is_refused_before_training() -> None:
     assert pruner.unmasked.macs_ratio == pytest.approx(reachable, abs=1e-4)
 
 
+@pytest.mark.parametrize("name", ["flops_target", "params_target"])
+def test_more_than_the_whole_network_is_no_target(name: str) -> None:
+    with pytest.raises(InputError, match=rf"{name} 1e\+30 is over the [\d,]+ .* of the whole network"):
+        ResRepPruner(tiny(), IMAGES, paper_config(**{name: 1e30}))
+
+
 def test_what_can_be_reached_is_said_for_each_target() -> None:
     with pytest.raises(ValueError, match=r"^params_target 5 can't be reached.* of the MACs .* of the parameters \("):
         wide_pruner(params_target=5.0)

@@ -146,6 +146,9 @@ def train(
             save_run(LATEST, state, meter, callbacks)
             if agreement.is_to_stop() and state.step < state.total_steps:
                 requests.leave()
+        agreement.ask()  # a signal in the last step may have reached one process alone
+        if agreement.is_to_stop():
+            requests.leave()
 
     val = val or validate(state)  # resumed after the last epoch
     save_run(run_folder.FINISH, state, meter, callbacks)

@@ -1,6 +1,7 @@
 """Several processes give what one gives; devices that aren't there are refused."""
 
 import argparse
+import signal
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,15 @@ def test_one_that_hangs_ends_the_run_with_its_name(tmp_path: Path) -> None:
     assert "error: process 1 of 2 (from 0) is gone, or hangs" in done.stderr
     assert f"-c continue goes on from {tmp_path / 'latest.pth'}" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_in_the_last_step_stops_all(tmp_path: Path) -> None:
+    words = ["--output-dir", tmp_path, "--kill-at", "21", "--of-rank", "1", "--by", "TERM"]
+    done = run_ranks(2, "-m", tiny_run.__name__, *words)
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert f"stopped; the same command with -c continue goes on from {tmp_path / 'latest.pth'}" in done.stderr
+    assert checkpoint_files.load(tmp_path / "latest.pth")["step"] == 21
 
 
 def test_auto_takes_what_is_there() -> None:

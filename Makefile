@@ -35,7 +35,8 @@ wheel: $(VENV)/.installed-dev
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist
 
 $(VENV)/.installed: requirements.txt
-	@echo "=== setting up $(VENV): PyTorch and what the scripts need, 5.8 GB with CUDA wheels; some minutes, once"
+	@echo "=== setting up $(VENV): PyTorch and what the scripts need; some minutes, once"
+	@echo "=== 5.8 GB with CUDA wheels, and 3 GB for a moment while pip unpacks; free here: $$(df -Ph . | awk 'NR == 2 {print $$4}')"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
 	touch $@

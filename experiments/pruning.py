@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from base_model import model_names
 from experiments.asked_latency import AskedLatency
+from experiments.base_weights import base_file, base_weights_of, of_other_data
 from experiments.call import Call
 from experiments.cut_callback import CutCallback
-from experiments.hints import command, comparison
+from experiments.hints import comparison
 from experiments.pruned_files import write_pruned
-from experiments.recipes import base_folder
 from experiments.resrep_callback import ResRepCallback
-from experiments.run import DOWNLOAD, Run, begun
+from experiments.run import Run, begun
 from experiments.run_report import write_report
 from experiments.run_times import is_worth_it, layer_milliseconds
 from experiments.starts import PruningStart
@@ -31,7 +31,7 @@ from rr.weights import CONVERTED_WEIGHTS, load_network, load_strict, read_hdf5, 
 from training import Callback, Recipe, RunState, barrier, broadcast_object, evaluate_pair
 from training.checkpoint_files import load
 from training.json_files import read_json, read_lines, write_json
-from training.run_folder import FINISH, FINISH_WEIGHTS, INIT_WEIGHTS, METRICS, RESULT, RUN, stored_recipe, stored_result
+from training.run_folder import FINISH, FINISH_WEIGHTS, INIT_WEIGHTS, METRICS, RESULT, RUN, stored_result
 
 logger = logging.getLogger(__name__)
 
@@ -63,28 +63,13 @@ def prune(
         if run.is_new:
             start.check_suits(config)
         config = config_of_run(run, config, start)
-        model = run.network()
-        doubt = None
-        if run.is_new:
-            base = base_weights_of(recipe, start)
-            doubt = of_other_data(base, recipe)
-            try:
-                run.load(model, base)
-            except InputError as error:
-                raise (InputError(f"{error} ({doubt})") if doubt else error) from None
+        model, doubt = starting_network(run, start)
         start_network = copy_of(model) if recipe.distill else model  # without compactors
         example = torch.zeros(1, run.data.in_channels, run.data.image_size, run.data.image_size)
         config = with_flops_target(run, config, asked, model, example, call.typed if call else frozenset())
         run.settings = config, start, asked
         pruner = ResRepPruner(model, example, config)
-        timed = TimedTarget(pruner, asked, run.first_network) if asked.latency_target is not None else None
-        callbacks: list[Callback] = [ResRepCallback(pruner)]
-        if start.is_cut:
-            if run.is_new:
-                check_can_be_cut(pruner)
-            callbacks.append(CutCallback(pruner, start.refit_images, timed.search if timed else None))
-        elif timed is not None:
-            callbacks.insert(0, timed)  # before anything is taken out of the network
+        callbacks = callbacks_of(run, pruner, start, asked)
         state = run.state()
         with run.logged(state):
             if doubt is not None:
@@ -106,16 +91,37 @@ def prune(
                 load_strict(model, read_hdf5(run.folder / FINISH_WEIGHTS).arrays, str(run.folder / FINISH_WEIGHTS))
             else:
                 logger.info("%s holds the finished run of this recipe ('-c fs' starts it again)", run.folder)
-            if not (run.folder / CONVERTED_WEIGHTS).exists() and run.world.is_first:
-                write_converted(run, pruner, asked)
-            barrier(run.world)
-            evaluate_converted(run)
-            if run.world.is_first:
-                if is_worth_it(run):
-                    write_result(run.folder, {"times": layer_milliseconds(run)})
-                report_on(run)
-            say_where(run, start)
+            finish(run, pruner, start, asked)
             return reached(run, config)
+
+
+def starting_network(run: Run, start: PruningStart) -> tuple[nn.Module, str | None]:
+    """The full network, with the base weights in a new run; and what to say where they are of other data.
+
+    Raises:
+        InputError: if the weights don't fit.
+    """
+    model = run.network()
+    if not run.is_new:
+        return model, None
+    base = base_weights_of(run.recipe, start)
+    doubt = of_other_data(base, run.recipe)
+    try:
+        run.load(model, base)
+    except InputError as error:
+        raise (InputError(f"{error} ({doubt})") if doubt else error) from None
+    return model, doubt
+
+
+def callbacks_of(run: Run, pruner: ResRepPruner, start: PruningStart, asked: AskedLatency) -> list[Callback]:
+    """What the method does while the network trains."""
+    timed = TimedTarget(pruner, asked, run.first_network) if asked.latency_target is not None else None
+    if start.is_cut:
+        if run.is_new:
+            check_can_be_cut(pruner)
+        return [ResRepCallback(pruner), CutCallback(pruner, start.refit_images, timed.search if timed else None)]
+    of_time = [timed] if timed is not None else []  # before anything is taken out of the network
+    return [*of_time, ResRepCallback(pruner)]
 
 
 def what_comes(run: Run, config: ResRepConfig, start: PruningStart) -> str:
@@ -142,67 +148,17 @@ def config_of_run(run: Run, config: ResRepConfig, start: PruningStart) -> ResRep
     return config.for_run(run.total_steps, run.recipe.lr)
 
 
-def base_weights_of(recipe: Recipe, start: PruningStart) -> str:
-    """The file to start from, or `default`.
-
-    Raises:
-        InputError: if it is missing, with the command that makes it.
-    """
-    if start.base_weights == DOWNLOAD:
-        return DOWNLOAD
-    path = base_file(recipe, start)
-    if path.is_file():
-        return str(path)
-    fix = f"make them with `{command('train_base_model.py', recipe)}`, or give a file with --weights"
-    if start.base_weights is not None:
-        fix = "check --weights"
-    elif is_from_torchvision(recipe.arch):
-        fix = f"make them with `python transform_torchvision.py -a {recipe.arch}`, or give a file with --weights"
-    elif recipe.arch not in model_names():
-        fix += f", or '{DOWNLOAD}' for what torchvision or timm has to download"
-    raise InputError(f"the base weights {path} are missing: {fix}")
-
-
-def base_file(recipe: Recipe, start: PruningStart) -> Path:
-    """The file to start from, there or not: that of --weights, else the one that its own script writes."""
-    if start.base_weights is not None:
-        return Path(start.base_weights)
-    if is_from_torchvision(recipe.arch):
-        return Path(f"torchvision_res{recipe.arch.removeprefix('sres')}.hdf5")
-    return Path(base_folder(recipe.arch)) / FINISH_WEIGHTS
-
-
-def is_from_torchvision(arch: str) -> bool:
-    """Whether it is one of our networks whose base weights are torchvision's."""
-    return arch in model_names() and arch.startswith("sres")
-
-
-def of_other_data(base: str, recipe: Recipe) -> str | None:
-    """What to say where base weights were trained on other data than they are pruned on; None where nobody knows.
-
-    It can be meant (a copy of the data in another form), so it is no error.
-    """
-    trained_on = stored_recipe(Path(base).parent) if base != DOWNLOAD else None
-    if trained_on is None:
-        return None
-    names = ("dataset", "data_dir", "image_size")
-    one, other = ({name: of.get(name) for name in names} for of in (trained_on, vars(recipe)))
-    is_same_size = one["image_size"] in (None, other["image_size"])
-    if one["dataset"] is None:
-        return None
-    if one["dataset"] == other["dataset"] and same_folder(one["data_dir"], other["data_dir"]) and is_same_size:
-        if recipe.hold_out <= trained_on.get("hold_out", 0):
-            return None
-        return f"the base weights {base} were trained on images that this run holds out (--hold-out {recipe.hold_out})"
-    there, here = (
-        " ".join(f"--{name.replace('_', '-')} {value}" for name, value in of.items() if value) for of in (one, other)
-    )
-    return f"the base weights {base} were trained with {there}, and this run is with {here}"
-
-
-def same_folder(one: str | None, other: str | None) -> bool:
-    """Whether two data folders are one; a set's usual one, None, counts as any."""
-    return one is None or other is None or Path(one).resolve() == Path(other).resolve()
+def finish(run: Run, pruner: ResRepPruner, start: PruningStart, asked: AskedLatency) -> None:
+    """Convert what was trained, where that isn't done yet; test it, report on it, and say where everything is."""
+    if not (run.folder / CONVERTED_WEIGHTS).exists() and run.world.is_first:
+        write_converted(run, pruner, asked)
+    barrier(run.world)
+    evaluate_converted(run)
+    if run.world.is_first:
+        if is_worth_it(run):
+            write_result(run.folder, {"times": layer_milliseconds(run)})
+        report_on(run)
+    say_where(run, start)
 
 
 def write_converted(run: Run, pruner: ResRepPruner, asked: AskedLatency) -> None:

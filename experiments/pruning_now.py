@@ -15,8 +15,9 @@ from experiments.refit_images import refit_images
 from experiments.testing import arch_of, data_of, load
 from experiments.weight_files import check_is_weights
 from rr import InputError, RefitConfig, RefitReport, prune
-from rr.weights import CONVERTED_WEIGHTS, read_weights
+from rr.weights import CONVERTED_WEIGHTS, WeightFile, read_weights
 from training import (
+    Evaluation,
     evaluate_pair,
     file_attributes,
     first_rank_first,
@@ -44,15 +45,8 @@ def pruned_now(options: argparse.Namespace) -> str:
     Raises:
         InputError: for what a user can put right.
     """
-    check_is_weights(options.weights, of_full=True)
-    if options.images < 1:
-        raise InputError(f"--images is {options.images}: give at least 1")
     folder = Path(options.output_dir)
-    if (folder / CONVERTED_WEIGHTS).exists():
-        raise InputError(f"{folder} holds a pruned network already: give another --output-dir, or delete it")
-    file = read_weights(options.weights)
-    if file.kind != "base":
-        raise InputError(f"{options.weights} holds a {file.kind} network: give the weights of the full one")
+    file = full_weights(options, folder)
     options.arch = arch_of(options, file.attributes)
     asked = from_options(options, AskedLatency())
     refitting = RefitConfig(**{name: getattr(options, name) for name in _refitting(options)})
@@ -73,19 +67,21 @@ def pruned_now(options: argparse.Namespace) -> str:
             **targets_of(options),
         )
         seconds = time.perf_counter() - began
-        report: RefitReport = slim.refit_report
         logger.info("testing the full and the pruned network on %d validation images", data.num_val)
         before, after, paired = evaluate_pair(model, slim, data, world, batch_size=256, amp=False, channels_last=True)
-        attributes = file_attributes(options.arch, data)
+        if not world.is_first:
+            return ""
+        report: RefitReport = slim.refit_report
+        settings = {
+            **asdict(refitting),
+            **(to_plain(asked) if asked.latency_target is not None else {}),
+            **targets_of(options),
+            "images": report.fitted + report.held_out,
+        }
         result: dict[str, Any] = {
-            "settings": {
-                **asdict(refitting),
-                **(to_plain(asked) if asked.latency_target is not None else {}),
-                **targets_of(options),
-                "images": report.fitted + report.held_out,
-            },
+            "settings": settings,
             "weights": str(options.weights),
-            **attributes,
+            **file_attributes(options.arch, data),
             **surroundings(world),
             "seconds": seconds,
             "before": before.to_dict(),
@@ -94,15 +90,40 @@ def pruned_now(options: argparse.Namespace) -> str:
             "conversion": report.conversion.as_dict(),
             **report.as_dict(),
         }
-        if not world.is_first:
-            return ""
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / RESULT, result)
-        proof = report.conversion.as_dict()
-        if report.latency is not None:
-            proof["latency"] = report.latency.as_dict()
-        write_pruned(folder, slim.cpu(), options.arch, data, result["settings"], proof)  # last: all is done
-    conversion = report.conversion
+        write_pruned(folder, slim.cpu(), options.arch, data, settings, proof_of(report))  # last: all is done
+    return findings(options, report, before, after, seconds)
+
+
+def full_weights(options: argparse.Namespace, folder: Path) -> WeightFile:
+    """What the file of weights holds, once the options are seen to fit together.
+
+    Raises:
+        InputError: for a file that isn't of a full network's weights, no images, or a folder that is taken.
+    """
+    check_is_weights(options.weights, of_full=True)
+    if options.images < 1:
+        raise InputError(f"--images is {options.images}: give at least 1")
+    if (folder / CONVERTED_WEIGHTS).exists():
+        raise InputError(f"{folder} holds a pruned network already: give another --output-dir, or delete it")
+    file = read_weights(options.weights)
+    if file.kind != "base":
+        raise InputError(f"{options.weights} holds a {file.kind} network: give the weights of the full one")
+    return file
+
+
+def proof_of(report: RefitReport) -> dict[str, Any]:
+    """What the pruned network's files say of its conversion, and of its time where that was asked for."""
+    proof = report.conversion.as_dict()
+    return proof if report.latency is None else {**proof, "latency": report.latency.as_dict()}
+
+
+def findings(
+    options: argparse.Namespace, report: RefitReport, before: Evaluation, after: Evaluation, seconds: float
+) -> str:
+    """What the terminal shows at the end."""
+    folder, conversion = Path(options.output_dir), report.conversion
     named = {"-a": options.arch, "--dataset": options.dataset, "--data-dir": options.data_dir}
     again = "".join(f" {option} {value}" for option, value in named.items() if value)
     command = f"python tools/evaluate.py {folder / CONVERTED_WEIGHTS} --against {options.weights}{again}"

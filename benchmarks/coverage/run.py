@@ -45,6 +45,7 @@ from benchmarks.coverage.networks import FAMILY_NAMES, PACKAGES, missing_package
 from benchmarks.coverage.networks import names as family_names
 from benchmarks.coverage.plot import plot_seconds
 from benchmarks.processes import in_processes
+from rr.errors import InputError
 from rr.whole_files import write_text_whole
 from training import init_world, surroundings
 
@@ -55,6 +56,23 @@ Results = dict[str, Any]
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Examine what the file lacks, or what is to be done again; each result is on disk as soon as it is known."""
+    parser = option_parser()
+    options = parser.parse_args(arguments)
+    if options.jobs < 1:
+        parser.error(f"--jobs must be at least 1, not {options.jobs}")
+    results = json.loads(options.output.read_text()) if options.output.exists() else {"models": {}}
+    try:
+        if options.trace_again:
+            trace_again(options, results)
+        elif not options.plot_only:
+            examine_all(options, results)
+    except InputError as error:
+        parser.error(str(error))
+    plot_seconds(results["models"], options.output.with_name(f"{options.output.stem}_seconds.png"))
+
+
+def option_parser() -> argparse.ArgumentParser:
+    """What the command line takes."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -81,38 +99,48 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="networks with more are only traced (default: 700 million; in float64, 24 GiB hold no copy of more)",
     )
     parser.add_argument("--minutes-each", type=float, default=15, help="a network that takes longer counts as failed")
-    options = parser.parse_args(arguments)
-    if options.jobs < 1:
-        parser.error(f"--jobs must be at least 1, not {options.jobs}")
-    results = json.loads(options.output.read_text()) if options.output.exists() else {"models": {}}
-    if options.trace_again:
-        unknown = [name for name in options.trace_again if name not in results["models"]]
-        if unknown:
-            parser.error(f"{options.output} has no {', '.join(unknown)}: examine it first, with --models")
-        for name, figures in in_processes(trace_cost, options.trace_again, (), 1, 60 * options.minutes_each):
-            if "failed" not in figures:
-                results["models"][name] |= figures
-            write_text_whole(options.output, json.dumps(results, indent=1) + "\n")
-            print(f"{name}: {figures}", flush=True)
-    elif not options.plot_only:
-        asked = options.again or options.models
-        names = asked or [name for family in options.family for name in family_names(family)]
-        for package, without in missing_packages(names).items():
-            how = f"need the package {package}: `pip install {package}`"
-            if asked:
-                parser.error(f"{', '.join(without)} {how}, or choose others")
-            print(f"left out: {len(without)} networks that {how}", flush=True)
-            names = [name for name in names if name not in without]
-        todo = names if options.again else missing(names, results)
-        threads = max(1, torch.get_num_threads() // options.jobs)
-        results |= made_by(options.jobs, threads)
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        done = examined(todo, options.jobs, threads, options.most_parameters, 60 * options.minutes_each)
-        for position, (name, figures) in enumerate(done, start=1):
-            results["models"][name] = {**figures, "commit": results["commit"], "cpu": results["hardware"]["cpu"]}
-            write_text_whole(options.output, json.dumps(results, indent=1) + "\n")
-            print(f"[{position}/{len(todo)}] {name}: {in_short(figures)}", flush=True)
-    plot_seconds(results["models"], options.output.with_name(f"{options.output.stem}_seconds.png"))
+    return parser
+
+
+def trace_again(options: argparse.Namespace, results: Results) -> None:
+    """Measure what tracing takes of networks that `results` has, and write the file after each.
+
+    Raises:
+        InputError: for a network that it hasn't.
+    """
+    unknown = [name for name in options.trace_again if name not in results["models"]]
+    if unknown:
+        raise InputError(f"{options.output} has no {', '.join(unknown)}: examine it first, with --models")
+    for name, figures in in_processes(trace_cost, options.trace_again, (), 1, 60 * options.minutes_each):
+        if "failed" not in figures:
+            results["models"][name] |= figures
+        write_text_whole(options.output, json.dumps(results, indent=1) + "\n")
+        print(f"{name}: {figures}", flush=True)
+
+
+def examine_all(options: argparse.Namespace, results: Results) -> None:
+    """Examine the chosen networks, add them to `results`, and write the file after each.
+
+    Raises:
+        InputError: if a network that was asked for by name needs a package that isn't here.
+    """
+    asked = options.again or options.models
+    names = asked or [name for family in options.family for name in family_names(family)]
+    for package, without in missing_packages(names).items():
+        how = f"need the package {package}: `pip install {package}`"
+        if asked:
+            raise InputError(f"{', '.join(without)} {how}, or choose others")
+        print(f"left out: {len(without)} networks that {how}", flush=True)
+        names = [name for name in names if name not in without]
+    todo = names if options.again else missing(names, results)
+    threads = max(1, torch.get_num_threads() // options.jobs)
+    results |= made_by(options.jobs, threads)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    done = examined(todo, options.jobs, threads, options.most_parameters, 60 * options.minutes_each)
+    for position, (name, figures) in enumerate(done, start=1):
+        results["models"][name] = {**figures, "commit": results["commit"], "cpu": results["hardware"]["cpu"]}
+        write_text_whole(options.output, json.dumps(results, indent=1) + "\n")
+        print(f"[{position}/{len(todo)}] {name}: {in_short(figures)}", flush=True)
 
 
 def missing(names: Sequence[str], results: Results) -> list[str]:

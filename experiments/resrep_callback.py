@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from experiments.row_norms import encoded
 from rr import ResRepPruner
 from rr.conversion.widths_plot import width_figure
 from training import Callback, TrainState
 
 BEFORE_FIRST_MASK = "before_first_mask.hdf5"
+ROW_RECORDS = 200  # in a run, of all rows' norms
+ROW_INTERVAL = 5  # steps between two at least: reading them waits for the device
 REMAIN_INTERVAL = 1000  # steps between log lines on what a conversion would leave
 
 logger = logging.getLogger(__name__)
@@ -27,12 +30,16 @@ class ResRepCallback(Callback):
     def __init__(self, pruner: ResRepPruner) -> None:
         self.pruner = pruner
         self._drawn: dict[str, int] | None = None  # the widths of the last image; a run that goes on draws anew
+        self._rows: dict[str, dict[str, str]] = {}  # step -> layer -> its rows' norms, of this epoch
 
     def on_start(self, state: TrainState) -> None:
         self.pruner.attach(state.optimizer)
         state.settled = lambda: self.pruner.settled
         if self.pruner.config.selection.warmup_steps == 0:
             state.save_weights(BEFORE_FIRST_MASK)
+
+    def before_first_step(self, state: TrainState) -> None:
+        self._rows = {str(state.step): self._row_norms()}
 
     def after_step(self, state: TrainState) -> None:
         pruner = self.pruner
@@ -51,6 +58,10 @@ class ResRepCallback(Callback):
                     "step %d, pruning is over: the added layers (compactors) are gone, the narrow network trains on",
                     state.step,
                 )
+        before_epoch = state.epoch * state.steps_per_epoch
+        self._rows = {step: norms for step, norms in self._rows.items() if int(step) > before_epoch or not state.epoch}
+        if state.step % max(ROW_INTERVAL, state.total_steps // ROW_RECORDS) == 0 or state.step == state.total_steps:
+            self._rows[str(state.step)] = self._row_norms()
         if state.step % REMAIN_INTERVAL == 0:
             remaining = pruner.remaining
             logger.info(
@@ -97,12 +108,23 @@ class ResRepCallback(Callback):
             **{f"width/{name}": float(width) for name, width in widths.items()},
         }
 
+    def records(self) -> dict[str, Any]:
+        return {"row_norms": self._rows} if self._rows else {}
+
+    def _row_norms(self) -> dict[str, str]:
+        """Those of all rows that there were at the run's start, by layer."""
+        sites, norms = self.pruner.graph.sites, self.pruner.live.unit_norms()
+        if self.pruner.retired:  # what is left of the compactors is the identity, and out of use
+            norms[norms > 0] = np.inf
+        return {site.layer: encoded(norms[sites[site.layer].units]) for site in self.pruner.sites}
+
     def progress(self) -> dict[str, str]:
         ratios = {"MACs to stay": self.pruner.unmasked.macs_ratio, "MACs left": self.pruner.remaining.macs_ratio}
         return {name: f"{ratio:.1%}" for name, ratio in ratios.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        return self.pruner.state_dict()
+        return {**self.pruner.state_dict(), "row_norms": self._rows}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._rows = state.pop("row_norms", {})  # older checkpoints have none
         self.pruner.load_state_dict(state)

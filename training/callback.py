@@ -105,6 +105,10 @@ class Callback:
         """Named values for TensorBoard (every log_interval steps) and metrics.jsonl (every epoch)."""
         return {}
 
+    def records(self) -> dict[str, Any]:
+        """What else a line of metrics.jsonl holds about an epoch: plain values, by name."""
+        return {}
+
     def progress(self) -> dict[str, str]:
         """What the progress bar shows, and the lines that take its place in log.txt."""
         return {}

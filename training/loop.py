@@ -23,7 +23,7 @@ from training.distributed import World, barrier
 from training.evaluation import Evaluation
 from training.log import RunLog
 from training.meter import Meter
-from training.observe import callback_scalars, epoch_record, look, validate
+from training.observe import callback_record, epoch_record, look, validate
 from training.recipe import Recipe
 from training.recorded import RecordedSteps
 from training.recording import CudaGraphs
@@ -100,7 +100,7 @@ def train(
     if not resume:
         state.save_weights(run_folder.INIT_WEIGHTS)
         val = validate(state)
-        log.epoch({"epoch": 0, "step": 0, "val": val.to_dict(), **callback_scalars(callbacks)})
+        log.epoch({"epoch": 0, "step": 0, "val": val.to_dict(), **callback_record(callbacks)})
         for callback in callbacks:
             callback.before_first_step(state)
 

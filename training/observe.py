@@ -37,7 +37,7 @@ def look(state: TrainState, meter: Meter, callbacks: Sequence[Callback], bar: tq
         return
     progress = {name: text for callback in callbacks for name, text in callback.progress().items()}
     state.log.curves("Train", seen.train, state.step)
-    measured = callback_scalars(callbacks).get("scalars", {})
+    measured = callback_scalars(callbacks)
     state.log.scalars({"learning rate": lr_of_step(state, state.step), **measured}, state.step)
     bar.set_description(
         f"epoch {min(state.step // state.steps_per_epoch + 1, state.recipe.epochs)}/{state.recipe.epochs}"
@@ -97,10 +97,16 @@ def validate(state: TrainState) -> Evaluation:
     return val
 
 
-def callback_scalars(callbacks: Sequence[Callback]) -> dict[str, dict[str, float]]:
-    """What the callbacks measure, under `scalars`; nothing where they measure nothing."""
-    values = {name: value for callback in callbacks for name, value in callback.scalars().items()}
-    return {"scalars": values} if values else {}
+def callback_scalars(callbacks: Sequence[Callback]) -> dict[str, float]:
+    """What the callbacks measure, by name."""
+    return {name: value for callback in callbacks for name, value in callback.scalars().items()}
+
+
+def callback_record(callbacks: Sequence[Callback]) -> dict[str, Any]:
+    """What the callbacks add to a line of metrics.jsonl: their `scalars`, where there are any, and their records."""
+    measured = callback_scalars(callbacks)
+    records = {name: values for callback in callbacks for name, values in callback.records().items()}
+    return {**({"scalars": measured} if measured else {}), **records}
 
 
 def epoch_record(
@@ -119,4 +125,4 @@ def epoch_record(
     record["train"] = trained.to_dict()
     if val is not None:
         record["val"] = val.to_dict()
-    return {**record, **callback_scalars(callbacks), "time": {"seconds": round(seconds, 3)}}
+    return {**record, **callback_record(callbacks), "time": {"seconds": round(seconds, 3)}}

@@ -6,8 +6,10 @@ import base64
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
+import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -20,6 +22,9 @@ PALETTE = {  # Okabe and Ito, and lighter ones of the same hues on dark paper
 }
 INK = {"light": "#1c2530", "dark": "#e4e9ee"}
 WIDTH = {"panel": 3.4, "page": 7.0}  # inches
+GONE = {"light": "#ffffff", "dark": "#14191e"}  # rows that were taken out: the page's own colour
+FOLDED = {"light": "#c9d1d9", "dark": "#4a5560"}  # and those that are alive in layers whose compactor was folded
+LEAST_NORM, MOST_NORM = -6.0, 0.5  # base-10 logarithms: a conversion takes out what is under -5
 LEAST_SPAN = 2.0  # points of accuracy: a narrower axis would make noise look like news
 
 Draw = Callable[[Figure, str], None]  # onto an empty figure, for "light" or "dark"
@@ -110,7 +115,40 @@ def colours(runs: Sequence[RunFiles], scheme: str) -> list[str]:
     return [PALETTE[scheme][place % len(PALETTE[scheme])] for place in range(len(runs))]
 
 
-def draw_forgetting(figure: Figure, scheme: str, run: RunFiles) -> None:
+def forgetting(run: RunFiles) -> Picture | None:
+    """How channels are forgotten over a run: row by row, or by layer in an older run; None where nothing is pruned."""
+    if run.row_norms[0]:
+        return Picture(partial(_draw_rows, run=run), min(9.0, 1.2 + 0.3 * len(run.row_norms[1])))
+    if run.width_names:
+        return Picture(partial(_draw_shares, run=run), 1.0 + 0.16 * len(run.width_names))
+    return None
+
+
+def _draw_rows(figure: Figure, scheme: str, run: RunFiles) -> None:
+    """The norm of every compactor row over steps, layer below layer, the rows that last longest first."""
+    steps, rows = run.row_norms
+    axes = figure.add_subplot()
+    colours = colormaps["viridis"].with_extremes(under=GONE[scheme], over=FOLDED[scheme])
+    # [all rows, steps]
+    within = (np.clip(of_layer, LEAST_NORM - 1, MOST_NORM + 1) for of_layer in rows.values())
+    norms = np.concatenate([of_layer[np.argsort(-of_layer.sum(axis=1), kind="stable")] for of_layer in within])
+    ends = np.cumsum([len(of_layer) for of_layer in rows.values()])
+    until = [*steps[1:], steps[-1] + 1]  # a norm is shown from its step to the next one that there is
+    edges = [steps[0], *until], np.arange(len(norms) + 1)
+    image = axes.pcolormesh(*edges, norms, cmap=colours, vmin=LEAST_NORM, vmax=MOST_NORM)
+    axes.invert_yaxis()
+    for end in ends[:-1]:
+        axes.axhline(end, color=INK[scheme], linewidth=0.4)
+    labels = [printable(name) for name in rows]
+    axes.set_yticks(ends - np.diff(ends, prepend=0) / 2, labels, fontsize=6, parse_math=False)
+    axes.set_xlabel("step")
+    bar = figure.colorbar(image, ax=axes, extend="both", extendfrac=0.03, label="norm of a row, as a power of ten")
+    for words, height, side in (("alive,\nfolded", 1.04, "bottom"), ("gone", -0.04, "top")):
+        at = {"transform": bar.ax.transAxes, "ha": "center", "va": side}
+        bar.ax.text(0.5, height, words, fontsize=7, color=INK[scheme], **at)
+
+
+def _draw_shares(figure: Figure, scheme: str, run: RunFiles) -> None:
     """Each layer's channels that aren't masked, as a share of the first epoch's, over epochs."""
     names = run.width_names
     curves = [run.curve("scalars", name) for name in names]

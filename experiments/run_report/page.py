@@ -41,11 +41,7 @@ def write_report(folders: Sequence[str | Path], output: str | Path | None = None
     files = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=files, autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
     environment.filters["literal"] = printable
-    forgetting = [
-        (run.name, figures.Picture(partial(figures.draw_forgetting, run=run), 1.0 + 0.16 * len(run.width_names)))
-        for run in runs
-        if run.width_names
-    ]
+    forgetting = [(run.name, picture) for run in runs if (picture := figures.forgetting(run))]
     panels = [
         (panel, figures.Picture(partial(figures.draw_panel, panel=panel, runs=runs), 2.6, "panel"))
         for panel in figures.PANELS

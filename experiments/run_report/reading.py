@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from experiments.row_norms import decoded
 from rr.errors import InputError
 from rr.weights import CONVERTED_WEIGHTS
 from training.json_files import read_json, read_lines
@@ -49,6 +53,17 @@ class RunFiles:
         scalars = self.epochs[-1].get("scalars", {}) if self.epochs else {}
         return [name for name in scalars if name.startswith("width/")]
 
+    @cached_property
+    def row_norms(self) -> tuple[list[int], dict[str, np.ndarray]]:
+        """Steps, and by layer the base-10 logarithms of its rows' norms, [rows, steps]: infinite as `decoded` says.
+
+        No steps in an older run, or without a pruner.
+        """
+        records = {int(step): norms for epoch in self.epochs for step, norms in epoch.get("row_norms", {}).items()}
+        steps = sorted(records)
+        names = records[steps[0]] if steps else ()
+        return steps, {name: np.stack([decoded(records[step][name]) for step in steps], axis=1) for name in names}
+
     @property
     def layers(self) -> list[dict[str, Any]]:
         """The conversion's report by layer; none where nothing was converted."""
@@ -79,7 +94,7 @@ def read_run(folder: str | Path) -> RunFiles:
     result = stored_result(folder)
     for name, is_right in (
         (RUN, _is_run(run)),
-        (METRICS, all(map(_is_epoch, epochs))),
+        (METRICS, all(map(_is_epoch, epochs)) and _are_of_the_same_rows(epochs)),
         (RESULT, _is_conversion(result.get("conversion", {})) and _has_times(result)),
     ):
         if not is_right:
@@ -114,6 +129,19 @@ def _is_number(value: Any) -> bool:
 
 def _is_epoch(record: dict[str, Any]) -> bool:
     return type(record.get("epoch")) is int and isinstance(record.get("scalars", {}), dict)
+
+
+def _are_of_the_same_rows(epochs: list[dict[str, Any]]) -> bool:
+    """Whether all steps that have rows' norms have as many of the same layers."""
+    counts: list[dict[str, int]] = []
+    try:
+        for epoch in epochs:
+            for step, norms in epoch.get("row_norms", {}).items():
+                int(step)
+                counts.append({name: len(decoded(text)) for name, text in norms.items()})
+    except (AttributeError, TypeError, ValueError):  # no table of tables of texts, or no base64
+        return False
+    return all(count == counts[0] for count in counts)
 
 
 def _is_conversion(report: Any) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 import torchvision
 from torch import nn
@@ -12,6 +14,7 @@ from torch import nn
 import rr
 from base_model import build_model
 from examples.digits import Net
+from experiments.row_norms import encoded
 
 
 def pruned() -> nn.Module:
@@ -28,6 +31,9 @@ def trained() -> dict[str, object]:
 
 
 def of_files() -> dict[str, object]:
+    metrics = Path("resrep_models/src56_train/metrics.jsonl")
+    metrics.parent.mkdir(parents=True)
+    metrics.write_text(json.dumps({"epoch": 1, "row_norms": {"9": {"conv": encoded(np.array([0.0, 1.0]))}}}) + "\n")
     return {"slim": pruned(), "full_network": Net(), "example_inputs": torch.rand(2, 1, 8, 8)}
 
 

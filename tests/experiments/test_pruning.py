@@ -15,11 +15,12 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from base_model import build_model, full_widths
+from experiments.run_report.reading import read_run
 from rr import load_pruned
 from rr.graph import ChannelGraph
 from rr.weights import read_hdf5
 from tests.experiments.runs import ARCH, COMMON, PRUNE, assert_same_weights, prune, pruned
-from training.json_files import read_json
+from training.json_files import read_json, read_lines
 
 pytestmark = pytest.mark.slow
 
@@ -51,6 +52,20 @@ def test_its_last_line_names_the_base_that_it_found_itself(base_weights: Path, t
     shutil.copy(base_weights, base)
     run = pruned(*PRUNE, "--max-steps", "1", cwd=tmp_path)
     assert "finish_converted.hdf5 --against src8_train/finish.hdf5\n" in run.stderr
+
+
+def test_every_row_is_told_of_from_the_first_step_to_the_last(finished: Path) -> None:
+    steps, rows = read_run(finished).row_norms
+    last = read_lines(finished / "metrics.jsonl")[-1]
+    assert (steps[0], steps[-1]) == (0, last["step"])
+    assert steps == sorted(set(steps))
+    found = json.loads((finished / "result.json").read_text())["conversion"]["layers"]
+    layers = {layer["name"]: layer for layer in found}
+    assert rows
+    for name, norms in rows.items():
+        assert len(norms) == layers[name]["width_before"]
+        assert norms[:, 0] == pytest.approx(0, abs=0.021)  # the identity's
+        assert (norms[:, -1] > -5).sum() == layers[name]["width_after"]
 
 
 def test_files_are_the_documented_ones(finished: Path) -> None:

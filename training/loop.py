@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from data import Batch, Data
 from rr.errors import InputError
@@ -90,19 +90,16 @@ def train(
     began = time.perf_counter()
     state = _start(recipe, model, data, world, log, param_groups, write_weights, teacher)
     meter = Meter(world)
-    val = trained = None
     for callback in callbacks:
         callback.on_start(state)
+    val = trained = None
     if resume:
         load_run(state, meter, callbacks)
         log.rewind(state.epoch)
-    state.rewrap()
-    if not resume:
-        state.save_weights(run_folder.INIT_WEIGHTS)
-        val = validate(state)
-        log.epoch({"epoch": 0, "step": 0, "val": val.to_dict(), **callback_record(callbacks)})
-        for callback in callbacks:
-            callback.before_first_step(state)
+        state.rewrap()
+    else:
+        state.rewrap()
+        val = _before_first_step(state, callbacks)
 
     step = partial(take_step, state)
     if recipe.cuda_graph:
@@ -112,17 +109,7 @@ def train(
     with log.progress_bar(state.total_steps, state.step) as bar, requests.held_back():
         while state.step < state.total_steps:
             epoch_began = time.perf_counter()
-            model.train()
-            meter.start_clock()
-            for batch in _rest_of_epoch(state):
-                agreement.ask()
-                _seed(world.device, _step_seed(recipe.seed, state.step, world.rank))
-                sums = step(batch)
-                state.scheduler.step()
-                state.step += 1
-                meter.add(sums, state.step)
-                for callback in callbacks:
-                    callback.after_step(state)
+            for _ in _steps_of_epoch(state, meter, callbacks, step, agreement):
                 bar.update()
                 if state.step % recipe.log_interval == 0:
                     look(state, meter, callbacks, bar)
@@ -131,18 +118,8 @@ def train(
                     save_run(LATEST, state, meter, callbacks)
                     if is_to_stop:
                         requests.leave()
-
             look(state, meter, callbacks, bar)
-            trained = meter.epoch()
-            meter.new_epoch()
-            state.epoch += 1
-            seconds = time.perf_counter() - epoch_began
-            val = validate(state) if _evaluation_is_due(state) else None
-            for callback in callbacks:
-                callback.after_epoch(state)
-            log.epoch(epoch_record(state, trained, val, callbacks, seconds))
-            if _is_due(recipe.save_interval, state.epoch):
-                state.save_weights(f"epoch-{state.epoch}.hdf5")
+            trained, val = _after_epoch(state, meter, callbacks, epoch_began)
             save_run(LATEST, state, meter, callbacks)
             if agreement.is_to_stop() and state.step < state.total_steps:
                 requests.leave()
@@ -155,6 +132,62 @@ def train(
     state.save_weights(run_folder.FINISH_WEIGHTS)  # last of all: this file says that the run is complete
     barrier(world)
     return TrainResult(val, trained, state.epoch, state.step, time.perf_counter() - began)
+
+
+def _before_first_step(state: TrainState, callbacks: Sequence[Callback]) -> Evaluation:
+    """Evaluate and write what a new run starts from."""
+    state.save_weights(run_folder.INIT_WEIGHTS)
+    val = validate(state)
+    state.log.epoch({"epoch": 0, "step": 0, "val": val.to_dict(), **callback_record(callbacks)})
+    for callback in callbacks:
+        callback.before_first_step(state)
+    return val
+
+
+def _steps_of_epoch(
+    state: TrainState,
+    meter: Meter,
+    callbacks: Sequence[Callback],
+    step: Callable[[Batch], Tensor],
+    agreement: Agreement,
+) -> Iterator[None]:
+    """Train to the end of the epoch, or of the run; yields after each step, once all have counted it."""
+    state.model.train()
+    meter.start_clock()
+    for batch in _rest_of_epoch(state):
+        agreement.ask()
+        _seed(state.world.device, _step_seed(state.recipe.seed, state.step, state.world.rank))
+        sums = step(batch)
+        state.scheduler.step()
+        state.step += 1
+        meter.add(sums, state.step)
+        for callback in callbacks:
+            callback.after_step(state)
+        yield
+
+
+def _after_epoch(
+    state: TrainState, meter: Meter, callbacks: Sequence[Callback], began: float
+) -> tuple[Evaluation, Evaluation | None]:
+    """Count the epoch, evaluate where that is due, and write what is known of it.
+
+    Args:
+        began: when the epoch did, by `time.perf_counter`.
+
+    Returns:
+        Means over the epoch's training, and the evaluation, if any.
+    """
+    trained = meter.epoch()
+    meter.new_epoch()
+    state.epoch += 1
+    seconds = time.perf_counter() - began
+    val = validate(state) if _evaluation_is_due(state) else None
+    for callback in callbacks:
+        callback.after_epoch(state)
+    state.log.epoch(epoch_record(state, trained, val, callbacks, seconds))
+    if _is_due(state.recipe.save_interval, state.epoch):
+        state.save_weights(f"epoch-{state.epoch}.hdf5")
+    return trained, val
 
 
 def _start(

@@ -11,6 +11,7 @@ from rr.compactors.compactor import (
     find_compactors,
     hooks_of_users,
     insert_compactors,
+    own_hook,
     remove_compactors,
 )
 from rr.compactors.hooks import StepHooks, StepWatch, check_counted, check_loop, check_optimizer
@@ -33,5 +34,6 @@ __all__ = [
     "find_compactors",
     "hooks_of_users",
     "insert_compactors",
+    "own_hook",
     "remove_compactors",
 ]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,8 @@ HOOK_KINDS = (  # attributes of a module
     "_backward_pre_hooks",
     "_backward_hooks",
 )
+Hook = TypeVar("Hook", bound=Callable[..., Any])
+_OWN_HOOKS: list[Callable[..., Any]] = []
 
 
 class Compactor(nn.Module):
@@ -187,11 +189,11 @@ def remove_compactors(model: nn.Module) -> None:
 
 
 def hooks_of_users(module: nn.Module) -> dict[str, dict[int, Any]]:
-    """The hooks on a module's passes that aren't its compactor's, by attribute; empty where there are none."""
+    """The hooks on a module's passes that aren't the library's, by attribute; empty where there are none."""
     found = {}
     for kind in HOOK_KINDS:
         hooks = vars(module)[kind]
-        others = ((key, hook) for key, hook in hooks.items() if hook not in (_through_compactor, _compactor_first))
+        others = ((key, hook) for key, hook in hooks.items() if hook not in _OWN_HOOKS)
         found[kind] = type(hooks)(others)
     return found if any(found.values()) else {}
 
@@ -209,10 +211,18 @@ def compactors_bypassed(model: nn.Module) -> Iterator[None]:
             compactor.bypassed = bypassed
 
 
+def own_hook(hook: Hook) -> Hook:
+    """Decorator: the hook is the library's, so none that is carried over as a user's."""
+    _OWN_HOOKS.append(hook)
+    return hook
+
+
+@own_hook
 def _through_compactor(host: nn.Module, _: object, output: torch.Tensor) -> torch.Tensor:
     return getattr(host, CHILD)(output)
 
 
+@own_hook
 def _compactor_first(host: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
     return (getattr(host, CHILD)(inputs[0]), *inputs[1:])
 

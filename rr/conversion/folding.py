@@ -15,10 +15,12 @@ from rr.copies import copy_of
 from rr.graph import ChannelGraph, Layer, LayerKind, LiveModel
 from rr.graph.computed import plain_layers, without_weight_hooks
 from rr.graph.dead_constants import UnfoldableError, dead_constants
+from rr.graph.layers import OverChannels
 from rr.graph.tensors import in_float64, named_tensors
 from rr.runtime import is_first
 from rr.weights import Constant, Gone, count_channels, left_of_norm
 from rr.weights.counted_means import count_mean
+from rr.weights.input_bounds import bound_inputs, hook_bounds
 from rr.weights.written_sizes import has_noted_groups, note_groups, note_sizes
 
 logger = logging.getLogger(__name__)
@@ -67,6 +69,8 @@ def fold(live: LiveModel, alive: np.ndarray, from_dead: Mapping[str, Tensor] | N
     hooks = {name: found for name in replaced if (found := layer_hooks(graph, name, own_modules[name]))}
     folded = _copy_with_hooks(live.model, hooks, stand_ins)
     remove_compactors(folded)
+    for module in folded.modules():  # users' hooks took the place of all that were there
+        hook_bounds(module)
     for layer in parameters:
         count_channels(folded.get_submodule(layer.name.rpartition(".")[0]))
     for layer in graph.layers.values():
@@ -165,6 +169,10 @@ def fold_layer(
         bias = from_dead if bias is None else bias + from_dead
     if layer.kind.makes_channels:  # in the others a group goes with all its channels
         weight = weight[:, _kept(live, alive, layer.in_units)]
+    inputs = layer.in_units[alive[layer.in_units]]
+    for place in _narrowed_before(live, layer, alive):
+        if place.operation == "mean":
+            weight[:, inputs == place.result] *= float(alive[place.channels].mean())
     if layer.norm is not None:
         scale, shift = _norm_as_affine(live.modules[layer.norm])
         weight = weight * scale.view(-1, *[1] * (weight.dim() - 1))
@@ -179,9 +187,19 @@ def fold_layer(
     if layer.output_dim == 1:
         weight = weight.transpose(0, 1).contiguous()
     narrow = _stand_in(layer, module, bias, alive) or _plain_layer(module, weight, bias, stand_ins)
+    if not isinstance(narrow, (Gone, Constant)):
+        for place in _narrowed_before(live, layer, alive):
+            if place.operation != "mean":
+                bound_inputs(narrow, place.operation, torch.from_numpy(inputs == place.result))
     if layer.kind is LayerKind.ALIKE or has_noted_groups(narrow):
         note_groups(narrow, module.groups if layer.kind is LayerKind.ALIKE else narrow.groups)
     return narrow
+
+
+def _narrowed_before(live: LiveModel, layer: Layer, alive: np.ndarray) -> list[OverChannels]:
+    """The means and extremes of some channels, no longer of all, that a layer reads."""
+    shares = ((place, alive[place.channels].mean()) for place in live.graph.over_channels)
+    return [place for place, share in shares if layer.name in place.readers and 0 < share < 1]
 
 
 def _through(compactor: Compactor, columns: Tensor, kept: Tensor) -> Tensor:

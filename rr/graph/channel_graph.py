@@ -56,6 +56,7 @@ class ChannelGraph:
         streams: the units that an addition joined from several layers' channels.
         counted: the units that the forward cuts or groups, perhaps by hard-coded sizes.
         sums: where channels are added up; sums_elsewhere: where that is in eval mode alone, or at another size.
+        over_channels: means and extremes over channels that the layers which read them make up for.
         sizes: the numbers on modules that cut channels.
         no_layers: modules that run a convolution or a linear operation, but are no layer here -> why.
         macs, parameters: what widths cost.
@@ -107,10 +108,11 @@ class ChannelGraph:
         self.sites = MappingProxyType(found.sites)
         self.reasons = MappingProxyType(found.reasons)
         self.streams, self.counted, self.sums, self.sizes = units.streams, units.counted, units.sums, units.sizes
+        self.over_channels = units.over_channels
         self.no_layers = MappingProxyType(flow.no_layers)
         self.sums_elsewhere = tuple(place for other in elsewhere for place in other.sums_in(units.layers))
         self.groups = tuple(grouped(units.layers, units.count, found.reasons, units.streams))
-        for array in _arrays(self.layers.values(), self.sites.values(), self.groups):
+        for array in _arrays(self.layers.values(), self.sites.values(), self.groups, self.over_channels):
             array.setflags(write=False)
         layers = list(self.layers.values())
         self.macs: CostOfWidths = MacsOfWidths(layers, self.groups, self.num_units, self.trace.macs)

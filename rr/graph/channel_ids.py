@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rr.graph.layers import LayerCall, Sizes, Sum
+from rr.graph.layers import LayerCall, OverChannels, Sizes, Sum
 
 
 @dataclass
@@ -27,6 +27,7 @@ class ChannelFlow:
         streams: ids in which an addition joined different units (residual streams).
         counted: ids of channels that the forward cuts or groups, by sizes that may be hard-coded.
         sums: where channels are added up.
+        over_channels: means and extremes over channels that layers can make up for.
         sizes: the numbers on modules that cut channels.
         no_layers: modules that run a convolution or a linear operation of which none of that is known -> why.
     """
@@ -37,6 +38,7 @@ class ChannelFlow:
     streams: set[int] = field(default_factory=set)
     counted: set[int] = field(default_factory=set)
     sums: list[Sum] = field(default_factory=list)
+    over_channels: list[OverChannels] = field(default_factory=list)
     sizes: list[Sizes] = field(default_factory=list)
     no_layers: dict[str, str] = field(default_factory=dict)
 

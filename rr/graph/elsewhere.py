@@ -65,6 +65,11 @@ class Elsewhere:
                 else:
                     first = [slots.setdefault(root, int(channel)) for root, channel in zip(roots, theirs, strict=True)]
                     flow.unite(np.array(first, dtype=np.int64), theirs)
+        told = {(place.operation, place.readers) for place in flow.over_channels}
+        for place in self.flow.over_channels:
+            readers = ", ".join(place.readers)
+            if (place.operation, place.readers) not in told:
+                self.flow.protect(place.channels, f"meets a {place.operation} of channels that is read by {readers}")
         for root, name in sorted(only_here):
             if root in slots:
                 flow.protect(np.array([slots[root]]), f"meets {name}, which runs only {self.where}")

@@ -137,6 +137,23 @@ class Sum:
 
 
 @dataclass(frozen=True)
+class OverChannels:
+    """A mean or an extreme over channels of which some may go: the layers that read it have to be told.
+
+    Attributes:
+        operation: "mean", "max" or "min".
+        readers: the layers, by name.
+        channels: [n], the id of the channel of each value that it is made of; once they are numbered, the units.
+        result: the id of what comes out; once they are numbered, the unit.
+    """
+
+    operation: str
+    readers: tuple[str, ...]
+    channels: np.ndarray
+    result: int
+
+
+@dataclass(frozen=True)
 class Sizes:
     """Numbers on a module by which its forward cuts channels into parts (`x.split(self.sizes, 1)`), or counts them.
 

@@ -13,6 +13,7 @@ from rr.graph.channel_ids import channel_vector, compact, spread, uniform, varyi
 from rr.graph.layers import LayerCall, LayerKind, Sum
 from rr.graph.means import record_mean
 from rr.graph.operations import OperationKind, kind_of, operation
+from rr.graph.over_channels import over_channels
 from rr.graph.trace import argument, named_arguments, shape_of
 from rr.graph.walk import Ids, Walk
 
@@ -158,10 +159,13 @@ def reduction(walk: Walk, node: fx.Node) -> Ids | None:
     differing = varying(ids)
     if not set(differing) <= set(dims):  # of branches, channel by channel
         ids = walk.flow.tie(ids, [dim for dim in dims if dim in differing])
-    over_channels = bool(differing) and set(differing) <= set(dims)
-    if over_channels and (_adds_up(node) or (operation(node) == "mean" and _is_counted(walk, node, differing))):
-        walk.flow.sums.append(Sum(node.name, node.args[0].name, walk.ids[node.args[0]]))
-        return walk.of_all_channels(node)
+    if differing and set(differing) <= set(dims):
+        result = walk.of_all_channels(node) if _adds_up(node) else over_channels(walk, node)
+        if result is None and operation(node) == "mean" and _is_counted(walk, node, differing):
+            result = walk.of_all_channels(node)
+        if result is not None:
+            walk.flow.sums.append(Sum(node.name, node.args[0].name, walk.ids[node.args[0]]))
+        return result
     if not dims or not uniform(ids, dims):
         return None
     for dim in sorted(dims, reverse=True):

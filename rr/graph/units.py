@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rr.graph.channel_ids import ChannelFlow, compact
-from rr.graph.layers import Group, Layer, LayerCall, Sizes, Sum
+from rr.graph.layers import Group, Layer, LayerCall, OverChannels, Sizes, Sum
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Units:
         streams: the units that an addition joined from several layers' channels.
         counted: the units that the forward cuts or groups, perhaps by hard-coded sizes.
         sums: where channels are added up.
+        over_channels: means and extremes over channels that layers can make up for.
         sizes: the numbers on modules that cut channels.
     """
 
@@ -33,6 +34,7 @@ class Units:
     streams: frozenset[int]
     counted: frozenset[int]
     sums: tuple[Sum, ...]
+    over_channels: tuple[OverChannels, ...]
     sizes: tuple[Sizes, ...]
 
     def without(self, reasons: Collection[int]) -> np.ndarray:
@@ -86,6 +88,10 @@ def units_of(flow: ChannelFlow, order: Mapping[str, int], norms: Mapping[str, st
         streams=frozenset(unit_of_root[flow.find(channel)] for channel in flow.streams),
         counted=frozenset(unit_of_root[flow.find(channel)] for channel in flow.counted),
         sums=tuple(replace(place, channels=in_shape(place.channels)) for place in flow.sums),
+        over_channels=tuple(
+            replace(place, channels=units(place.channels), result=unit_of_root[flow.find(place.result)])
+            for place in flow.over_channels
+        ),
         sizes=tuple(replace(sizes, parts=tuple(units(part) for part in sizes.parts)) for sizes in flow.sizes),
     )
 

@@ -91,14 +91,14 @@ class Walk:
             return [torch.full((), int(channel[0])).expand(part.shape) for part in value]
         return torch.full((), int(channel[0])).expand(getattr(value, "shape", ()))
 
-    def of_all_channels(self, node: fx.Node) -> Tensor:
-        """One id all over the output of an operation that adds channels up; what it meets has channels of its own."""
-        ids = self.protected(node, f"what {operation(node)} adds up of all channels")
-        self._of_all_channels.add(int(ids.flatten()[0]))
+    def of_all_channels(self, node: fx.Node) -> Ids:
+        """One id all over what an operation makes of all channels (a sum); what that meets has channels of its own."""
+        ids = self.protected(node, f"what {operation(node)} makes of all channels")
+        self._of_all_channels.add(int((ids[0] if isinstance(ids, list) else ids).flatten()[0]))
         return ids
 
     def is_of_all_channels(self, ids: Tensor) -> bool:
-        """Whether these are ids of what was added up of all channels."""
+        """Whether these are ids of what was made of all channels."""
         first = compact(ids)
         return first.numel() == 1 and int(first) in self._of_all_channels
 
@@ -130,7 +130,9 @@ class Walk:
         """What a layer costs when the network is used: nothing, for one that only training runs."""
         return macs_each if self.trace.parameter(weight) in self.trace.evaluated else 0
 
-    def layer_of(self, node: fx.Node, parameter: object, leaf: str, kind: type[nn.Module]) -> str | None:
+    def layer_of(
+        self, node: fx.Node, parameter: object, leaf: str, kind: type[nn.Module] | tuple[type[nn.Module], ...]
+    ) -> str | None:
         """The module of one `kind` that runs `node` itself with its own `parameter`, called `leaf` there; else None.
 
         A layer whose weight another module uses (`F.linear(x, self.proj.weight)`) never calls its hooks, and one whose

@@ -92,6 +92,8 @@ def silent_units(graph: ChannelGraph, model: nn.Module) -> np.ndarray:
             silent[layer.out_units] = False
         elif layer.kind is LayerKind.CHOICE:
             silent[layer.in_units] = False
+    for place in graph.over_channels:  # what makes up for it comes with a conversion
+        silent[place.channels] = False
     return silent
 
 

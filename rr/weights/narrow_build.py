@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from rr.compactors import CHILD
 from rr.weights.channel_counts import INPUT_WEIGHTS, count_channels
 from rr.weights.counted_means import fit_mean
+from rr.weights.input_bounds import fit_bounds
 from rr.weights.plain_layers import MARK, PlainLayer
 from rr.weights.stand_ins import Constant, Gone
 from rr.weights.written_sizes import fit_sizes, has_noted_groups, note_groups
@@ -75,6 +76,7 @@ def fit_shapes(model: nn.Module, arrays: Mapping[str, np.ndarray | Tensor]) -> N
             count_channels(module)
         elif not _is_layer(module):
             _fit_entries(module, own)
+        fit_bounds(folded.get(module, module), own)
     for parent in model.modules():
         for name, child in parent._modules.items():  # named_children() gives a module with two names once
             if child in folded:

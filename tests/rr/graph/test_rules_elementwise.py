@@ -82,8 +82,6 @@ EXACT |= {
 UNPRUNABLE: dict[str, Case] = {
     "softmax": (behind_b(lambda net, x: net.a(x).softmax(1)), {}, "a"),
     "mean over channels": (behind_b(lambda net, x: net.a(x) - net.a(x).mean(1, keepdim=True)), {}, "a"),
-    "mean of the channels": (behind_b(lambda net, x: net.a(x).mean(1, keepdim=True)), {"b": conv(1, 6)}, "a"),
-    "largest channel": (behind_b(lambda net, x: net.a(x).max(1, keepdim=True)[0]), {"b": conv(1, 6)}, "a"),
     "a vector of numbers": (behind_b(lambda net, x: net.a(x) * torch.linspace(1, 2, 8).view(8, 1, 1)), {}, "a"),
     "a factor for each channel, used elsewhere": (
         lambda net, x: head(net, net.b(net.a(x) * net.g)) + net.g.mean(),

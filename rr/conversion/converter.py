@@ -26,6 +26,7 @@ from rr.conversion.proof import (
     probes_elsewhere,
 )
 from rr.conversion.report import ConversionReport, report_of
+from rr.conversion.size_branches import one_way_branches
 from rr.copies import copy_of
 from rr.errors import first_line
 from rr.graph import Inputs, LiveModel
@@ -117,11 +118,13 @@ class _Expected:
         probes: outputs with the dead rows at zero, at several sizes.
         cut_difference: how far those are from the outputs as trained.
         own_error: how far the model in float32 is from itself.
+        one_way_branches: where sizes compare in the same way in all probes.
     """
 
     probes: list[Probe]
     cut_difference: float
     own_error: float
+    one_way_branches: tuple[str, ...]
 
 
 def _expected(live: LiveModel, alive: np.ndarray, example_inputs: Inputs) -> _Expected:
@@ -137,10 +140,12 @@ def _expected(live: LiveModel, alive: np.ndarray, example_inputs: Inputs) -> _Ex
     others = list(probes_elsewhere(exact, example_inputs))
     rounded = in_float32(exact, trained)
     first = zeroed.measured(rounded)
+    inputs = [first.inputs, *(probe.inputs for probe in others)]
     return _Expected(
         probes=[first, *(probe.measured_as(first) for probe in others)],
         cut_difference=difference_of(trained.outputs, zeroed.outputs, rounded=True),
         own_error=first.difference(rounded, rounded=True),
+        one_way_branches=one_way_branches(exact, inputs) if others else (),  # in float32 by now
     )
 
 
@@ -153,6 +158,7 @@ def _differences(expected: _Expected, folded: nn.Module) -> dict[str, object]:
         "float32_difference": first.difference(_at(first, copy_of(folded), torch.float32), rounded=True),
         "float32_own_error": expected.own_error,
         "proven_at": tuple(probe.shape for probe in probes),
+        "one_way_branches": expected.one_way_branches,
     }
 
 

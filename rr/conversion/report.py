@@ -60,6 +60,8 @@ class ConversionReport:
         float32_own_error: the unconverted model in float32 against itself in float64.
         proven_at: the shapes of the first input at which that was found: the examples', then other sizes that the
             model takes.
+        one_way_branches: where the forward compares sizes of its input, with the same result at all of these
+            (`rr.conversion.size_branches`).
     """
 
     macs_before: int
@@ -77,6 +79,7 @@ class ConversionReport:
     float32_difference: float | None = None
     float32_own_error: float | None = None
     proven_at: tuple[str, ...] = ()
+    one_way_branches: tuple[str, ...] = ()
 
     @property
     def macs_ratio(self) -> float:
@@ -94,6 +97,7 @@ class ConversionReport:
             **asdict(self),
             "widths": list(self.widths),
             "proven_at": list(self.proven_at),
+            "one_way_branches": list(self.one_way_branches),
             "layers": [asdict(layer) for layer in self.layers],
             "macs_ratio": self.macs_ratio,
             "parameters_ratio": self.parameters_ratio,
@@ -138,6 +142,8 @@ class ConversionReport:
             f"{self.cut_difference:.1e} between that and the network as trained (largest dropped row: "
             f"{self.largest_dropped:.1e}); proven at {' and '.join(self.proven_at)}"
             + (" alone" if len(self.proven_at) == 1 else "")
+            + ("; not where sizes compare otherwise in " if self.one_way_branches else "")
+            + ", ".join(self.one_way_branches)
         )
 
 

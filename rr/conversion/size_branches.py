@@ -1,0 +1,153 @@
+"""Branches on sizes that all sizes of a proof take in the same way (`if x.shape[2] > 512`): a proof says nothing there.
+
+A copy of the model runs once more at each size of the proof. Sizes of tensors are numbers there that notice how they
+are compared, and so are numbers made of them; not those that a number with a point is multiplied by (`0.5 * size`).
+"""
+
+from __future__ import annotations
+
+import linecache
+import logging
+import operator
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from rr.conversion.proof import outputs_of
+from rr.graph import ExampleInputs
+
+logger = logging.getLogger(__name__)
+
+_TORCH = str(Path(torch.__file__).parent)
+_COMPARISONS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
+_ARITHMETIC = ("add", "sub", "mul", "floordiv", "truediv", "mod", "pow")
+_EQUAL = {"==": True, "!=": False}  # how these come out for equal numbers
+
+
+def one_way_branches(copy: nn.Module, inputs: Sequence[ExampleInputs]) -> tuple[str, ...]:
+    """Where a forward compares sizes of its input, always with the same result though they differ: `net.py:12 (...)`.
+
+    Left out are checks (`assert`, `raise`), behind which nothing is computed, and what is always equal.
+
+    Args:
+        copy: a copy of the model, which is cast to float32 in place.
+        inputs: at each of the sizes; the model takes them.
+
+    Returns:
+        None of them where the forward fails with such numbers.
+    """
+    seen: dict[tuple[str, int, str], _Seen] = {}
+    try:
+        for each in inputs:
+            with _CountedSizes(seen):
+                outputs_of(copy, each, torch.float32)
+    except Exception:  # whatever a forward raises that asks for plain numbers; nothing depends on this run
+        logger.debug("branches on sizes aren't looked for: the forward fails where sizes notice what they are used for")
+        return ()
+    return tuple(
+        f"{Path(file).name}:{line} ({max(found.operands)[0]} {sign} {max(found.operands)[1]})"
+        for (file, line, sign), found in seen.items()
+        if found.is_one_way(sign) and not _is_check(file, line)
+    )
+
+
+@dataclass
+class _Seen:
+    """What a comparison was made with, and how it came out."""
+
+    operands: set[tuple[float, float]] = field(default_factory=set)
+    results: set[bool] = field(default_factory=set)
+
+    def is_one_way(self, sign: str) -> bool:
+        return len(self.operands) > 1 and len(self.results) == 1 and _EQUAL.get(sign) not in self.results
+
+
+class _CountedSizes(TorchFunctionMode):
+    """Context: sizes that are asked of tensors notice what they are compared with."""
+
+    def __init__(self, seen: dict[tuple[str, int, str], _Seen]) -> None:
+        super().__init__()
+        self._seen = seen
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        if function == Tensor.shape.__get__ or function in (Tensor.size, Tensor.numel):
+            return self._watched(result)
+        return result
+
+    def _watched(self, result: object) -> object:
+        if isinstance(result, torch.Size):
+            return torch.Size([_size(each, self._seen) for each in result])
+        return _size(result, self._seen)
+
+
+class _Int(int):
+    seen: dict[tuple[str, int, str], _Seen]
+    __hash__ = int.__hash__
+
+    def __bool__(self) -> bool:
+        return _noted(self, "!=", 0, int(self) != 0, sys._getframe(1))
+
+
+class _Float(float):
+    seen: dict[tuple[str, int, str], _Seen]
+    __hash__ = float.__hash__
+
+
+def _size(value: object, seen: dict[tuple[str, int, str], _Seen]) -> object:
+    """A number that notices what it is compared with; any other value as it is."""
+    if type(value) not in (int, float):
+        return value
+    watched = _Int(value) if type(value) is int else _Float(value)
+    watched.seen = seen
+    return watched
+
+
+def _noted(number: _Int | _Float, sign: str, other: object, result: object, frame: FrameType) -> Any:
+    place = frame.f_code.co_filename, frame.f_lineno, sign
+    if isinstance(result, bool) and isinstance(other, (int, float)) and not place[0].startswith(_TORCH):
+        found = number.seen.setdefault(place, _Seen())
+        found.operands.add((_plain(number), _plain(other)))
+        found.results.add(result)
+    return result
+
+
+def _plain(value: Any) -> Any:
+    """The same number as one that notices nothing."""
+    return float(value) if isinstance(value, _Float) else int(value) if isinstance(value, _Int) else value
+
+
+def _comparing(name: str) -> Callable[[Any, object], Any]:
+    compare, sign = getattr(operator, name), _COMPARISONS[name]
+    return lambda self, other: _noted(self, sign, other, compare(_plain(self), _plain(other)), sys._getframe(1))
+
+
+def _computing(name: str) -> Callable[[Any, object], Any]:
+    compute = getattr(operator, name)
+    return lambda self, other: _size(compute(_plain(self), _plain(other)), self.seen)
+
+
+def _computing_behind(name: str) -> Callable[[Any, object], Any]:
+    compute = getattr(operator, name)
+    return lambda self, other: _size(compute(_plain(other), _plain(self)), self.seen)
+
+
+for _kind in (_Int, _Float):
+    for _name in _COMPARISONS:
+        setattr(_kind, f"__{_name}__", _comparing(_name))
+    for _name in _ARITHMETIC:
+        setattr(_kind, f"__{_name}__", _computing(_name))
+        setattr(_kind, f"__r{_name}__", _computing_behind(_name))
+
+
+def _is_check(file: str, line: int) -> bool:
+    """Whether the other result of a comparison is an error."""
+    here, following = (linecache.getline(file, number).strip() for number in (line, line + 1))
+    return here.startswith(("assert", "_assert", "torch._assert", "torch._check")) or following.startswith("raise")

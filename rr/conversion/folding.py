@@ -21,6 +21,7 @@ from rr.runtime import is_first
 from rr.weights import Constant, Gone, count_channels, left_of_norm
 from rr.weights.counted_means import count_mean
 from rr.weights.input_bounds import bound_inputs, hook_bounds
+from rr.weights.neighbour_norm import norm_of_some
 from rr.weights.written_sizes import has_noted_groups, note_groups, note_sizes
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,10 @@ def fold(live: LiveModel, alive: np.ndarray, from_dead: Mapping[str, Tensor] | N
             narrow = fold_layer(live, layer, alive, from_dead.get(layer.name), stand_ins)
         elif layer.name in folded_norms or not alive[layer.out_units].any():
             narrow = copy_of(left_of_norm(module))
+        elif layer.kind is LayerKind.NEIGHBOURS:
+            left = torch.from_numpy(np.flatnonzero(alive[layer.out_units]))
+            full = len(layer.out_units)
+            narrow = copy_of(module) if len(left) == full else norm_of_some(module, full, left)
         else:
             narrow = _narrow_norm(live, layer, alive)
         stand_ins[id(own_modules[layer.name])] = narrow

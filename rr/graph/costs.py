@@ -186,8 +186,8 @@ def _parameters_of(
     """
     if layer.kind is LayerKind.VECTOR:
         return 0.0, int(layer.name in parameters), False  # else it is a buffer
-    if layer.kind is LayerKind.AFFINE:
-        return 0.0, 0, False  # its vectors are layers of their own
+    if layer.kind in (LayerKind.AFFINE, LayerKind.NEIGHBOURS):
+        return 0.0, 0, False  # none; or its vectors are layers of their own
     if not layer.kind.is_module:  # one for each row and column
         return float(layer.kind is LayerKind.COLUMNS), 0, False
     module = modules[layer.name]

@@ -23,6 +23,7 @@ class LayerKind(Enum):
     VECTOR = "vector"  # a parameter or buffer with a number per channel (PReLU's, layer scale)
     COLUMNS = "columns"  # a parameter that reads channels with its columns, and whose rows stay (a recurrent layer's)
     CHOICE = "choice"  # a buffer of places, by which channels are chosen (`x[:, self.places]`)
+    NEIGHBOURS = "neighbours"  # a local response norm: each channel by those near it
     MEAN = "mean"  # over channels, in a module whose scale and `eps` can change with their number (GRN)
     PRODUCT = "product"  # of activations, of a channel with itself (`torch.bmm`): no parameters, but MACs
 

@@ -10,6 +10,7 @@ from torch import fx
 
 from rr.graph.channel_ids import channel_vector, compact, spread, uniform
 from rr.graph.layers import LayerCall, LayerKind
+from rr.graph.neighbours import near_channels
 from rr.graph.operations import chosen_along, has_same_values, only_choose
 from rr.graph.trace import shape_of
 from rr.graph.walk import Ids, Walk
@@ -18,6 +19,8 @@ from rr.graph.walk import Ids, Walk
 def choice(walk: Walk, node: fx.Node) -> Ids | None:
     """The channels at the places that a buffer holds; the same ones, where the dimension has none."""
     dim, index = chosen_along(node)
+    if (near := near_channels(walk, node)) is not None:
+        return near
     if index is None or node.args[0] not in walk.ids or len(shape_of(index)) != 1:
         return None
     ids, shape = walk.ids[node.args[0]], shape_of(node)

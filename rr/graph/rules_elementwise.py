@@ -12,6 +12,7 @@ from torch import Tensor, fx
 from rr.graph.channel_ids import channel_vector, compact, spread, uniform, varying
 from rr.graph.layers import LayerCall, LayerKind, Sum
 from rr.graph.means import record_mean
+from rr.graph.neighbours import near_channels
 from rr.graph.operations import OperationKind, kind_of, operation
 from rr.graph.over_channels import over_channels
 from rr.graph.trace import argument, named_arguments, shape_of
@@ -142,7 +143,7 @@ def pooling(walk: Walk, node: fx.Node) -> Ids | None:
     ids = compact(walk.ids[node.args[0]])
     pixels = list(range(2, ids.dim()))
     if not pixels or not uniform(ids, pixels):
-        return None
+        return near_channels(walk, node)
     for dim in pixels:
         ids = ids.narrow(dim, 0, 1)
     value = node.meta["val"]  # with the places of the largest, for an adaptive maximum

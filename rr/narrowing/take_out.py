@@ -88,7 +88,7 @@ def silent_units(graph: ChannelGraph, model: nn.Module) -> np.ndarray:
             silent[units] = False
     for layer in graph.layers.values():
         # The first goes by whole blocks of its compactor; what the others hold is the full network's until the end.
-        if layer.kind in (LayerKind.ALIKE, LayerKind.MEAN):
+        if layer.kind in (LayerKind.ALIKE, LayerKind.MEAN, LayerKind.NEIGHBOURS):
             silent[layer.out_units] = False
         elif layer.kind is LayerKind.CHOICE:
             silent[layer.in_units] = False

@@ -18,6 +18,7 @@ from rr.compactors import CHILD
 from rr.weights.channel_counts import INPUT_WEIGHTS, count_channels
 from rr.weights.counted_means import fit_mean
 from rr.weights.input_bounds import fit_bounds
+from rr.weights.neighbour_norm import norm_in_file
 from rr.weights.plain_layers import MARK, PlainLayer
 from rr.weights.stand_ins import Constant, Gone
 from rr.weights.written_sizes import fit_sizes, has_noted_groups, note_groups
@@ -58,6 +59,8 @@ def fit_shapes(model: nn.Module, arrays: Mapping[str, np.ndarray | Tensor]) -> N
             folded[module] = Gone(module)
         elif "constant" in own and isinstance(module, _LAYERS):
             folded[module] = Constant(module, module.weight.new_empty(own["constant"]))
+        elif isinstance(module, nn.LocalResponseNorm) and "neighbours" in own:
+            folded[module] = norm_in_file(module, own, next(model.parameters()).device) or module
         elif isinstance(module, _NormBase):
             if own or not module.state_dict():
                 _fit_norm(module, own)

@@ -49,6 +49,7 @@ def behind_constants(net: Net, x: Tensor) -> Tensor:
     return x * net.s(pooled(x)).sigmoid()
 
 
+@pytest.mark.slow
 def test_spatial_attention_is_exact_with_fewer_channels_in_one_go_or_two(tmp_path: Path) -> None:
     torch.manual_seed(0)
     seen = []

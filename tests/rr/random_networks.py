@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 EXAMPLES = int(os.environ.get("RESREP_EXAMPLES", "20"))
 ACTIVATIONS = (F.relu, F.relu6, F.silu, F.hardswish, F.hardsigmoid, F.gelu, torch.sigmoid, torch.tanh, F.leaky_relu)
+OVER_CHANNELS = {"mean": torch.mean, "largest": torch.amax, "least": torch.amin}
 OPERATIONS = (
     *("conv", "conv", "conv bn", "conv bn", "depthwise bn", "grouped bn", "bn", "activation", "activation"),
     *("add", "concat", "gate", "squeeze", "max pool", "average pool", "slice of pixels", "permuted linear"),
@@ -22,6 +23,7 @@ OPERATIONS = (
     *("padded pixels", "bn with activation", "again", "map", "branches", "add", "residual block"),
     *("recurrent", "gated halves", "sizes", "product", "normalized", "patches", "instance norm", "matrix", "within"),
     *("sorted", "sum of all", "split attention", "computed weight", "norm of its own"),
+    *("spatial attention", "response norm"),
 )
 
 
@@ -162,6 +164,13 @@ class RandomNet(nn.Module):
             step = nn.Identity(), lambda m, xs: xs[-1].sort(2)[0], self.shapes[-1]
         elif operation == "sum of all":
             step = nn.Identity(), lambda m, xs: xs[-1] * xs[-1].sum(1, keepdim=True).sigmoid(), self.shapes[-1]
+        elif operation == "spatial attention":
+            made = draw(st.lists(st.sampled_from([*OVER_CHANNELS]), min_size=1, max_size=3))
+            module = nn.Conv2d(len(made), draw(st.sampled_from([1, channels])), 3, padding=1)
+            step = module, lambda m, xs: xs[-1] * m(over_channels(xs[-1], made)).sigmoid(), self.shapes[-1]
+        elif operation == "response norm":
+            module = nn.LocalResponseNorm(draw(st.integers(1, 4)), alpha=1.0)
+            step = module, lambda m, xs: m(xs[-1]), self.shapes[-1]
         else:
             step = nn.Identity(), lambda m, xs: activation(xs[-1]), (channels, height, width)
         module, function, shape = step
@@ -262,6 +271,11 @@ def halves(x: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
     """One half goes past, as in ShuffleNet."""
     past, through = x.chunk(2, 1)
     return torch.cat([activation(through), past], 1)
+
+
+def over_channels(x: Tensor, made: Sequence[str]) -> Tensor:
+    """What is made of all channels, as channels."""
+    return torch.cat([OVER_CHANNELS[name](x, 1, keepdim=True) for name in made], 1)
 
 
 def branches(choose: nn.Module, first: Tensor, second: Tensor) -> Tensor:

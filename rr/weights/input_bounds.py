@@ -12,15 +12,17 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from rr.compactors import own_hook
 
 # The buffer's name, what it does, and its number for an input without a limit.
 BOUNDS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], float]] = {
-    "input_floor": (torch.maximum, -math.inf),
-    "input_ceiling": (torch.minimum, math.inf),
+    "floor_of_extremes": (torch.maximum, -math.inf),
+    "ceiling_of_extremes": (torch.minimum, math.inf),
 }
-_OF_EXTREME = {"max": "input_floor", "min": "input_ceiling"}
+_LAYERS = (nn.Linear, _ConvNd)
+_OF_EXTREME = {"max": "floor_of_extremes", "min": "ceiling_of_extremes"}
 
 
 def bound_inputs(layer: nn.Module, extreme: str, inputs: Tensor) -> None:
@@ -41,7 +43,7 @@ def bound_inputs(layer: nn.Module, extreme: str, inputs: Tensor) -> None:
 
 def fit_bounds(layer: nn.Module, own: Mapping[str, tuple[int, ...]]) -> None:
     """Give a layer the limits that a file has for it, by the shapes of its arrays (`own`), in place; no values."""
-    if not isinstance(getattr(layer, "weight", None), Tensor):
+    if not isinstance(layer, _LAYERS):
         return
     inputs = getattr(layer, "in_channels", getattr(layer, "in_features", 0))
     for name in BOUNDS.keys() & own.keys():
@@ -52,7 +54,8 @@ def fit_bounds(layer: nn.Module, own: Mapping[str, tuple[int, ...]]) -> None:
 
 def hook_bounds(layer: nn.Module) -> None:
     """Let a layer that has limits read within them, in place."""
-    if BOUNDS.keys() & layer._buffers.keys() and _within_bounds not in layer._forward_pre_hooks.values():
+    has_some = isinstance(layer, _LAYERS) and not BOUNDS.keys().isdisjoint(layer._buffers)
+    if has_some and _within_bounds not in layer._forward_pre_hooks.values():
         layer.register_forward_pre_hook(_within_bounds)
 
 

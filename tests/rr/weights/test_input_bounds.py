@@ -26,6 +26,6 @@ def test_limits_add_up_and_come_back_from_shapes() -> None:
 
 def test_limits_of_another_shape_change_nothing() -> None:
     layer = nn.Linear(3, 2)
-    fit_bounds(layer, {"input_floor": (2,), "input_ceiling": (3, 1)})
+    fit_bounds(layer, {"floor_of_extremes": (2,), "ceiling_of_extremes": (3, 1)})
     assert sorted(layer.state_dict()) == ["bias", "weight"]
     assert not layer._forward_pre_hooks

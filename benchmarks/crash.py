@@ -1,17 +1,21 @@
-"""Runs that are killed at random moments: what is lost, and how many steps are done again.
+"""Runs that are killed at random moments, at every file event and in every part: what is lost, and is done again.
 
     python benchmarks/crash.py --kills 200 --output results/robustness/crash.json
 
-Real command lines of some seconds each: a base network, a pruning run that narrows, the same on two processes. Each is
-run once to its end; then again and again, each time killed by SIGKILL, SIGTERM or SIGINT at a random moment after its
-folder is there (of two processes, SIGKILL takes one), and gone on with by `-c continue`, until it ends. Its final
-weights must be those of the first run, bit by bit, with nothing half-written left. Kills are added to the file's, so it
-can be stopped and gone on with. Some 20 s a kill on one core.
+Real command lines of some seconds each: a base network, pruning runs that narrow, on photographs' sizes, from a refit,
+and on two processes. Each is run once to its end; then again and again, each time killed by SIGKILL, SIGTERM or SIGINT,
+and gone on with by `-c continue`, until it ends. Its final weights must be those of the first run, bit by bit, with
+nothing half-written left. Killed where: a short run once before each of its file events (a file opened for writing,
+renamed, removed); the others inside each of their parts (narrowing, folding, refit, checkpoint, conversion, export,
+report) with each signal; what is left of the number at a random moment after the folder is there (of two processes,
+SIGKILL takes one). Kills at one commit are added to the file's, so it can be stopped and gone on with. Some 20 s a kill
+on one core.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -22,8 +26,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +37,18 @@ sys.path.insert(0, str(ROOT))  # run from the checkout without PYTHONPATH
 
 import torch
 
+from benchmarks.crash_moments import FILE_EVENT, PARTS, Moment
 from benchmarks.run_commands import ENDED, last_step, same_weights, started
 from rr.whole_files import BESIDE_SUFFIX, write_text_whole
 from training import World, surroundings
 
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT")
+RANDOM = "a random moment"
 INTERVAL = 5  # steps between checkpoints
 FINALS = ("finish.hdf5", "finish_converted.hdf5")
 COMMON = ("--dataset", "digits", "--device", "cpu", "--checkpoint-interval", str(INTERVAL), "--log-interval", "1")
-NARROWING = (
-    *("-a", "src20", "--image-size", "8", "--epochs", "3", "--narrow", "full", "--weights", "{base}"),
-    *("--batch-size", "64", *COMMON),
-)
+PRUNING = ("-a", "src20", "--narrow", "full", "--weights", "{base}", "--batch-size", "64", *COMMON)
+NARROWING = (*PRUNING, "--image-size", "8", "--epochs", "3")
 
 
 @dataclass(frozen=True)
@@ -60,12 +65,15 @@ class Command:
     options: tuple[str, ...]
     processes: int = 1
 
-    def words(self, base: Path, folder: Path, *more: str) -> list[str]:
-        """All of it."""
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(self.processes)]
+    def words(self, base: Path, folder: Path, *more: str, moment: Moment | None = None) -> list[str]:
+        """All of it; with a moment, of one process that is killed then."""
         options = [option.format(base=base) for option in self.options]
-        start = [sys.executable, *(launcher if self.processes > 1 else [])]
-        return [*start, str(ROOT / self.script), *options, "--output-dir", str(folder), *more]
+        launcher: list[str] = []
+        if moment is not None:
+            launcher = [str(ROOT / "benchmarks" / "killed_at.py"), moment.as_text()]
+        elif self.processes > 1:
+            launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(self.processes)]
+        return [sys.executable, *launcher, str(ROOT / self.script), *options, "--output-dir", str(folder), *more]
 
 
 COMMANDS = {
@@ -74,8 +82,46 @@ COMMANDS = {
         ("-a", "src20", "--image-size", "8", "--epochs", "3", "--schedule", "cosine", "--milestones", *COMMON),
     ),
     "pruning": Command("rr/exp_resrep.py", NARROWING),
+    "pruning, 32 pixels": Command("rr/exp_resrep.py", (*PRUNING, "--epochs", "1", "--flops-target", "0.8")),
+    "pruning from a refit": Command("rr/exp_resrep.py", (*NARROWING, "--start", "refit", "--refit-images", "200")),
     "pruning, two processes": Command("rr/exp_resrep.py", NARROWING, processes=2),
 }
+SHORT = "pruning, 12 steps"  # which is killed at each of its file events
+COMMANDS[SHORT] = Command("rr/exp_resrep.py", (*NARROWING, "--max-steps", "12"))
+
+
+@dataclass(frozen=True)
+class Kill:
+    """One kill.
+
+    Attributes:
+        command: a key of `COMMANDS`.
+        place: where in the run: `RANDOM`, a file event, or a part of it.
+        signal: its name.
+        number: which event, or which call of the part, from 1.
+        draw: from 0 to 1, how far into it.
+    """
+
+    command: str
+    place: str
+    signal: str
+    number: int = 0
+    draw: float = 0.0
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A command's run to its end.
+
+    Attributes:
+        folder: the run's.
+        seconds: what it took.
+        counts: what `crash_moments` counted in it; empty for several processes.
+    """
+
+    folder: Path
+    seconds: float
+    counts: dict[str, Any]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -84,58 +130,98 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--kills", type=int, default=200, help="how many the file is to hold (default: 200)")
     parser.add_argument("--output", type=Path, default=ROOT / "results" / "robustness" / "crash.json")
     options = parser.parse_args(arguments)
-    found = json.loads(options.output.read_text()) if options.output.exists() else {"kills": []}
     made = surroundings(World(0, 0, 1, torch.device("cpu")))  # of a clean commit, which the file's changes end
+    kills: list[dict[str, Any]] = []
+    if options.output.exists():
+        held = json.loads(options.output.read_text())
+        kills = held["kills"] if held["made"]["commit"] == made["commit"] else []
     with tempfile.TemporaryDirectory() as scratch:
         base, wholes = whole_runs(Path(scratch))
-        while len(found["kills"]) < options.kills:
-            number = len(found["kills"])
-            name = list(COMMANDS)[number % len(COMMANDS)]
-            kill = killed(name, number, base, wholes[name], Path(scratch) / "killed")
-            found["kills"].append(kill)
-            found = {"summary": summary(found["kills"]), "made": made, "kills": found["kills"]}
+        for kill in plan(wholes, options.kills)[len(kills) :]:
+            kills.append(killed(kill, base, wholes[kill.command], Path(scratch) / "killed"))
+            found = {"summary": summary(kills), "made": made, "kills": kills}
             write_text_whole(options.output, json.dumps(found, indent=1) + "\n")
-            print(f"{number + 1} of {options.kills}: {kill}")
-    print(found["summary"])
+            print(f"{len(kills)} of {options.kills}: {kills[-1]}", flush=True)
+    print(summary(kills))
 
 
-def whole_runs(scratch: Path) -> tuple[Path, dict[str, tuple[Path, float]]]:
-    """Each command to its end: the base weights, and by name the run's folder and its seconds."""
+def whole_runs(scratch: Path) -> tuple[Path, dict[str, Whole]]:
+    """Each command to its end: the base weights' file, and the runs by name."""
     base = scratch / "base" / FINALS[0]
     wholes = {}
     for name, command in COMMANDS.items():
-        folder, began = scratch / name, time.monotonic()
-        code = started(command.words(base, folder), scratch / f"{name}.out").wait()
-        assert code in ENDED, (scratch / f"{name}.out").read_text()
-        wholes[name] = folder, time.monotonic() - began
+        folder, counts, out = scratch / name, scratch / f"{name}.json", scratch / f"{name}.out"
+        moment = Moment(str(folder), counts=str(counts)) if command.processes == 1 else None
+        began = time.monotonic()
+        code = started(command.words(base, folder, moment=moment), out).wait()
+        assert code in ENDED, out.read_text()
+        counted = json.loads(counts.read_text()) if moment else {}
+        wholes[name] = Whole(folder, time.monotonic() - began, counted)
     return base, wholes
 
 
-def killed(name: str, number: int, base: Path, whole: tuple[Path, float], folder: Path) -> dict[str, Any]:
+def plan(wholes: Mapping[str, Whole], number: int) -> list[Kill]:
+    """So many kills, the same ones each time, and in an order that a larger number goes on with.
+
+    Every other one is at a random moment; once all file events and parts had theirs, each one.
+    """
+    draw = random.Random(0)
+    placed = [Kill(SHORT, FILE_EVENT, "SIGKILL", event + 1) for event in range(wholes[SHORT].counts[FILE_EVENT])]
+    for place in PARTS:
+        for signal_name in SIGNALS:
+            calls = {name: len(whole.counts.get(place, ())) for name, whole in wholes.items() if name != SHORT}
+            where = [name for name, count in calls.items() if count]
+            assert where, f"no command has a call of {place}"
+            name = draw.choice(where)
+            placed.append(Kill(name, place, signal_name, draw.randint(1, calls[name]), draw.random()))
+    draw.shuffle(placed)
+    others = itertools.cycle((name, signal_name) for signal_name in SIGNALS for name in COMMANDS if name != SHORT)
+    kills: list[Kill] = []
+    while len(kills) < number:
+        if placed and len(kills) % 2:
+            kills.append(placed.pop())
+        else:
+            name, signal_name = next(others)
+            kills.append(Kill(name, RANDOM, signal_name, draw=draw.random()))
+    return kills
+
+
+def killed(kill: Kill, base: Path, whole: Whole, folder: Path) -> dict[str, Any]:
     """One run that is killed and gone on with; what became of it."""
-    command, draw = COMMANDS[name], random.Random(number)
-    signal_name = SIGNALS[number // len(COMMANDS) % len(SIGNALS)]
+    command = COMMANDS[kill.command]
     shutil.rmtree(folder, ignore_errors=True)
-    out = folder.with_suffix(".out")
-    process = started(command.words(base, folder), out)
-    began = time.monotonic()
-    while not folder.exists() and process.poll() is None:
-        time.sleep(0.01)
-    time.sleep(draw.uniform(0, max(whole[1] - (time.monotonic() - began), 0.5)))
-    where = last_step(folder)
-    send(process, command, signal_name)
+    out, process = folder.with_suffix(".out"), started_for(kill, base, whole, folder)
     code = process.wait()
     stopped_at, codes = last_step(folder), []
+    told = out.read_text().count("Traceback")
     while not codes or (codes[-1] not in ENDED and len(codes) < 3):
         codes.append(started(command.words(base, folder, "-c", "continue"), out).wait())
     goes_on = re.findall(r"going on after epoch \d+, step (\d+)", (folder / "log.txt").read_text())
     return {
-        **{"command": name, "signal": signal_name, "at_step": where, "exit": code, "exit_resumed": codes},
+        **asdict(kill),
+        **{"at_step": stopped_at, "exit": code, "exit_resumed": codes},
         "steps_redone": max(stopped_at - int(goes_on[0]), 0) if goes_on else None,
-        "tracebacks": out.read_text().count("Traceback") if command.processes == 1 else None,
-        "equal": all(same_weights(whole[0] / file, folder / file) for file in FINALS if (whole[0] / file).exists()),
+        "tracebacks": told if command.processes == 1 else None,
+        "equal": all(
+            same_weights(whole.folder / file, folder / file) for file in FINALS if (whole.folder / file).exists()
+        ),
         "left_behind": [path.name for path in folder.iterdir() if path.name.endswith(BESIDE_SUFFIX)],
     }
+
+
+def started_for(kill: Kill, base: Path, whole: Whole, folder: Path) -> subprocess.Popen:
+    """The run, which has its signal by the time this returns, or kills itself later on."""
+    command, out = COMMANDS[kill.command], folder.with_suffix(".out")
+    if kill.place != RANDOM:
+        seconds = 0.0 if kill.place == FILE_EVENT else kill.draw * whole.counts[kill.place][kill.number - 1]
+        moment = Moment(str(folder), kill.place, kill.number, kill.signal, seconds)
+        return started(command.words(base, folder, moment=moment), out)
+    process, began = started(command.words(base, folder), out), time.monotonic()
+    while not folder.exists() and process.poll() is None:
+        time.sleep(0.01)
+    time.sleep(kill.draw * max(whole.seconds - (time.monotonic() - began), 0.5))
+    send(process, command, kill.signal)
+    return process
 
 
 def send(process: subprocess.Popen, command: Command, name: str) -> None:
@@ -154,6 +240,8 @@ def summary(kills: list[dict[str, Any]]) -> dict[str, Any]:
     redone = [kill["steps_redone"] for kill in kills if kill["steps_redone"] is not None]
     return {
         "kills": len(kills),
+        "by_place": dict(Counter(kill["place"] for kill in kills)),
+        "by_signal": dict(Counter(kill["signal"] for kill in kills)),
         "in_mid_training": len(redone),
         "unequal": sum(not kill["equal"] for kill in kills),
         "not_ended": sum(kill["exit_resumed"][-1] not in ENDED for kill in kills),

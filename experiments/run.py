@@ -47,6 +47,7 @@ from training import (
     to_plain,
     train,
 )
+from training.determinism import use_deterministic_kernels
 from training.distributed import choose_device
 from training.run_folder import INIT_WEIGHTS, TEACHER_WEIGHTS, is_started_again, what_lacks
 
@@ -272,6 +273,8 @@ def begun(
             logger.warning("there is no run to go on with (%s): a new one begins", lacks)
         # The first process's hold: with `-c continue` they come from a file, which others may not see.
         recipe, settings = broadcast_object(world, (recipe.for_run(), settings))
+        if recipe.deterministic:
+            use_deterministic_kernels(world.device)
         with first_rank_first(world):
             data = data or data_of(recipe)
         logger.info("%s", data.describe())

@@ -201,7 +201,7 @@ def _start(
     teacher: nn.Module | None,
 ) -> TrainState:
     if world.device.type == "cuda":
-        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.benchmark = not recipe.deterministic
     if world.device.type == "cpu":
         keep_freed_memory()
     model.to(world.device, memory_format=memory_format(recipe))

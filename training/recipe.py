@@ -118,6 +118,9 @@ class Recipe:
     cuda_graph: bool = setting(
         "record whole steps as CUDA graphs and replay them: for small networks, in one process", False, topic=_MACHINE
     )
+    deterministic: bool = setting(
+        "on CUDA: only kernels that give the same bits from the same seed; slower", False, topic=_MACHINE
+    )
     workers: int | None = setting("loader processes or threads; none: the data set's choice", None, topic=_MACHINE)
     process_timeout: int = setting(
         "several processes: seconds that one waits for the others; then the run ends, and names who is gone or hangs",

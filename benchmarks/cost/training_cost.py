@@ -63,21 +63,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--rounds", type=int, default=10, help="timed steps of each variant at each point (3 times that at the target)"
     )
     parser.add_argument("--warmup", type=int, default=2, help="steps of each before those")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default: torch's own")
+    parser.add_argument("--threads", type=int, default=1, help="of torch (default: 1, as in a process for each core)")
     options = parser.parse_args(arguments)
     entries = json.loads(options.output.read_text())["entries"] if options.output.exists() else {}
     options.output.parent.mkdir(parents=True, exist_ok=True)
     with ends_in_one_line():
         settings = [setting_of(name, options) for name in options.models]
+        torch.set_num_threads(options.threads)
+        around = surroundings(init_world("cpu"))  # of a clean commit, which the file's changes end
         for setting in settings:
             key = f"{setting.model} {setting.precision}"
             if setting.compactors != "dense":
                 key += f", {setting.compactors} compactors"
+            if setting.threads != 1:
+                key += f", {setting.threads} threads"
             if key in entries and not options.again:
                 print(f"{key}: is in {options.output} already (--again measures it once more)", flush=True)
                 continue
-            torch.set_num_threads(setting.threads)
-            around = surroundings(init_world("cpu"))
             memory = in_processes(peak_memory, VARIANTS, (setting,), 1, MEMORY_LIMIT_S)
             entries[key] = {**measure(setting), "memory": dict(memory), **around}
             write_text_whole(options.output, json.dumps({"entries": entries}, indent=1) + "\n")

@@ -7,7 +7,7 @@
 DIR is what short_schedules.py takes. 5,000 of its training images are left out of every run's training, the base's too,
 and all accuracies are of them: settings are chosen here, and the test images aren't opened. Runs of one seed see the
 same batches, so their differences are taken seed by seed; all seeds may start from one base (link BASES/s1 and BASES/s2
-to s0). A run of 12 epochs takes about 15 minutes on one core.
+to s0). results/bases/src20_hold_out is one. A run of 12 epochs takes about 15 minutes on one core.
 
 fast: `--fast`; base: the unpruned network trained on; later-N: the target is met after N% of the run, at a higher rate
 after an epoch of warm-up, and high-rate the same without waiting; floor-N: each layer keeps N% of its width;

@@ -9,11 +9,18 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.crash import COMMANDS, send, summary
+from benchmarks.crash import COMMANDS, RANDOM, SHORT, SIGNALS, Whole, plan, send, summary
+from benchmarks.crash_moments import FILE_EVENT, PARTS
 from benchmarks.run_commands import last_step, same_weights
 from rr.weights import save_hdf5
 
-KILL = {"steps_redone": 2, "equal": True, "exit_resumed": [0], "left_behind": []}
+KILL = {"place": RANDOM, "signal": "SIGKILL"} | {
+    "steps_redone": 2,
+    "equal": True,
+    "exit_resumed": [0],
+    "left_behind": [],
+}
+COUNTS = {FILE_EVENT: 4, **{part: [0.5, 0.25] for part in PARTS}}
 
 
 def test_what_was_lost_is_counted() -> None:
@@ -26,7 +33,25 @@ def test_what_was_lost_is_counted() -> None:
     found = summary(kills)
     assert (found["kills"], found["in_mid_training"], found["unequal"], found["not_ended"]) == (4, 3, 1, 1)
     assert (found["most_steps_redone"], found["left_behind"]) == (5, 1)
+    assert found["by_place"] == {RANDOM: 4}
     assert summary([KILL, {**KILL, "exit_resumed": [1, 3]}])["not_ended"] == 0
+
+
+def test_a_plan_has_every_file_event_every_part_with_every_signal_and_random_moments(tmp_path: Path) -> None:
+    wholes = {
+        name: Whole(tmp_path, 9.0, COUNTS if command.processes == 1 else {}) for name, command in COMMANDS.items()
+    }
+    kills = plan(wholes, 80)
+    assert kills == plan(wholes, 80)
+    assert plan(wholes, 10) == kills[:10]
+    events = [kill for kill in kills if kill.place == FILE_EVENT]
+    assert sorted(kill.number for kill in events) == [1, 2, 3, 4]
+    assert {kill.command for kill in events} == {SHORT}
+    in_parts = [kill for kill in kills if kill.place in PARTS]
+    assert {(kill.place, kill.signal) for kill in in_parts} == {(part, name) for part in PARTS for name in SIGNALS}
+    assert all(kill.number in (1, 2) for kill in in_parts)
+    others = {(kill.command, kill.signal) for kill in kills if kill.place == RANDOM}
+    assert others == {(name, signal_name) for name in COMMANDS if name != SHORT for signal_name in SIGNALS}
 
 
 def test_a_single_bit_makes_weights_others(tmp_path: Path) -> None:

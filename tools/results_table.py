@@ -43,7 +43,6 @@ PAGES = "docs/results"
 RUNS = tuple(f"{name}.json" for name in whole_runs.NAMES)
 NAMED = re.compile(r"(?:`|\]\((?:\.\./)*)results/([\w/.-]+\.(?:json|png))[`)]")  # in a text, or by a link
 Results = Mapping[str, Any]
-NOT_YET = "Not measured yet."
 
 
 @dataclass(frozen=True)
@@ -55,14 +54,12 @@ class Part:
         name: of the markers.
         files: in results/, that it is made of.
         write: takes what is in these files, gives Markdown.
-        may_be_missing: whether the page says so where its files aren't there yet.
     """
 
     page: str
     name: str
     files: tuple[str, ...]
     write: Callable[..., str]
-    may_be_missing: bool = False
 
 
 def study(page: str, name: str, file: str, choose: Callable[[Sequence[Results]], Sequence[Results]] = list) -> Part:
@@ -103,7 +100,7 @@ PARTS = (
     Part(f"{PAGES}/prune_now.md", "table", ("prune_now.json",), one_shot_table),
     Part(f"{PAGES}/random_networks.md", "table", ("random_networks.json",), random_table),
     Part(f"{PAGES}/formats.md", "table", ("formats.json",), formats_table),
-    Part(f"{PAGES}/latency_target.md", "table", ("latency_target.json",), latency_target_table, may_be_missing=True),
+    Part(f"{PAGES}/latency_target.md", "table", ("latency_target.json",), latency_target_table),
     Part("docs/tutorial.md", "times", ("tutorial.json",), tutorial_table),
 )
 
@@ -132,8 +129,7 @@ def written(root: Path) -> dict[Path, str]:
     Raises:
         InputError: for a file that a page needs and nobody has, and for one that no page shows.
     """
-    parts = [part for part in PARTS if not (part.may_be_missing and _is_missing(root, part))]
-    files = {file: read(root, file, part.page) for part in parts for file in part.files}
+    files = {file: read(root, file, part.page) for part in PARTS for file in part.files}
     shown = files.keys() | named(root)
     there = [path.relative_to(root / "results") for path in (root / "results").rglob("*.json")]
     unused = sorted(path.as_posix() for path in there if path.parts[0] != "bases" and path.as_posix() not in shown)
@@ -141,14 +137,9 @@ def written(root: Path) -> dict[Path, str]:
         raise InputError(f"no page shows results/{', '.join(unused)}: give it a part in tools/results_table.py")
     texts = {page: (root / page).read_text() for page in dict.fromkeys(part.page for part in PARTS)}
     for part in PARTS:
-        fresh = part.write(*(files[file] for file in part.files)) if part in parts else NOT_YET
-        texts[part.page] = replaced(texts[part.page], part, fresh)
+        texts[part.page] = replaced(texts[part.page], part, part.write(*(files[file] for file in part.files)))
     texts[COVERAGE_PAGE] = coverage_page(files["coverage.json"])
     return {root / page: text for page, text in texts.items()}
-
-
-def _is_missing(root: Path, part: Part) -> bool:
-    return not any((root / "results" / file).is_file() for file in part.files)
 
 
 def named(root: Path) -> set[str]:

@@ -50,19 +50,6 @@ def faster(result: dict[str, Any]) -> None:
     result["small images"]["images_per_s"] *= 2
 
 
-def test_a_page_may_wait_for_its_file(checkout: Path) -> None:
-    file, page = checkout / "results" / "latency_target.json", checkout / "docs" / "results" / "latency_target.md"
-    file.unlink(missing_ok=True)
-    assert tool("--root", checkout) == 0
-    assert "Not measured yet." in page.read_text()
-    versions = dict.fromkeys(("torch", "onnxruntime", "openvino", "torchvision", "timm"), "1")
-    file.write_text(
-        json.dumps({"rows": [], "versions": versions, "hardware": {"cpu": "a CPU"}, "commit": "0123456789"})
-    )
-    assert tool("--root", checkout) == 0
-    assert "Not measured yet." not in page.read_text()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "change"),

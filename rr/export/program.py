@@ -16,6 +16,7 @@ from rr.graph.exporting import DataAsDetached, without_dumps
 from rr.weights.card import NetworkCard
 from rr.whole_files import written_whole
 
+MOST_PIXELS = 2**31  # a size that is free may be that large, and larger
 CARD_FILE = "resrep.json"  # in a .pt2 file: `torch.export.load(path, extra_files={"resrep.json": ""})` reads it
 
 
@@ -40,12 +41,24 @@ def exported_program(model: nn.Module, images: Tensor) -> tuple[ExportedProgram,
         for dims in (free, {0: Dim.DYNAMIC}):
             try:
                 with without_dumps(), DataAsDetached(), torch.no_grad(), _rounded_sizes_refused():
-                    return torch.export.export(model, (images,), dynamic_shapes=(dims,), strict=False), len(dims) > 1
+                    program = torch.export.export(model, (images,), dynamic_shapes=(dims,), strict=False)
+                if not _is_bounded(program):
+                    return program, len(dims) > 1
+                failed = ValueError("it takes no larger images than the example's")
             except Exception as error:  # torch raises nearly anything for what it can't export
                 failed = error
         raise InputError(f"torch can't export the network ({first_line(failed)})") from failed
     finally:
         model.train(was_training)
+
+
+def _is_bounded(program: ExportedProgram) -> bool:
+    """Whether a size that is to be free has a limit.
+
+    Where a network makes a map of one pixel of the example, torch takes that for a constant, and larger images, with
+    larger maps, are refused; a runtime that checks no sizes (ONNX) computes something else.
+    """
+    return any(bool(allowed.upper < MOST_PIXELS) for allowed in program.range_constraints.values())
 
 
 @contextmanager

@@ -47,6 +47,27 @@ def test_sizes_that_are_rounded_are_fixed_and_the_batch_is_free(tmp_path: Path) 
     torch.testing.assert_close(torch.export.load(tmp_path / "a.pt2").module()(images), model(images))
 
 
+class Gated(nn.Module):
+    """A map, of one pixel where images have four, times one number a channel (squeeze and excitation)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 3, stride=4, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        return y * y.mean((2, 3), keepdim=True)
+
+
+def test_a_map_of_one_pixel_in_the_example_fixes_the_size() -> None:
+    """torch takes the one for a constant: an ONNX file of that says that larger images give one pixel, too."""
+    assert not exported_program(Gated(), torch.zeros(2, 1, 4, 4))[1]
+    program, any_size = exported_program(model := Gated(), torch.zeros(2, 1, 8, 8))
+    assert any_size
+    images = torch.randn(3, 1, 12, 21)
+    torch.testing.assert_close(program.module()(images), model(images))
+
+
 def test_what_torch_cannot_save_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("op is not in the list\nand more")

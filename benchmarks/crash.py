@@ -38,14 +38,14 @@ sys.path.insert(0, str(ROOT))  # run from the checkout without PYTHONPATH
 import torch
 
 from benchmarks.crash_moments import FILE_EVENT, PARTS, Moment
-from benchmarks.run_commands import ENDED, last_step, same_weights, started
+from benchmarks.run_commands import ENDED, last_step, same_finals, started
 from rr.whole_files import BESIDE_SUFFIX, write_text_whole
 from training import World, surroundings
+from training.run_folder import FINISH_WEIGHTS
 
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT")
 RANDOM = "a random moment"
 INTERVAL = 5  # steps between checkpoints
-FINALS = ("finish.hdf5", "finish_converted.hdf5")
 COMMON = ("--dataset", "digits", "--device", "cpu", "--checkpoint-interval", str(INTERVAL), "--log-interval", "1")
 PRUNING = ("-a", "src20", "--narrow", "full", "--weights", "{base}", "--batch-size", "64", *COMMON)
 NARROWING = (*PRUNING, "--image-size", "8", "--epochs", "3")
@@ -147,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def whole_runs(scratch: Path) -> tuple[Path, dict[str, Whole]]:
     """Each command to its end: the base weights' file, and the runs by name."""
-    base = scratch / "base" / FINALS[0]
+    base = scratch / "base" / FINISH_WEIGHTS
     wholes = {}
     for name, command in COMMANDS.items():
         folder, counts, out = scratch / name, scratch / f"{name}.json", scratch / f"{name}.out"
@@ -202,9 +202,7 @@ def killed(kill: Kill, base: Path, whole: Whole, folder: Path) -> dict[str, Any]
         **{"at_step": stopped_at, "exit": code, "exit_resumed": codes},
         "steps_redone": max(stopped_at - int(goes_on[0]), 0) if goes_on else None,
         "tracebacks": told if command.processes == 1 else None,
-        "equal": all(
-            same_weights(whole.folder / file, folder / file) for file in FINALS if (whole.folder / file).exists()
-        ),
+        "equal": same_finals(whole.folder, folder),
         "left_behind": [path.name for path in folder.iterdir() if path.name.endswith(BESIDE_SUFFIX)],
     }
 

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from rr.weights import read_hdf5
+from rr.weights import CONVERTED_WEIGHTS, read_hdf5
 from training.endings import TARGET_MISSED
+from training.run_folder import FINISH_WEIGHTS
 
+FINALS = (FINISH_WEIGHTS, CONVERTED_WEIGHTS)
 ENDED = (0, TARGET_MISSED)  # exit codes of a run that came to its end: few steps may not reach the target
 
 
@@ -28,6 +30,12 @@ def last_step(folder: Path) -> int:
     log = folder / "log.txt"
     steps = re.findall(r" step (\d+) of", log.read_text()) if log.exists() else []
     return int(steps[-1]) if steps else 0
+
+
+def same_finals(whole: Path, other: Path) -> bool:
+    """Whether two runs' folders have the same files of final weights, one at least, and in each the same bits."""
+    there, others = ([name for name in FINALS if (folder / name).exists()] for folder in (whole, other))
+    return there == others != [] and all(same_weights(whole / name, other / name) for name in there)
 
 
 def same_weights(one: Path, other: Path) -> bool:

@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOT))  # run from the checkout without PYTHONPATH
 import torch
 
 from base_model import build_model
-from benchmarks.run_commands import ENDED, last_step, same_weights, started
+from benchmarks.run_commands import ENDED, last_step, same_finals, started
 from rr.errors import InputError
 from rr.weights import save_hdf5
 from rr.whole_files import write_text_whole
@@ -39,7 +39,6 @@ from training import World, ends_in_one_line, surroundings
 CUT_AT = 30  # step, of 69
 WAIT = 15  # seconds that a process waits for the other; more than the two differ by at the start
 BOUND = WAIT + 45  # seconds within which both are to have ended
-FINALS = ("finish.hdf5", "finish_converted.hdf5")
 OPTIONS = (
     *("-a", "src8", "--dataset", "digits", "--image-size", "8", "--batch-size", "64", "--epochs", "3"),
     *("--narrow", "full", "--device", "cpu", "--checkpoint-interval", "5", "--log-interval", "1"),
@@ -61,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             codes = ended(run(hosts, base, whole))
             assert set(codes) <= set(ENDED), said(whole, 0)
             disturbed = cut_off(hosts, base, cut)
-        equal = all(same_weights(whole / name, cut / name) for name in FINALS)
+        equal = same_finals(whole, cut)
         command = "sudo python benchmarks/two_hosts.py"
         found = {"command": command, "run": list(OPTIONS), **disturbed, "equal": equal, "made": made}
     write_text_whole(options.output, json.dumps(found, indent=1) + "\n")

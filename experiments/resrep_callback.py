@@ -58,8 +58,8 @@ class ResRepCallback(Callback):
                     "step %d, pruning is over: the added layers (compactors) are gone, the narrow network trains on",
                     state.step,
                 )
-        before_epoch = state.epoch * state.steps_per_epoch
-        self._rows = {step: norms for step, norms in self._rows.items() if int(step) > before_epoch or not state.epoch}
+        if state.epoch and state.step == state.epoch * state.steps_per_epoch + 1:
+            self._rows = {}  # they were of the epoch before
         if state.step % max(ROW_INTERVAL, state.total_steps // ROW_RECORDS) == 0 or state.step == state.total_steps:
             self._rows[str(state.step)] = self._row_norms()
         if state.step % REMAIN_INTERVAL == 0:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 
 import numpy as np
 
@@ -33,9 +32,6 @@ def decoded(text: str) -> np.ndarray:
     Raises:
         ValueError: for text that is no base64.
     """
-    try:
-        codes = np.frombuffer(base64.b64decode(text, validate=True), np.uint8)
-    except binascii.Error as error:
-        raise ValueError(str(error)) from None
+    codes = np.frombuffer(base64.b64decode(text, validate=True), np.uint8)
     logarithms = LEAST + STEP * (codes.astype(float) - 1)
     return np.where(codes == GONE, -np.inf, np.where(codes == WITHOUT_COMPACTOR, np.inf, logarithms))

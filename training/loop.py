@@ -200,8 +200,8 @@ def _start(
     write_weights: Callable[[Path, nn.Module], None],
     teacher: nn.Module | None,
 ) -> TrainState:
-    if world.device.type == "cuda":
-        torch.backends.cudnn.benchmark = not recipe.deterministic
+    if world.device.type == "cuda" and not recipe.deterministic:
+        torch.backends.cudnn.benchmark = True
     if world.device.type == "cpu":
         keep_freed_memory()
     model.to(world.device, memory_format=memory_format(recipe))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,9 @@ from training.run_folder import CONVERTED, FINISH_WEIGHTS, METRICS, RESULT, RUN,
 WEIGHTS = (FINISH_WEIGHTS, CONVERTED_WEIGHTS, str(Path(CONVERTED_WEIGHTS).with_suffix(".pth")), *CONVERTED)
 
 
+RowNorms = tuple[Sequence[int], dict[str, np.ndarray]]
+
+
 @dataclass(frozen=True)
 class RunFiles:
     """One run's files, as far as they are there.
@@ -28,6 +31,8 @@ class RunFiles:
         epochs: the lines of metrics.jsonl.
         result: result.json; empty for a base network, or a run that isn't done.
         files: bytes of each file of weights that the run ended with, by name.
+        row_norms: steps, and by layer the base-10 logarithms of its rows' norms, [rows, steps]: infinite as `decoded`
+            says. No steps in an older run, or without a pruner.
     """
 
     name: str
@@ -35,6 +40,7 @@ class RunFiles:
     epochs: list[dict[str, Any]] = field(default_factory=list)
     result: dict[str, Any] = field(default_factory=dict)
     files: dict[str, int] = field(default_factory=dict)
+    row_norms: RowNorms = ((), {})
 
     def curve(self, *keys: str) -> tuple[list[float], list[float]]:
         """Epochs, and a value of each that has it: `curve("val", "top1")`."""
@@ -52,17 +58,6 @@ class RunFiles:
         """Layers' widths among an epoch's scalars, by name; none before the first epoch, or without a pruner."""
         scalars = self.epochs[-1].get("scalars", {}) if self.epochs else {}
         return [name for name in scalars if name.startswith("width/")]
-
-    @cached_property
-    def row_norms(self) -> tuple[list[int], dict[str, np.ndarray]]:
-        """Steps, and by layer the base-10 logarithms of its rows' norms, [rows, steps]: infinite as `decoded` says.
-
-        No steps in an older run, or without a pruner.
-        """
-        records = {int(step): norms for epoch in self.epochs for step, norms in epoch.get("row_norms", {}).items()}
-        steps = sorted(records)
-        names = records[steps[0]] if steps else ()
-        return steps, {name: np.stack([decoded(records[step][name]) for step in steps], axis=1) for name in names}
 
     @property
     def layers(self) -> list[dict[str, Any]]:
@@ -94,13 +89,13 @@ def read_run(folder: str | Path) -> RunFiles:
     result = stored_result(folder)
     for name, is_right in (
         (RUN, _is_run(run)),
-        (METRICS, all(map(_is_epoch, epochs)) and _are_of_the_same_rows(epochs)),
+        (METRICS, all(map(_is_epoch, epochs)) and (row_norms := _row_norms_of(epochs)) is not None),
         (RESULT, _is_conversion(result.get("conversion", {})) and _has_times(result)),
     ):
         if not is_right:
             raise InputError(f"{folder / name} doesn't hold what a run writes: bring it back from a copy")
     files = {name: (folder / name).stat().st_size for name in WEIGHTS if (folder / name).is_file()}
-    return RunFiles(str(folder), run, epochs, result, files)
+    return RunFiles(str(folder), run, epochs, result, files, row_norms)
 
 
 def _is_run(run: dict[str, Any]) -> bool:
@@ -131,17 +126,22 @@ def _is_epoch(record: dict[str, Any]) -> bool:
     return type(record.get("epoch")) is int and isinstance(record.get("scalars", {}), dict)
 
 
-def _are_of_the_same_rows(epochs: list[dict[str, Any]]) -> bool:
-    """Whether all steps that have rows' norms have as many of the same layers."""
-    counts: list[dict[str, int]] = []
+def _row_norms_of(epochs: list[dict[str, Any]]) -> RowNorms | None:
+    """What the epochs' lines have of each row; None where that isn't as many rows of the same layers at all steps."""
     try:
-        for epoch in epochs:
-            for step, norms in epoch.get("row_norms", {}).items():
-                int(step)
-                counts.append({name: len(decoded(text)) for name, text in norms.items()})
+        records = {
+            int(step): {name: decoded(text) for name, text in norms.items()}
+            for epoch in epochs
+            for step, norms in epoch.get("row_norms", {}).items()
+        }
     except (AttributeError, TypeError, ValueError):  # no table of tables of texts, or no base64
-        return False
-    return all(count == counts[0] for count in counts)
+        return None
+    steps = sorted(records)
+    counts = [{name: len(rows) for name, rows in records[step].items()} for step in steps]
+    if any(count != counts[0] for count in counts):
+        return None
+    names = records[steps[0]] if steps else ()
+    return steps, {name: np.stack([records[step][name] for step in steps], axis=1) for name in names}
 
 
 def _is_conversion(report: Any) -> bool:

@@ -175,7 +175,8 @@ def fold_layer(
     if layer.kind.makes_channels:  # in the others a group goes with all its channels
         weight = weight[:, _kept(live, alive, layer.in_units)]
     inputs = layer.in_units[alive[layer.in_units]]
-    for place in _narrowed_before(live, layer, alive):
+    narrowed = _narrowed_before(live, layer, alive)
+    for place in narrowed:
         if place.operation == "mean":
             weight[:, inputs == place.result] *= float(alive[place.channels].mean())
     if layer.norm is not None:
@@ -193,7 +194,7 @@ def fold_layer(
         weight = weight.transpose(0, 1).contiguous()
     narrow = _stand_in(layer, module, bias, alive) or _plain_layer(module, weight, bias, stand_ins)
     if not isinstance(narrow, (Gone, Constant)):
-        for place in _narrowed_before(live, layer, alive):
+        for place in narrowed:
             if place.operation != "mean":
                 bound_inputs(narrow, place.operation, torch.from_numpy(inputs == place.result))
     if layer.kind is LayerKind.ALIKE or has_noted_groups(narrow):

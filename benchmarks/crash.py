@@ -1,6 +1,6 @@
 """Runs that are killed at random moments, at every file event and in every part: what is lost, and is done again.
 
-    python benchmarks/crash.py --kills 200 --output results/robustness/crash.json
+    python benchmarks/crash.py --kills 210 --jobs 2 --output results/robustness/crash.json
 
 Real command lines of some seconds each: a base network, pruning runs that narrow, on photographs' sizes, from a refit,
 and on two processes. Each is run once to its end; then again and again, each time killed by SIGKILL, SIGTERM or SIGINT,
@@ -8,7 +8,7 @@ and gone on with by `-c continue`, until it ends. Its final weights must be thos
 nothing half-written left. Killed where: a short run once before each of its file events (a file opened for writing,
 renamed, removed); the others inside each of their parts (narrowing, folding, refit, checkpoint, conversion, export,
 report) with each signal; what is left of the number at a random moment after the folder is there (of two processes,
-SIGKILL takes one). Kills at one commit are added to the file's, so it can be stopped and gone on with. Some 20 s a kill
+SIGKILL takes one). Kills at one commit are added to the file's, so it can be stopped and gone on with. Some 40 s a kill
 on one core.
 """
 
@@ -28,7 +28,8 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -128,8 +129,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the script with these arguments (default: the command line's)."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200, help="how many the file is to hold (default: 200)")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
     parser.add_argument("--output", type=Path, default=ROOT / "results" / "robustness" / "crash.json")
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background ignores, and all it starts
     made = surroundings(World(0, 0, 1, torch.device("cpu")))  # of a clean commit, which the file's changes end
     kills: list[dict[str, Any]] = []
     if options.output.exists():
@@ -137,11 +140,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         kills = held["kills"] if held["made"]["commit"] == made["commit"] else []
     with tempfile.TemporaryDirectory() as scratch:
         base, wholes = whole_runs(Path(scratch))
-        for kill in plan(wholes, options.kills)[len(kills) :]:
-            kills.append(killed(kill, base, wholes[kill.command], Path(scratch) / "killed"))
-            found = {"summary": summary(kills), "made": made, "kills": kills}
-            write_text_whole(options.output, json.dumps(found, indent=1) + "\n")
-            print(f"{len(kills)} of {options.kills}: {kills[-1]}", flush=True)
+        left = list(enumerate(plan(wholes, options.kills), 1))[len(kills) :]
+        with ThreadPoolExecutor(options.jobs) as jobs:
+            for done in jobs.map(
+                lambda each: killed(each[1], base, wholes[each[1].command], Path(scratch) / f"kill {each[0]}"), left
+            ):
+                kills.append(done)
+                found = {"summary": summary(kills), "made": made, "kills": kills}
+                write_text_whole(options.output, json.dumps(found, indent=1) + "\n")
+                print(f"{len(kills)} of {options.kills}: {done}", flush=True)
     print(summary(kills))
 
 
@@ -163,7 +170,7 @@ def whole_runs(scratch: Path) -> tuple[Path, dict[str, Whole]]:
 def plan(wholes: Mapping[str, Whole], number: int) -> list[Kill]:
     """So many kills, the same ones each time, and in an order that a larger number goes on with.
 
-    Every other one is at a random moment; once all file events and parts had theirs, each one.
+    Every third one is at a random moment; once all file events and parts had theirs, each one.
     """
     draw = random.Random(0)
     placed = [Kill(SHORT, FILE_EVENT, "SIGKILL", event + 1) for event in range(wholes[SHORT].counts[FILE_EVENT])]
@@ -178,7 +185,7 @@ def plan(wholes: Mapping[str, Whole], number: int) -> list[Kill]:
     others = itertools.cycle((name, signal_name) for signal_name in SIGNALS for name in COMMANDS if name != SHORT)
     kills: list[Kill] = []
     while len(kills) < number:
-        if placed and len(kills) % 2:
+        if placed and len(kills) % 3:
             kills.append(placed.pop())
         else:
             name, signal_name = next(others)
@@ -188,16 +195,18 @@ def plan(wholes: Mapping[str, Whole], number: int) -> list[Kill]:
 
 def killed(kill: Kill, base: Path, whole: Whole, folder: Path) -> dict[str, Any]:
     """One run that is killed and gone on with; what became of it."""
-    command = COMMANDS[kill.command]
-    shutil.rmtree(folder, ignore_errors=True)
-    out, process = folder.with_suffix(".out"), started_for(kill, base, whole, folder)
-    code = process.wait()
+    command, out = COMMANDS[kill.command], folder.with_suffix(".out")
+    code = started_for(kill, base, whole, folder).wait()
+    while code in ENDED and kill.place == RANDOM:  # its moment came too late: this run was a faster one
+        shutil.rmtree(folder)
+        kill = replace(kill, draw=kill.draw / 2)
+        code = started_for(kill, base, whole, folder).wait()
     stopped_at, codes = last_step(folder), []
     told = out.read_text().count("Traceback")
     while not codes or (codes[-1] not in ENDED and len(codes) < 3):
         codes.append(started(command.words(base, folder, "-c", "continue"), out).wait())
     goes_on = re.findall(r"going on after epoch \d+, step (\d+)", (folder / "log.txt").read_text())
-    return {
+    found = {
         **asdict(kill),
         **{"at_step": stopped_at, "exit": code, "exit_resumed": codes},
         "steps_redone": max(stopped_at - int(goes_on[0]), 0) if goes_on else None,
@@ -205,6 +214,8 @@ def killed(kill: Kill, base: Path, whole: Whole, folder: Path) -> dict[str, Any]
         "equal": same_finals(whole.folder, folder),
         "left_behind": [path.name for path in folder.iterdir() if path.name.endswith(BESIDE_SUFFIX)],
     }
+    shutil.rmtree(folder)
+    return found
 
 
 def started_for(kill: Kill, base: Path, whole: Whole, folder: Path) -> subprocess.Popen:

@@ -81,7 +81,7 @@ def with_weights_of(model: nn.Module, onnx_model: Any) -> Any:
         if node.op_type in _WITH_GROUPS and node.input[1] in state:
             _set(node, "group", model.get_submodule(node.input[1].rpartition(".")[0]).groups)
     _flatten_any_width(made, onnx)
-    del made.graph.value_info[:]  # the shapes within
+    _leave_widths_open(made)
     return made
 
 
@@ -93,6 +93,18 @@ def _flatten_any_width(made: Any, onnx: Any) -> None:
             shape = shapes[node.input[1]]
             shape.CopyFrom(onnx.numpy_helper.from_array(np.array([0, -1]), shape.name))  # as it is, and all the rest
             _set(node, "allowzero", 0)
+
+
+def _leave_widths_open(made: Any) -> None:
+    """Clear the widths of what is within and of what comes out, which follow from the weights.
+
+    Its symbolic sizes stay: without them ONNX Runtime doesn't know that a block's two branches have one size, and
+    doesn't fuse their addition into a convolution, so the network would be slower than one that is exported anew.
+    """
+    for value in (*made.graph.value_info, *made.graph.output):
+        for size in value.type.tensor_type.shape.dim:
+            if size.HasField("dim_value"):
+                size.Clear()
 
 
 def _set(node: Any, name: str, value: int) -> None:

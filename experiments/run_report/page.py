@@ -77,4 +77,5 @@ def _summary(run: RunFiles) -> dict[str, Any]:
         "parameters": (found["parameters_before"], found["parameters_after"]) if found else None,
         "proof": (found["float64_difference"], found["cut_difference"]) if found else None,
         "proven_at": found.get("proven_at", []),
+        "one_way_branches": found.get("one_way_branches", []),
     }

@@ -41,6 +41,7 @@ def a_run(folder: Path, *, converted: bool = True, rows: bool = True) -> Path:
             "layers": [{"name": "<b>\x07", "width_before": 16, "width_after": 7, **LAYER}],
             **{"macs_before": 4000, "macs_after": 2000, "parameters_before": 300, "parameters_after": 100},
             **{"float64_difference": 2.5e-16, "cut_difference": 3e-5, "proven_at": ["1 x 3 x 8 x 8"]},
+            "one_way_branches": ["<b>net.py:12 (8 > 500)"],
         }
         times = {"images": 64, "threads": 2, "layers": {"<b>\x07": [1.5, 0.625]}}
         result = {"conversion": conversion, "base": {"top1": 91.25}, "converted": {"top1": 90.5}, "times": times}
@@ -54,7 +55,17 @@ def test_the_page_has_the_figures_of_the_files_and_needs_nothing_beside_it(tmp_p
     path = write_report([a_run(tmp_path / "one")])
     assert path == tmp_path / "one" / "report.html"
     page = path.read_text()
-    for words in ("91.25%", "90.50%", "4,000 → 2,000", "300 → 100", "33.3%", "2.5e-16", "3.0e-05", "a &lt;reason&gt;"):
+    for words in (
+        "91.25%",
+        "90.50%",
+        "4,000 → 2,000",
+        "300 → 100",
+        "33.3%",
+        "2.5e-16",
+        "3.0e-05",
+        "a &lt;reason&gt;",
+        "net.py:12",
+    ):
         assert words in page
     for words in ("1.500", "0.625", "64 images", "2 thread", "finish_converted.pt2", "12,345", "python &lt;script"):
         assert words in page

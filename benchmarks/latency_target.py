@@ -1,25 +1,24 @@
-"""A share of the time that was asked for, against what a process of its own measures of the network that came out.
+"""A share of the time that was asked for, against what other processes measure of the network that came out.
 
     python benchmarks/latency_target.py                                     # hours; nothing else may run meanwhile
     python benchmarks/latency_target.py --models src56 --runtimes onnxruntime --batch-sizes 1
 
 Each row: rr.prune(..., latency_target=0.7) at one runtime and batch, one thread; both networks are written, and timed
-by tools/latency.py, which builds, folds and exports them itself. src56 has the weights of results/bases/src56/s0, the
-others random ones (BN too), refitted on a few random images: what is judged here is time, not accuracy. Bar: the
-process's own share is within 3% of what was asked. Writes results/latency_target.json after each row; rows that it has
-from this commit aren't done again; then run tools/results_table.py. Needs `pip install "resrep[export]" timm`.
+by tools/latency.py, which builds, folds and exports them itself, in five processes one after the other. src56 has the
+weights of results/bases/src56/s0, the others random ones (BN too), refitted on a few random images: what is judged here
+is time, not accuracy. Bar: their median is within 3% of what was asked. Writes results/latency_target.json after each
+row; rows that it has from this commit aren't done again; then run tools/results_table.py. Needs
+`pip install "resrep[export]" timm`.
 """
 
 from __future__ import annotations
 
-import csv
 import importlib.metadata
 import json
-import subprocess
+import statistics
 import sys
-import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,25 +28,15 @@ from torch import nn
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # run from the checkout without PYTHONPATH
 
-from base_model import build_any
+from benchmarks.timed_networks import SIZES, images_for, network, rows_by_the_tool
 from rr import InputError, Timing, prune
-from rr.weights import load_network, save_converted, save_hdf5
 from rr.whole_files import write_text_whole
 from training import init_world, surroundings
 from training.endings import ends_in_one_line
 from training.options import OptionParser
 
-SIZES = {
-    "src56": 32,
-    "torchvision/resnet18": 224,
-    "torchvision/resnet50": 224,
-    "torchvision/mobilenet_v2": 224,
-    "timm/efficientnet_lite0": 224,
-}
-WEIGHTS = {"src56": ROOT / "results" / "bases" / "src56" / "s0" / "finish.hdf5"}
 RUNTIMES, BATCHES = ("eager", "onnxruntime", "openvino"), (1, 64)
-CLASSES, CHANNELS, IMAGES = 10, 3, 32
-SECONDS = 8.0  # of the process of its own
+PROCESSES, SECONDS = 5, 3.0  # of their own, as where a runtime puts a network in memory is another in each
 PACKAGES = ("onnx", "onnxruntime", "openvino", "torchvision", "timm")
 
 
@@ -89,56 +78,26 @@ def keys_of(
 
 def row_of(name: str, timing: Timing, asked: float) -> dict[str, Any]:
     """One network pruned to the share of the time, and timed anew; where that can't be reached, the reason."""
-    model, size = network(name), SIZES[name]
-    images = torch.randn(IMAGES, CHANNELS, size, size, generator=torch.Generator().manual_seed(0)).split(8)
+    model, size, images = network(name), SIZES[name], images_for(name)
     began = time.perf_counter()
     try:
         slim = prune(model, images[0], images, latency_target=asked, timing=timing)
     except InputError as error:
         return {"image_size": size, "error": str(error)}
     seconds = time.perf_counter() - began
+    fresh = [share_in_a_fresh_process(name, {"base.hdf5": model, "slim.hdf5": slim}, timing) for _ in range(PROCESSES)]
     return {
         "image_size": size,
         "seconds": seconds,
         "found": slim.refit_report.latency.as_dict(),
-        "fresh": in_fresh_process(name, model, slim, timing),
+        "fresh": {"median": statistics.median(fresh), "low": min(fresh), "high": max(fresh)},
     }
 
 
-def network(name: str) -> nn.Module:
-    """A network in eval mode: trained, or with random weights that leave no BN as it begins."""
-    torch.manual_seed(0)
-    model = build_any(name, num_classes=CLASSES)
-    if name in WEIGHTS:
-        full = model
-        return load_network(WEIGHTS[name], lambda: full)[0].eval()
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):  # biases of zero would be left out of an export
-                module.bias.normal_(std=0.2)
-                module.running_var.uniform_(0.5, 1.5)
-    return model.eval()
-
-
-def in_fresh_process(name: str, full: nn.Module, slim: nn.Module, timing: Timing) -> dict[str, float]:
-    """The share of the time by tools/latency.py: its median and quartiles over the rounds.
-
-    Raises:
-        RuntimeError: if it fails.
-    """
-    attributes = {"arch": name, "num_classes": CLASSES, "in_channels": CHANNELS, "image_size": SIZES[name]}
-    with tempfile.TemporaryDirectory() as folder:
-        save_hdf5(Path(folder) / "base.hdf5", full.state_dict(), attributes)
-        save_converted(Path(folder) / "slim.hdf5", slim, attributes)
-        words = ["base.hdf5", "slim.hdf5", "--runtimes", timing.runtime, "--batch-sizes", timing.batch, "--threads", 1]
-        words += ["--precisions", timing.precision, "--seconds", SECONDS, "--no-layers", "--output", "latency.csv"]
-        command = [sys.executable, str(ROOT / "tools" / "latency.py"), *map(str, words)]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"tools/latency.py fails on {name}:\n{done.stderr}")
-        *_, row = csv.DictReader((Path(folder) / "latency.csv").read_text().splitlines())
-    faster = {"median": "times_faster", "low": "times_faster_q3", "high": "times_faster_q1"}
-    return {what: 1 / float(row[column]) for what, column in faster.items()}
+def share_in_a_fresh_process(name: str, networks: Mapping[str, nn.Module], timing: Timing) -> float:
+    """The narrow network's share of the full one's time, by tools/latency.py."""
+    _, row = rows_by_the_tool(name, networks, [timing.runtime], [timing.batch], SECONDS)
+    return 1 / float(row["times_faster"])
 
 
 if __name__ == "__main__":

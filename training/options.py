@@ -163,7 +163,7 @@ def from_plain(values: Mapping[str, Any], recipe: T) -> T:
         value = values[setting.name]
         if isinstance(value, list):
             return tuple(value)
-        return Share(value) if setting.kind is Share else value
+        return Share(value) if setting.kind in (Share, Share | None) and value is not None else value
 
     return changed(recipe, **{s.name: read(s) for s in settings_of(recipe) if s.name in values})
 

@@ -66,6 +66,12 @@ class Recipe:
     nesterov: bool = setting("Nesterov's momentum", False, topic=_SGD)
     weight_decay: float = setting("on conv and linear weights alone", 1e-4, topic=_SGD)
     bias_lr_factor: float = setting("learning rate of biases, relative to the others'", 2.0, topic=_SGD)
+    average_last: Share | None = setting(
+        "share of the run, at its end, whose weights the trained network is the mean of, with BN's statistics taken "
+        "anew; none: the last step's",
+        None,
+        topic=_SGD,
+    )
 
     label_smoothing: float = setting("part of the target spread over all classes", 0.0, topic=_LOSS)
     distill: float = setting(
@@ -159,6 +165,8 @@ class Recipe:
         self._require("distill", 0 <= self.distill <= 1, "must be from 0 to 1")
         self._require("distill_until", isinstance(self.distill_until, Share), "give a share of the run, Share(0.65)")
         self._require("distill_until", self.distill_until == 1 or self.distill > 0, "needs a distill greater than 0")
+        averaged = self.average_last is None or isinstance(self.average_last, Share)
+        self._require("average_last", averaged, "give a share of the run, Share(0.2)")
         self._require("teacher", self.teacher is None or self.distill > 0, "needs a distill greater than 0")
         self._require("min_lr", self.min_lr <= self.lr, f"can't exceed lr ({self.lr})")
         self._require("accumulate", self.accumulate <= self.batch_size, f"can't exceed batch_size ({self.batch_size})")

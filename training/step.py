@@ -63,7 +63,7 @@ def forward_backward(
         images = images.contiguous(memory_format=memory_format(recipe))
         is_last = index == len(pieces) - 1
         with nullcontext() if is_last or world.size == 1 else _no_sync(network):
-            with _precision(recipe, world):
+            with precision(recipe, world):
                 output = network(images)
             logits, loss = logits_and_loss(output, labels, recipe.label_smoothing)
             if teaching is not None:
@@ -79,14 +79,15 @@ def memory_format(recipe: Recipe) -> torch.memory_format:
     return torch.channels_last if recipe.channels_last else torch.contiguous_format
 
 
-def _precision(recipe: Recipe, world: World) -> AbstractContextManager[object]:
+def precision(recipe: Recipe, world: World) -> AbstractContextManager[object]:
+    """The precision that the network is run in."""
     return torch.autocast(world.device.type, torch.bfloat16) if recipe.amp else nullcontext()
 
 
 @torch.no_grad()
 def _taught(teaching: nn.Module, images: torch.Tensor, recipe: Recipe, world: World) -> torch.Tensor:
     """The teacher's logits, [n, classes], for the same images that the student sees."""
-    with _precision(recipe, world):
+    with precision(recipe, world):
         return teaching(images)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from rr.settings import Share
 from tests import forked
 from tests.scripts import Done
 from tests.training import tiny_run
@@ -47,11 +48,11 @@ def assert_same_runs(one: Path, other: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("distill", [0.0, 0.5])
-def test_kill_in_mid_epoch_changes_nothing(tmp_path: Path, distill: float) -> None:
+@pytest.mark.parametrize(("distill", "average"), [(0.0, None), (0.5, Share(0.75))])
+def test_kill_in_mid_epoch_changes_nothing(tmp_path: Path, distill: float, average: Share | None) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    run(tiny_recipe(whole, distill=distill), net="dropout", callbacks=[StepSum(), Callback()])
-    settings = ("--distill", str(distill))
+    run(tiny_recipe(whole, distill=distill, average_last=average), net="dropout", callbacks=[StepSum(), Callback()])
+    settings = ("--distill", str(distill), "--average-last", str(average and float(average)).lower())
     stopped = command(killed, *settings, "--kill-at", "11")  # checkpoints at 3, 6, 7 (epoch), 9
     assert stopped.returncode == -signal.SIGKILL, stopped.stderr
     assert checkpoint_files.load(killed / "latest.pth")["step"] == 9

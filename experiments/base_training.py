@@ -13,7 +13,7 @@ from experiments.starts import BaseStart
 from rr import InputError, param_groups
 from rr.copies import copy_of
 from rr.weights import save_hdf5
-from training import Recipe, RunState, WeightAverage
+from training import Recipe, RunState
 from training.run_folder import FINISH_WEIGHTS
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,6 @@ def train_base(recipe: Recipe, start: BaseStart, call: Call | None = None) -> No
                 state,
                 param_groups=partial(param_groups, **recipe.sgd),
                 write_weights=lambda path, network: save_hdf5(path, network.state_dict(), run.attributes),
-                callbacks=[WeightAverage(recipe.average_last)] if recipe.average_last else [],
                 teacher=run.teacher(copy_of(model), state),
             )
             say_where(run)

@@ -28,7 +28,7 @@ from rr import InputError, ResRepConfig, ResRepPruner
 from rr.copies import copy_of
 from rr.refit import check_can_be_cut
 from rr.weights import CONVERTED_WEIGHTS, load_network, load_strict, read_hdf5, save_hdf5
-from training import Callback, Recipe, RunState, WeightAverage, barrier, broadcast_object, evaluate_pair
+from training import Callback, Recipe, RunState, barrier, broadcast_object, evaluate_pair
 from training.checkpoint_files import load
 from training.json_files import read_json, read_lines, write_json
 from training.run_folder import FINISH, FINISH_WEIGHTS, INIT_WEIGHTS, METRICS, RESULT, RUN, stored_result
@@ -70,9 +70,6 @@ def prune(
         run.settings = config, start, asked
         pruner = ResRepPruner(model, example, config)
         callbacks = callbacks_of(run, pruner, start, asked)
-        if recipe.average_last:
-            kept = [compactor.pwc.weight for compactor in pruner.compactors.values()]
-            callbacks.append(WeightAverage(recipe.average_last, kept))
         state = run.state()
         with run.logged(state):
             if doubt is not None:
@@ -88,6 +85,7 @@ def prune(
                     ),
                     callbacks=callbacks,
                     teacher=run.teacher(start_network, state),
+                    not_averaged=[compactor.pwc.weight for compactor in pruner.compactors.values()],
                 )
             elif not (run.folder / CONVERTED_WEIGHTS).exists():
                 logger.info("%s holds a finished run: converting and testing it", run.folder)

@@ -207,11 +207,12 @@ class Run:
         write_weights: Callable[[Path, nn.Module], None],
         callbacks: Sequence[Callback] = (),
         teacher: nn.Module | None = None,
+        not_averaged: Sequence[nn.Parameter] = (),
     ) -> TrainResult:
         """Train within `logged`, from the start or from where the run was stopped.
 
         Args:
-            model, param_groups, write_weights, callbacks, teacher: as in `training.train`.
+            model, param_groups, write_weights, callbacks, teacher, not_averaged: as in `training.train`.
             state: what is to be done in the folder.
 
         Raises:
@@ -229,6 +230,7 @@ class Run:
             callbacks=callbacks,
             resume=state is RunState.RESUME,
             teacher=teacher,
+            not_averaged=not_averaged,
         )
 
 

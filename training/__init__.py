@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from training.callback import Callback, TrainState
     from training.loop import TrainResult, train
     from training.observe import NonFiniteLoss, evaluate_state
-    from training.weight_average import WeightAverage
 
     # How good, how large, how fast
     from training.evaluation import Evaluation, Paired, check_fits, evaluate, evaluate_pair
@@ -68,7 +67,6 @@ __all__ = [
     "RunState",
     "TrainResult",
     "TrainState",
-    "WeightAverage",
     "World",
     "add_continue",
     "add_local_rank",

@@ -19,6 +19,7 @@ from training.allocator import keep_freed_memory
 from training.callback import Callback, TrainState
 from training.checkpoint import load_run, save_run
 from training.checkpoint_files import LATEST
+from training.cutout import with_cutout
 from training.distributed import World, barrier
 from training.evaluation import Evaluation
 from training.log import RunLog
@@ -30,6 +31,7 @@ from training.recording import CudaGraphs
 from training.schedule import lr_factor
 from training.step import memory_format, take_step
 from training.stopping import stop_requests
+from training.weight_average import WeightAverage
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ def train(
     callbacks: Sequence[Callback] = (),
     resume: bool = False,
     teacher: nn.Module | None = None,
+    not_averaged: Sequence[nn.Parameter] = (),
 ) -> TrainResult:
     """Train `model` in place as the recipe says; writes init.hdf5, latest.pth, epoch-{e}.hdf5, finish.pth, finish.hdf5.
 
@@ -78,6 +81,8 @@ def train(
         resume: go on from latest.pth in the log's folder.
         teacher: another network for the same classes, for a recipe with `distill`. It is moved to the model's device
             and left in eval mode; no checkpoint holds it, so it must be given again when a run is resumed.
+        not_averaged: parameters that keep their last values where a recipe averages weights: a compactor's, whose rows
+            are zero by then.
 
     Raises:
         InputError: if there is a teacher without `distill`, or `distill` without a teacher.
@@ -89,6 +94,8 @@ def train(
         raise InputError(f"distill is {recipe.distill:g}: give a teacher where it's over 0, and only there")
     began = time.perf_counter()
     state = _start(recipe, model, data, world, log, param_groups, write_weights, teacher)
+    if recipe.average_last:
+        callbacks = [*callbacks, WeightAverage(recipe.average_last, not_averaged)]
     meter = Meter(world)
     for callback in callbacks:
         callback.on_start(state)
@@ -157,7 +164,7 @@ def _steps_of_epoch(
     for batch in _rest_of_epoch(state):
         agreement.ask()
         _seed(state.world.device, _step_seed(state.recipe.seed, state.step, state.world.rank))
-        sums = step(batch)
+        sums = step(with_cutout(batch, state.recipe.cutout))
         state.scheduler.step()
         state.step += 1
         meter.add(sums, state.step)

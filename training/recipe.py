@@ -37,6 +37,11 @@ class Recipe:
         0,
         topic=_RUN,
     )
+    cutout: int = setting(
+        "side of a square in each training image, in pixels, that is blanked at a place of its own; 0: none",
+        0,
+        topic=_RUN,
+    )
     output_dir: str = setting("folder that the run writes to", "train", topic=_RUN)
 
     epochs: int = setting("passes over the training data", 240, topic=_LENGTH)
@@ -227,5 +232,5 @@ _COUNTS = ("epochs", "batch_size", "accumulate", "val_interval", "log_interval",
 _AT_MOST = {"seed": 2**63 - 1, "process_timeout": 10**9, "image_size": 2**14}
 _NOT_NEGATIVE = (
     *("image_size", "max_steps", "seed", "warmup_epochs", "val_last", "save_interval", "checkpoint_interval"),
-    *("hold_out", "weight_decay", "bias_lr_factor", "min_lr"),
+    *("hold_out", "cutout", "weight_decay", "bias_lr_factor", "min_lr"),
 )

@@ -12,7 +12,8 @@ to s0). results/bases/src20_hold_out is one. A run of 12 epochs takes about 15 m
 fast: `--fast`; base: the unpruned network trained on; later-N: the target is met after N% of the run, at a higher rate
 after an epoch of warm-up, and high-rate the same without waiting; floor-N: each layer keeps N% of its width;
 multiples-8: widths in multiples of 8; refit: cut at once and refitted; streams: residual streams too; smoothing: of the
-labels; distill: the base teaches; distill-later: both. A difference within its own 95% interval is none.
+labels; cutout: squares of 8 pixels; average: the mean of the last fifth's weights; distill: the base teaches;
+distill-later: both; base-*: the unpruned network with the same. A difference within its own 95% interval is none.
 
 Writes results/gap.json and .png.
 """
@@ -28,6 +29,11 @@ from benchmarks.studies.study import PRUNE, RIVALS, TARGET, Arm, Study, run_stud
 LR, HIGH_LR = 0.02, 0.1
 HIGH_RATE = ("--warmup-epochs", "1")
 DISTILL = ("--distill", "0.5")
+FOR_BOTH = {  # what a base has as well, so that bar C is one with all of it
+    "smoothing": ("--label-smoothing", "0.1"),
+    "cutout": ("--cutout", "8"),
+    "average": ("--average-last", "20%"),
+}
 LATER = {share: (*HIGH_RATE, "--tighten-steps", f"{share}%") for share in (20, 30, 40)}
 
 
@@ -36,8 +42,13 @@ def pruned(*change: str, lr: float = LR) -> Arm:
     return Arm(PRUNE, lr, (*TARGET, "--fast", *change))
 
 
+def unpruned(*change: str) -> Arm:
+    """The network trained on, with a change."""
+    return Arm(RIVALS, LR, ("--how", "unpruned", *change))
+
+
 ARMS = {
-    "base": Arm(RIVALS, LR, ("--how", "unpruned")),
+    "base": unpruned(),
     "fast": pruned(),
     "high-rate": pruned(*HIGH_RATE, lr=HIGH_LR),
     **{f"later-{share}": pruned(*later, lr=HIGH_LR) for share, later in LATER.items()},
@@ -45,12 +56,16 @@ ARMS = {
     "multiples-8": pruned("--width-multiple", "8"),
     "refit": pruned("--start", "refit"),
     "streams": pruned("--layers", "all"),
-    "smoothing": pruned("--label-smoothing", "0.1"),
+    **{name: pruned(*change) for name, change in FOR_BOTH.items()},
+    **{f"base-{name}": unpruned(*change) for name, change in FOR_BOTH.items()},
     "distill": pruned(*DISTILL),
     "distill-later": pruned(*DISTILL, *LATER[30], lr=HIGH_LR),
 }
-AGAINST = {"base": "fast", "distill-later": "distill"}
-RIVALS_OF_OURS = tuple((arm, AGAINST.get(arm, "fast")) for arm in ARMS if arm != "fast")
+AGAINST = {"distill-later": "distill", **{f"base-{name}": "base" for name in FOR_BOTH}}
+RIVALS_OF_OURS = (
+    *((arm, AGAINST.get(arm, "fast")) for arm in ARMS if arm != "fast"),
+    *((name, f"base-{name}") for name in FOR_BOTH),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

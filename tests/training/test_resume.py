@@ -51,8 +51,14 @@ def assert_same_runs(one: Path, other: Path) -> None:
 @pytest.mark.parametrize(("distill", "average"), [(0.0, None), (0.5, Share(0.75))])
 def test_kill_in_mid_epoch_changes_nothing(tmp_path: Path, distill: float, average: Share | None) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    run(tiny_recipe(whole, distill=distill, average_last=average), net="dropout", callbacks=[StepSum(), Callback()])
+    cutout = 3 if average else 0
+    run(
+        tiny_recipe(whole, distill=distill, average_last=average, cutout=cutout),
+        net="dropout",
+        callbacks=[StepSum(), Callback()],
+    )
     settings = ("--distill", str(distill), "--average-last", str(average and float(average)).lower())
+    settings += ("--cutout", str(cutout))
     stopped = command(killed, *settings, "--kill-at", "11")  # checkpoints at 3, 6, 7 (epoch), 9
     assert stopped.returncode == -signal.SIGKILL, stopped.stderr
     assert checkpoint_files.load(killed / "latest.pth")["step"] == 9

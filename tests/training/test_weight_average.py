@@ -10,8 +10,8 @@ from torch import nn
 
 from rr.settings import Share
 from tests.training.tiny_run import run, tiny_data, tiny_recipe
-from training import Callback, TrainState, WeightAverage
-from training.weight_average import BN_BATCHES
+from training import Callback, TrainState
+from training.weight_average import BN_BATCHES, WeightAverage
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 STEPS = 21
@@ -67,7 +67,7 @@ def test_the_network_is_the_mean_of_the_last_steps_but_for_what_stays(tmp_path: 
 
 
 def test_statistics_are_those_of_the_mean_on_the_training_images(tmp_path: Path) -> None:
-    model, _ = run(tiny_recipe(tmp_path, lr=0.5), net="dropout", callbacks=[WeightAverage(Share(0.5))])
+    model, _ = run(tiny_recipe(tmp_path, lr=0.5, average_last=Share(0.5)), net="dropout")
     found: list[torch.Tensor] = []
     for batch in tiny_data().train_batches(2, batch_size=8, seed=0, device=torch.device("cpu")):
         found.append(model.conv(batch.images).transpose(0, 1).flatten(1))  # [channels, values]
@@ -80,5 +80,5 @@ def test_statistics_are_those_of_the_mean_on_the_training_images(tmp_path: Path)
 
 def test_a_network_that_gets_narrower_has_its_mean_begun_anew(tmp_path: Path) -> None:
     seen = Weights()
-    model, _ = run(tiny_recipe(tmp_path, lr=0.5), callbacks=[Narrower(), seen, WeightAverage(Share(1 / 3))])
+    model, _ = run(tiny_recipe(tmp_path, lr=0.5, average_last=Share(1 / 3)), callbacks=[Narrower(), seen])
     assert_weights(model, mean(seen.after[17:]))

@@ -25,7 +25,6 @@ from training import (
     RunState,
     TrainResult,
     TrainState,
-    WeightAverage,
     add_continue,
     add_options,
     broadcast_object,
@@ -141,8 +140,6 @@ def run(
     model = NETS[net]()
     groups = {"lr": recipe.lr, "momentum": recipe.momentum, "weight_decay": recipe.weight_decay}
     teacher = tiny_teacher(net) if recipe.distill else None
-    if recipe.average_last:
-        callbacks = [*callbacks, WeightAverage(recipe.average_last)]
     with init_world(recipe.device, wait=recipe.process_timeout) as world:
         todo = prepare(recipe.output_dir, to_plain(recipe), conti_or_fs) if world.is_first else None
         resume = broadcast_object(world, todo) is RunState.RESUME

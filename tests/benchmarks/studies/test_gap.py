@@ -18,6 +18,8 @@ CHANGED = {
     "multiples-8": {"width_multiple"},
     "streams": {"layers"},
     "smoothing": {"label_smoothing"},
+    "cutout": {"cutout"},
+    "average": {"average_last"},
     "distill": {"distill"},
     "distill-later": {"distill", "lr", "warmup_epochs", "tighten_steps"},
     "fast": set(),
@@ -35,7 +37,15 @@ def test_each_arm_changes_what_its_name_says() -> None:
         found = settings(name)
         assert {key for key in found if found[key] != fast[key]} == changed, name
     assert settings("refit")["start"] == "refit"
-    assert set(gap.ARMS) - set(CHANGED) == {"base", "refit"}
+    bases = {"base", *(f"base-{name}" for name in gap.FOR_BOTH)}
+    assert set(gap.ARMS) - set(CHANGED) == {"refit", *bases}
+
+
+def test_a_change_that_a_base_can_have_is_set_against_a_base_that_has_it() -> None:
+    for name, change in gap.FOR_BOTH.items():
+        ours, base = gap.ARMS[name], gap.ARMS[f"base-{name}"]
+        assert ours.options[-2:] == base.options[-2:] == change
+        assert {(name, "fast"), (name, f"base-{name}"), (f"base-{name}", "base")} <= set(gap.RIVALS_OF_OURS)
 
 
 def test_every_run_leaves_the_same_images_out(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from data import Data
 from training.distributed import World
 from training.log import RunLog
 from training.recipe import Recipe
+from training.teaching import KeptOutputs, Lesson, Stages
 from training.wrapping import wrapped
 
 
@@ -29,6 +30,7 @@ class TrainState:
         total_steps: optimiser steps of the run.
         teacher: the plain teacher network, if any; it is neither trained nor wrapped nor saved.
         teaching: what a step calls of the teacher: compiled.
+        stages: modules whose outputs are to be the teacher's, for a recipe with `distill_outputs`.
         settled: whether a callback that changes the model's shapes is done with that: the network is compiled only
             then, since each change would compile it again.
         epoch: how many epochs are done.
@@ -55,17 +57,32 @@ class TrainState:
     wraps: int = 0
     network: nn.Module = field(init=False)
     teaching: nn.Module | None = field(init=False)
+    stages: Stages | None = field(init=False)
 
     def __post_init__(self) -> None:
-        self.network, self.teaching = self.model, self.teacher
+        self.network, self.teaching, self.stages = self.model, self.teacher, None
+        if self.recipe.distill_outputs and self.teacher is not None:
+            self.stages = Stages(
+                *(KeptOutputs(each, self.recipe.distill_outputs) for each in (self.model, self.teacher))
+            )
         if self.recipe.compile and self.teacher is not None:
             self.teaching = torch.compile(self.teacher, mode=self.recipe.compile_mode)
 
     @property
     def is_taught(self) -> bool:
         """Whether the teacher has a part in the next step's loss."""
-        full_length = self.recipe.epochs * self.steps_per_epoch
-        return self.teacher is not None and self.step < round(self.recipe.distill_until * full_length)
+        return self.teacher is not None and self.step < self._taught_steps
+
+    @property
+    def lesson(self) -> Lesson:
+        """What the teacher adds to the next step."""
+        if not self.is_taught:
+            return Lesson(None, self.stages)
+        return Lesson(self.teaching, self.stages, 1 - self.step / self._taught_steps)
+
+    @property
+    def _taught_steps(self) -> int:
+        return round(self.recipe.distill_until * self.recipe.epochs * self.steps_per_epoch)
 
     def rewrap(self) -> None:
         """Make `network` from `model`, on all processes; a callback that changes the model's parameters calls this."""

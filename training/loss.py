@@ -28,12 +28,12 @@ def logits_and_loss(
     logits, aux, share = _parts(output)
 
     def loss_of(scores: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(_widened(scores), labels, label_smoothing=label_smoothing)
+        return F.cross_entropy(widened(scores), labels, label_smoothing=label_smoothing)
 
     loss = loss_of(logits)
     for scores in aux:
         loss = loss + share * loss_of(scores)
-    return _widened(logits), loss
+    return widened(logits), loss
 
 
 def distilled(
@@ -51,7 +51,7 @@ def distilled(
         share: a, from 0 to 1.
         temperature: T.
     """
-    student, teacher = (F.log_softmax(_widened(scores) / temperature, dim=1) for scores in (logits, taught))
+    student, teacher = (F.log_softmax(widened(scores) / temperature, dim=1) for scores in (logits, taught))
     divergence = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
     return (1 - share) * loss + share * temperature**2 * divergence
 
@@ -70,6 +70,6 @@ def _parts(output: object) -> tuple[torch.Tensor, list[torch.Tensor], float]:
     return logits, [scores for scores in aux if scores is not None], share
 
 
-def _widened(scores: torch.Tensor) -> torch.Tensor:
-    """The scores, in float32 where autocast left them in less."""
+def widened(scores: torch.Tensor) -> torch.Tensor:
+    """The numbers, in float32 where autocast left them in less."""
     return scores.float() if scores.dtype in (torch.bfloat16, torch.float16) else scores

@@ -95,6 +95,18 @@ class Recipe:
         Share(1.0),
         topic=_LOSS,
     )
+    distill_outputs: tuple[str, ...] = setting(
+        "distill: modules of the network whose outputs are to be the teacher's as well, by name (stage1 stage2), less "
+        "and less until the teacher leaves",
+        (),
+        topic=_LOSS,
+    )
+    distill_outputs_weight: float = setting(
+        "distill_outputs: what their mean squared error, over the variance of the teacher's channel, counts at the "
+        "start",
+        1.0,
+        topic=_LOSS,
+    )
     temperature: float = setting(
         "distill: what the teacher's and the student's logits are divided by", 4.0, topic=_LOSS
     )
@@ -170,6 +182,11 @@ class Recipe:
         self._require("distill", 0 <= self.distill <= 1, "must be from 0 to 1")
         self._require("distill_until", isinstance(self.distill_until, Share), "give a share of the run, Share(0.65)")
         self._require("distill_until", self.distill_until == 1 or self.distill > 0, "needs a distill greater than 0")
+        self._require("distill_outputs", not self.distill_outputs or self.distill > 0, "needs a distill greater than 0")
+        recorded = self.cuda_graph and len(self.distill_outputs) > 0
+        self._require(
+            "distill_outputs", not recorded, "fade with the steps, which a recorded one can't: leave --cuda-graph out"
+        )
         averaged = self.average_last is None or isinstance(self.average_last, Share)
         self._require("average_last", averaged, "give a share of the run, Share(0.2)")
         self._require("teacher", self.teacher is None or self.distill > 0, "needs a distill greater than 0")
@@ -232,5 +249,5 @@ _COUNTS = ("epochs", "batch_size", "accumulate", "val_interval", "log_interval",
 _AT_MOST = {"seed": 2**63 - 1, "process_timeout": 10**9, "image_size": 2**14}
 _NOT_NEGATIVE = (
     *("image_size", "max_steps", "seed", "warmup_epochs", "val_last", "save_interval", "checkpoint_interval"),
-    *("hold_out", "cutout", "weight_decay", "bias_lr_factor", "min_lr"),
+    *("hold_out", "cutout", "weight_decay", "bias_lr_factor", "min_lr", "distill_outputs_weight"),
 )

@@ -13,8 +13,9 @@ from data import Batch
 from training.callback import TrainState
 from training.distributed import World
 from training.evaluation import batch_sums, hits_of, sum_dtype
-from training.loss import distilled, logits_and_loss
+from training.loss import logits_and_loss
 from training.recipe import Recipe
+from training.teaching import NO_LESSON, Lesson
 
 
 def take_step(state: TrainState, batch: Batch) -> torch.Tensor:
@@ -32,15 +33,14 @@ def take_step(state: TrainState, batch: Batch) -> torch.Tensor:
     """
     if state.recipe.compile_mode != "default":
         torch.compiler.cudagraph_mark_step_begin()  # what the step before left in its graphs' memory may be overwritten
-    teaching = state.teaching if state.is_taught else None
-    sums = forward_backward(state.network, batch, state.recipe, state.world, teaching)
+    sums = forward_backward(state.network, batch, state.recipe, state.world, state.lesson)
     state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)
     return sums
 
 
 def forward_backward(
-    network: nn.Module, batch: Batch, recipe: Recipe, world: World, teaching: nn.Module | None = None
+    network: nn.Module, batch: Batch, recipe: Recipe, world: World, lesson: Lesson = NO_LESSON
 ) -> torch.Tensor:
     """Add the gradient of the whole batch's mean loss to the parameters.
 
@@ -52,7 +52,7 @@ def forward_backward(
         batch: this process's part.
         recipe: the precision, the loss, and how many pieces the part is cut into.
         world: the processes.
-        teaching: the teacher, where it has a part in this step's loss.
+        lesson: what a teacher adds to this step's loss.
 
     Returns:
         This process's `batch_sums`, on its device.
@@ -63,12 +63,10 @@ def forward_backward(
         images = images.contiguous(memory_format=memory_format(recipe))
         is_last = index == len(pieces) - 1
         with nullcontext() if is_last or world.size == 1 else _no_sync(network):
-            with precision(recipe, world):
+            with precision(recipe, world), lesson.watching:
                 output = network(images)
             logits, loss = logits_and_loss(output, labels, recipe.label_smoothing)
-            if teaching is not None:
-                taught = _taught(teaching, images, recipe, world)
-                loss = distilled(loss, logits, taught, recipe.distill, recipe.temperature)
+            loss = lesson.loss(loss, logits, images, recipe, precision(recipe, world))
             (loss * (len(labels) * world.size / batch.global_size)).backward()
         total += batch_sums(hits_of(logits.detach(), labels), loss.detach() * len(labels))
     return total
@@ -82,13 +80,6 @@ def memory_format(recipe: Recipe) -> torch.memory_format:
 def precision(recipe: Recipe, world: World) -> AbstractContextManager[object]:
     """The precision that the network is run in."""
     return torch.autocast(world.device.type, torch.bfloat16) if recipe.amp else nullcontext()
-
-
-@torch.no_grad()
-def _taught(teaching: nn.Module, images: torch.Tensor, recipe: Recipe, world: World) -> torch.Tensor:
-    """The teacher's logits, [n, classes], for the same images that the student sees."""
-    with precision(recipe, world):
-        return teaching(images)
 
 
 def _no_sync(network: nn.Module) -> Any:

@@ -13,7 +13,8 @@ fast: `--fast`; base: the unpruned network trained on; later-N: the target is me
 after an epoch of warm-up, and high-rate the same without waiting; floor-N: each layer keeps N% of its width;
 multiples-8: widths in multiples of 8; refit: cut at once and refitted; streams: residual streams too; smoothing: of the
 labels; cutout: squares of 8 pixels; average: the mean of the last fifth's weights; distill: the base teaches;
-distill-later: both; base-*: the unpruned network with the same. A difference within its own 95% interval is none.
+distill-later: both; distill-outputs: what its stages return as well, to 65% of the run; base-*: the unpruned network
+with the same. A difference within its own 95% interval is none.
 
 Writes results/gap.json and .png.
 """
@@ -33,6 +34,7 @@ FOR_BOTH = {  # what a base has as well, so that bar C is one with all of it
     "smoothing": ("--label-smoothing", "0.1"),
     "cutout": ("--cutout", "8"),
     "average": ("--average-last", "20%"),
+    "distill": DISTILL,
 }
 LATER = {share: (*HIGH_RATE, "--tighten-steps", f"{share}%") for share in (20, 30, 40)}
 
@@ -58,10 +60,10 @@ ARMS = {
     "streams": pruned("--layers", "all"),
     **{name: pruned(*change) for name, change in FOR_BOTH.items()},
     **{f"base-{name}": unpruned(*change) for name, change in FOR_BOTH.items()},
-    "distill": pruned(*DISTILL),
+    "distill-outputs": pruned(*DISTILL, "--distill-until", "65%", "--distill-outputs", "stage1", "stage2", "stage3"),
     "distill-later": pruned(*DISTILL, *LATER[30], lr=HIGH_LR),
 }
-AGAINST = {"distill-later": "distill", **{f"base-{name}": "base" for name in FOR_BOTH}}
+AGAINST = {"distill-later": "distill", "distill-outputs": "distill", **{f"base-{name}": "base" for name in FOR_BOTH}}
 RIVALS_OF_OURS = (
     *((arm, AGAINST.get(arm, "fast")) for arm in ARMS if arm != "fast"),
     *((name, f"base-{name}") for name in FOR_BOTH),

@@ -27,6 +27,7 @@ from rr.copies import copy_of
 from training import Recipe, World
 from training.allocator import keep_freed_memory
 from training.step import forward_backward, memory_format
+from training.teaching import Lesson
 from training.wrapping import wrapped
 
 NEVER = 10**9
@@ -206,7 +207,7 @@ class _Training:
 
     def _seconds(self, network: nn.Module, batch: Batch, recipe: Recipe, teacher: nn.Module | None) -> float:
         began = time.perf_counter()
-        forward_backward(network, batch, recipe, self.world, teacher)
+        forward_backward(network, batch, recipe, self.world, Lesson(teacher))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return time.perf_counter() - began

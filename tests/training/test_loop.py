@@ -27,11 +27,18 @@ def largest_difference(a: torch.nn.Module, b: torch.nn.Module) -> float:
     return max(float((p - q).detach().abs().max()) for p, q in pairs)
 
 
-@pytest.mark.parametrize(("distill", "until", "taught"), [(0.0, 1.0, 0), (0.7, 1.0, 14), (0.7, 0.6, 8)])
-def test_takes_the_steps_of_a_plain_loop(tmp_path: Path, distill: float, until: float, taught: int) -> None:
-    """The teacher has its part in the first `taught` of 14 steps."""
+@pytest.mark.parametrize(
+    ("distill", "until", "taught", "outputs"),
+    [(0.0, 1.0, 0, 0), (0.7, 1.0, 14, 0), (0.7, 0.6, 8, 0), (0.7, 0.6, 8, 0.01)],
+)
+def test_takes_the_steps_of_a_plain_loop(
+    tmp_path: Path, distill: float, until: float, taught: int, outputs: float
+) -> None:
+    """The teacher has its part in the first `taught` of 14 steps; its convolution's outputs, less and less of one."""
     settings = {"label_smoothing": 0.1, "nesterov": True, "temperature": 3.0}
     settings |= {"distill": distill, "distill_until": Share(until)}
+    if outputs:
+        settings |= {"distill_outputs": ("conv",), "distill_outputs_weight": outputs}
     model, result = run(tiny_recipe(tmp_path, epochs=2, **settings))
 
     teacher = tiny_teacher("plain").requires_grad_(False)
@@ -50,6 +57,10 @@ def test_takes_the_steps_of_a_plain_loop(tmp_path: Path, distill: float, until: 
                 loss = (1 - distill) * loss
                 soft = F.softmax(teacher(batch.images) / 3, dim=1)
                 loss = loss + distill * 9 * (soft * (soft.log() - F.log_softmax(scores / 3, 1))).sum(1).mean()
+                own, theirs = (network.conv(batch.images.double()) for network in (reference, teacher))
+                deviation = theirs.transpose(0, 1).flatten(1).std(1, correction=0)[:, None, None]
+                left = 1 - scheduler.last_epoch / taught
+                loss = loss + outputs * left * (((own - theirs) / deviation) ** 2).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

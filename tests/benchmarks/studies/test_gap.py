@@ -21,6 +21,7 @@ CHANGED = {
     "cutout": {"cutout"},
     "average": {"average_last"},
     "distill": {"distill"},
+    "distill-outputs": {"distill", "distill_until", "distill_outputs"},
     "distill-later": {"distill", "lr", "warmup_epochs", "tighten_steps"},
     "fast": set(),
 }

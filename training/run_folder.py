@@ -33,6 +33,8 @@ LOCK, LOCK_SECONDS = ".lock", 10  # a run that was just killed can leave workers
 
 # A process's number before the last suffix; `.NAME.NUMBER.tmp` in older versions.
 _LEFTOVER = re.compile(rf".+\.\d+{re.escape(BESIDE_SUFFIX)}|\..+\.(?:hdf5|pth)\.\d+\.tmp")
+# Where no run.json says whose a folder is, the only one.
+_LEFTOVER_OF_RUN = re.compile(rf"{re.escape(RUN)}\.\d+{re.escape(BESIDE_SUFFIX)}")
 
 MOST_SHOWN = 5  # of the settings in which two runs differ
 
@@ -75,8 +77,7 @@ def prepare(
         raise InputError(f"{folder} is a file: choose another --output-dir")
     stored = stored_recipe(folder)
     finished = (folder / FINISH_WEIGHTS).exists()
-    if stored is not None:
-        _clear_leftovers(folder)
+    _clear_leftovers(folder, _LEFTOVER if stored is not None else _LEFTOVER_OF_RUN)
     if conti_or_fs == "fs":
         if finished and stored is None:
             raise InputError(
@@ -218,8 +219,8 @@ def _clear(folder: Path) -> None:
     (folder / RUN).unlink()  # last, so that an interrupted clearing is done again
 
 
-def _clear_leftovers(folder: Path) -> None:
+def _clear_leftovers(folder: Path, pattern: re.Pattern[str]) -> None:
     """Remove what a kill left half-written, also by the name that such a file had in older versions."""
-    for path in folder.iterdir():
-        if _LEFTOVER.fullmatch(path.name):
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if pattern.fullmatch(path.name):
             path.unlink(missing_ok=True)

@@ -159,6 +159,14 @@ def test_what_a_kill_left_goes_at_the_next_start(mode: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("mode", [None, "continue", "fs"])
+def test_what_a_kill_left_before_there_was_a_run_goes_as_well(mode: str | None, tmp_path: Path) -> None:
+    fill(tmp_path, "run.json.77.new", recipe=None)
+    assert prepare(tmp_path, RECIPE, mode) is RunState.START
+    assert not list(tmp_path.iterdir())
+    assert prepare(tmp_path / "new", RECIPE, mode) is RunState.START
+
+
+@pytest.mark.parametrize("mode", [None, "continue", "fs"])
 def test_files_of_others_that_look_like_leftovers_stay(mode: str | None, tmp_path: Path) -> None:
     names = {"config.new", ".editor.tmp", ".notes.txt.5.tmp", "weights.safetensors"}
     fill(tmp_path, *names, "a.hdf5.77.new", recipe=None)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rr.lazy import lazy_exports
-
-__version__ = "0.2.0"
+from rr.version import __version__ as __version__
 
 if TYPE_CHECKING:
     # Settings

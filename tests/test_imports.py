@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import functools
+import graphlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,7 @@ GROUND = {
     "rr.lazy",
     "rr.records",
     "rr.settings",
+    "rr.version",
     "rr.whole_files",
 }  # on these all stand; they import nothing but Python
 
@@ -65,6 +68,43 @@ def module_name(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
+def arrows(found: Mapping[Path, ast.Module]) -> dict[str, set[str]]:
+    """Module -> the project's modules that it imports, at any time; `from a import b` is a.b where that is a module."""
+    names = {module_name(path): tree for path, tree in found.items()}
+
+    def named(node: ast.AST) -> set[str]:
+        if isinstance(node, ast.Import):
+            return {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            full = {alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+            return {one if one in names else str(node.module) for one in full.values()}
+        return set()
+
+    return {
+        name: {one for node in ast.walk(tree) for one in named(node) if one in names} - {name}
+        for name, tree in names.items()
+    }
+
+
+def between_rooms(found: Mapping[str, set[str]]) -> dict[str, set[str]]:
+    """The same between the sub-packages of rr, and the modules directly in it."""
+    rooms: dict[str, set[str]] = {}
+    for name, others in found.items():
+        if name.startswith("rr"):
+            room = ".".join(name.split(".")[:2])
+            rooms.setdefault(room, set()).update({".".join(other.split(".")[:2]) for other in others} - {room})
+    return rooms
+
+
+def circle(found: Mapping[str, set[str]]) -> list[str]:
+    """Names that import each other in a circle, the first of them again at the end; empty where there is none."""
+    try:
+        graphlib.TopologicalSorter(found).prepare()
+    except graphlib.CycleError as error:
+        return error.args[1]
+    return []
+
+
 @functools.cache
 def trees() -> dict[Path, ast.Module]:
     """Every source file, read."""
@@ -97,6 +137,16 @@ def test_the_packages_and_scripts_are_found() -> None:
 def test_packages_import_only_what_they_may_know() -> None:
     found = {place(path): forbidden_imports(path.relative_to(ROOT).parts[0], tree) for path, tree in library().items()}
     assert not {path: names for path, names in found.items() if names}
+
+
+def test_imports_make_no_circle() -> None:
+    """Nor with those that a type checker alone sees: what needs each other can't be read, moved or tested alone."""
+    assert circle(arrows(trees())) == []
+
+
+def test_rooms_of_the_method_import_downwards_only() -> None:
+    """A room is a sub-package of rr, or a module that lies directly in it: all of one stands above all of the other."""
+    assert circle(between_rooms(arrows(trees()))) == []
 
 
 def test_libraries_do_not_print() -> None:
@@ -139,3 +189,23 @@ def test_the_other_rules_see_what_they_forbid() -> None:
     assert prints(tree) == [4]
     assert is_script(ast.parse('if __name__ == "__main__":\n    main()'))
     assert imported(ast.parse("from rr import exp_resrep")) == {"rr", "rr.exp_resrep"}
+
+
+def test_the_rule_sees_circles() -> None:
+    seen_by_checkers = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from rr.b import low"
+    source = {"rr/a/high.py": "import rr.b.low", "rr/b/low.py": "x = 1", "rr/b/__init__.py": "from rr.b.low import x"}
+    modules = {ROOT / place: ast.parse(text) for place, text in source.items()}
+    assert circle(arrows(modules)) == circle(between_rooms(arrows(modules))) == []
+    modules[ROOT / "rr/a/low.py"] = ast.parse("")
+    modules[ROOT / "rr/b/high.py"] = ast.parse("from rr.a import low")
+    assert circle(arrows(modules)) == []
+    assert set(circle(between_rooms(arrows(modules)))) == {"rr.a", "rr.b"}
+    modules[ROOT / "rr/b/low.py"] = ast.parse("from rr.a import high")
+    assert set(circle(arrows(modules))) == {"rr.a.high", "rr.b.low"}
+    modules[ROOT / "rr/b/low.py"], modules[ROOT / "rr/a/low.py"] = ast.parse(""), ast.parse(seen_by_checkers)
+    assert circle(arrows(modules)) == []
+    modules[ROOT / "rr/b/low.py"] = ast.parse("from rr.a.low import y")
+    assert set(circle(arrows(modules))) == {"rr.a.low", "rr.b.low"}
+    modules = {ROOT / "rr/__init__.py": ast.parse("from rr.low import x"), ROOT / "rr/errors.py": ast.parse("")}
+    modules[ROOT / "rr/low.py"] = ast.parse("import rr\nfrom rr.errors import y")
+    assert set(circle(arrows(modules))) == {"rr", "rr.low"}

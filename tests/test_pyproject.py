@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import rr
+import rr.version
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -88,7 +89,7 @@ def test_the_package_imports_only_what_it_depends_on(path: Path) -> None:
 def test_the_version_stands_in_the_source_alone() -> None:
     assert "version" in PROJECT["dynamic"]
     assert "version" not in PROJECT
-    assert ROOT / PYPROJECT["tool"]["hatch"]["version"]["path"] == Path(rr.__file__)
+    assert ROOT / PYPROJECT["tool"]["hatch"]["version"]["path"] == Path(rr.version.__file__)
     newest = re.search(r"^## ([\d.]+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert newest
     assert newest[1] == rr.__version__

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-import rr
 from rr.errors import InputError
 from rr.export.program import exported_program, save_program
+from rr.version import __version__
 from rr.weights import NetworkCard, build_named, converted_in, read_weights, widths_of
 from rr.weights.safetensors_files import save_safetensors
 
@@ -40,7 +40,7 @@ def save_pruned(
     """
     path = Path(path)
     _check_name(path)
-    card = replace(card or NetworkCard(), widths=tuple(widths_of(model)), version=rr.__version__)
+    card = replace(card or NetworkCard(), widths=tuple(widths_of(model)), version=__version__)
     save_safetensors(path, model.state_dict(), card)
     beside = path.with_suffix(".pt2")
     beside.unlink(missing_ok=True)  # one of another network must not stay beside this one

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import functools
 import graphlib
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -140,13 +142,10 @@ def test_packages_import_only_what_they_may_know() -> None:
 
 
 def test_imports_make_no_circle() -> None:
-    """Nor with those that a type checker alone sees: what needs each other can't be read, moved or tested alone."""
-    assert circle(arrows(trees())) == []
-
-
-def test_rooms_of_the_method_import_downwards_only() -> None:
-    """A room is a sub-package of rr, or a module that lies directly in it: all of one stands above all of the other."""
-    assert circle(between_rooms(arrows(trees()))) == []
+    """Nor with those that a type checker alone sees; nor do whole sub-packages of rr, so one is above the other."""
+    found = arrows(trees())
+    assert circle(found) == []
+    assert circle(between_rooms(found)) == []
 
 
 def test_libraries_do_not_print() -> None:
@@ -158,6 +157,29 @@ def test_nobody_imports_a_script() -> None:
     run = scripts()
     found = {place(path): imported(tree) & run for path, tree in trees().items() if "tests" not in path.parts}
     assert not {path: names for path, names in found.items() if names}
+
+
+HELP = """
+import contextlib, io, runpy, sys
+
+for script in sys.argv[1:]:
+    sys.argv = [script, "--help"]
+    with contextlib.redirect_stdout(io.StringIO()) as shown, contextlib.suppress(SystemExit):
+        runpy.run_path(script, run_name="__main__")
+    assert "usage:" in shown.getvalue(), script
+    assert "torch" not in sys.modules, script
+"""
+
+
+@pytest.mark.slow
+def test_help_needs_no_torch() -> None:
+    """Of what a user runs: importing torch takes seconds, and who mistyped an option waits for them."""
+    folders = {"benchmarks", "examples", "tests"}
+    paths = [place(path) for path, tree in trees().items() if is_script(tree)]
+    of_users = [path for path in paths if path.split("/")[0] not in folders]
+    assert {"rr/exp_resrep.py", "tools/evaluate.py", "display_hdf5.py"} <= set(of_users)
+    done = subprocess.run([sys.executable, "-c", HELP, *of_users], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_nobody_imports_everything() -> None:

@@ -75,7 +75,9 @@ def test_wrong_input_is_one_line_and_exit_2(
 
 def test_help_is_there_for_every_network(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code(["-a", "sres50", "--help"]) == 0
-    assert "sres50_train" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "sres50_train" in shown
+    assert "default: sres50)" not in shown  # nobody can leave -a out
 
 
 def test_a_network_from_anywhere_needs_its_data_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,8 +4,9 @@
     add_options(parser, recipe)                       # any number of instances, of any dataclasses
     recipe = from_options(parser.parse_args(), recipe)
 
-A field's metadata may hold `help`, `choices`, `flags` (short names, ('-a',)), `option` (False: no option), and what
-`rr.settings` knows: `topic`, under which options are grouped, and `name` and `aliases`, which name an option as well.
+A field's metadata may hold `help`, `choices`, `flags` (short names, ('-a',)), `option` (False: no option),
+`is_required` (True: its value here is an example, which the help doesn't show), and what `rr.settings` knows: `topic`,
+under which options are grouped, and `name` and `aliases`, which name an option as well.
 Nothing here needs torch, so that `--help` and a wrong option are answered at once.
 """
 
@@ -281,6 +282,8 @@ _steps.__name__ = "number of steps, or share,"
 
 def _help(metadata: Mapping[str, Any], default: Any) -> str:
     text = str(metadata.get("help", ""))
+    if metadata.get("is_required"):
+        return text.replace("%", "%%")
     shown = " ".join(map(_shown, default)) or "none" if isinstance(default, tuple) else _shown(default)
     return f"{text} (default: {shown})".replace("%", "%%").strip()
 

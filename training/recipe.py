@@ -22,7 +22,12 @@ class Recipe:
         InputError: for a value that can't be, with the fix in the message.
     """
 
-    arch: str = setting("network", topic=_RUN, flags=("-a",))
+    arch: str = setting(
+        "network, required; the other defaults are those for it (with --help alone, for our smallest network)",
+        topic=_RUN,
+        flags=("-a",),
+        is_required=True,
+    )
     dataset: str = setting("data set", topic=_RUN)
     data_dir: str | None = setting("folder of the data; none: the data set's usual one", None, topic=_RUN)
     image_size: int = setting(

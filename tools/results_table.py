@@ -41,6 +41,7 @@ from training.options import OptionParser
 README = "README.md"
 PAGES = "docs/results"
 RUNS = tuple(f"{name}.json" for name in whole_runs.NAMES)
+SHOWN = (".json", ".png")
 NAMED = re.compile(r"(?:`|\]\((?:\.\./)*)results/([\w/.-]+\.(?:json|png))[`)]")  # in a text, or by a link
 Results = Mapping[str, Any]
 
@@ -131,7 +132,7 @@ def written(root: Path) -> dict[Path, str]:
     """
     files = {file: read(root, file, part.page) for part in PARTS for file in part.files}
     shown = files.keys() | named(root)
-    there = [path.relative_to(root / "results") for path in (root / "results").rglob("*.json")]
+    there = [path.relative_to(root / "results") for path in (root / "results").rglob("*") if path.suffix in SHOWN]
     unused = sorted(path.as_posix() for path in there if path.parts[0] != "bases" and path.as_posix() not in shown)
     if unused:
         raise InputError(f"no page shows results/{', '.join(unused)}: give it a part in tools/results_table.py")

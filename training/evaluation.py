@@ -127,7 +127,7 @@ def check_fits(model: nn.Module, data: Data, *, for_training: bool = False) -> N
     except (RuntimeError, AssertionError) as error:  # torch._assert, in transformers of one size
         raise InputError(
             f"the network's forward fails on these images ({sizes}): {type(error).__name__}: {error}. If it wants "
-            "images of another size choose that with --image-size, else its code is to be put right"
+            "images of another size choose that with --image-size, else correct its code"
         ) from error
     finally:
         model.train(was_training)

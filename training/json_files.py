@@ -44,7 +44,7 @@ def from_line(line: str) -> dict[str, Any]:
         ValueError: if it is torn, or isn't what was written.
     """
     if not line.endswith("\n"):
-        raise ValueError("a line that a kill has torn")
+        raise ValueError("a line that a kill has cut off")
     return _checked(json.loads(line))
 
 

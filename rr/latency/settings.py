@@ -18,7 +18,8 @@ class Timing:
     """One way to run a network on the CPU, in which its time is measured.
 
     Attributes:
-        runtime: 'eager' or 'compiled' (torch), 'onnxruntime' or 'openvino' (`pip install "resrep[export]"`).
+        runtime: 'eager' or 'compiled' (torch), 'onnxruntime' or 'openvino' (`pip install "resrep[export]"`). With
+            'compiled', all that this process has compiled is compiled again (`torch.compiler.reset`).
         precision: 'float32' or 'bfloat16'.
         threads: that it may use.
         batch: images at a time.

@@ -17,6 +17,7 @@ from rr.latency.engines import Ready, engine, why_not
 from rr.latency.onnx_files import OnnxFiles
 from rr.latency.rounds import in_turn
 from rr.latency.settings import Timing
+from rr.runtime import compile_anew
 
 BY_ONNX = ("onnxruntime", "openvino")
 
@@ -57,7 +58,7 @@ class Stopwatch:
             InputError: if a package is missing, or the runtime can't take a network.
         """
         if self.timing.runtime == "compiled":
-            torch.compiler.reset()  # what was compiled for another network
+            compile_anew("networks are timed, each compiled for itself")
         with tempfile.TemporaryDirectory() as folder, _threads(self.timing.threads):
             both = [self._ready(name, model, Path(folder)) for name, model in (("full", full), ("narrow", narrow))]
             times = in_turn([engine(network, self.timing, self._images) for network in both], seconds)

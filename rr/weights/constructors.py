@@ -28,14 +28,14 @@ def build_named(name: str, keywords: Mapping[str, Any]) -> nn.Module:
     """
     for keyword, value in keywords.items():
         if keyword not in _KEYWORDS or type(value) is not int or not 1 <= value <= _LARGEST:
-            raise InputError(f"{name} can't be built with {keyword}={value!r} from a file's word: {_GIVE_MODEL}")
+            raise InputError(f"{name} can't be built with {keyword}={value!r} because a file says so: {_GIVE_MODEL}")
     source, _, rest = name.partition("/")
     if source == "torchvision" and rest:
         return _from_torchvision(rest, keywords)
     if source == "timm" and rest:
         return _from_timm(rest, keywords)
     if not name.isidentifier():  # FILE.py:FUNCTION, hf-hub:..., a path
-        raise InputError(f"{name!r} isn't built from a file's word: {_GIVE_MODEL}")
+        raise InputError(f"{name!r} isn't built because a file names it: {_GIVE_MODEL}")
     return _package("base_model", f"{name}: run in a checkout of resrep, or {_GIVE_MODEL}").build_model(
         name, **keywords
     )

@@ -94,7 +94,7 @@ class PlainLayer:
         kind = numbers[0] if numbers and 0 <= numbers[0] < len(_CLASSES) else None
         dimensions = 0 if not kind else (kind - 1) % 3 + 1
         if kind is None or len(numbers) != 2 + dimensions * len(_PER_DIMENSION):
-            raise InputError(f"{numbers} says of no layer what it is: the file is damaged, write or copy it again")
+            raise InputError(f"{numbers} describes no layer: the file is damaged, write or copy it again")
         parts = [tuple(numbers[2 + dimensions * i :][:dimensions]) for i in range(len(_PER_DIMENSION))]
         return cls(_CLASSES[kind], numbers[1], **dict(zip(_PER_DIMENSION, parts, strict=True)))
 

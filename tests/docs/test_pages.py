@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import rr
 from tests.docs.pages import PAGES, prose
 from tests.scripts import ROOT
 
@@ -18,6 +19,11 @@ NAMED = re.compile(
 
 def test_the_first_page_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 200
+
+
+def test_the_reference_has_all_that_is_public() -> None:
+    reference = re.findall(r"^::: rr\.(\w+)$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE)
+    assert sorted(reference) == sorted(rr.__all__)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -95,11 +95,12 @@ def test_a_file_that_is_gone_is_missed(name: str, checkout: Path) -> None:
         assert f"{name} is missing" in run.stderr
 
 
-def test_a_file_that_no_page_shows_is_refused(checkout: Path) -> None:
-    (checkout / "results" / "new.json").write_text("{}")
+@pytest.mark.parametrize("name", ["new.json", "new.png"])
+def test_a_file_that_no_page_shows_is_refused(name: str, checkout: Path) -> None:
+    (checkout / "results" / name).write_text("{}")
     run = scripts.call("tools/results_table.py", "--check", "--root", checkout)
     assert run.returncode == 2
-    assert "no page shows results/new.json" in run.stderr
+    assert f"no page shows results/{name}" in run.stderr
 
 
 GENERATED = re.compile(r"<!-- (.*?): begin \(tools/results_table.py\) -->.*?<!-- \1: end -->", re.DOTALL)

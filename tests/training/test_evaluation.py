@@ -96,7 +96,7 @@ def test_a_forward_that_fails_is_not_blamed_on_the_size_alone(tmp_path: Path) ->
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return super().forward(images) @ torch.zeros(3, 3)
 
-    with pytest.raises(ValueError, match=r"RuntimeError: .*--image-size, else its code is to be put right"):
+    with pytest.raises(ValueError, match=r"RuntimeError: .*--image-size, else correct its code"):
         check_fits(Broken(), tiny_data())
 
 

@@ -58,5 +58,5 @@ def test_lines(tmp_path: Path) -> None:
     path.write_text(lines[0].replace("0.25", "0.35") + lines[1])
     with pytest.raises(InputError, match=r"a\.jsonl is broken .its checksum doesn't fit"):
         read_lines(path)
-    with pytest.raises(ValueError, match="torn"):
+    with pytest.raises(ValueError, match="cut off"):
         from_line(lines[0].rstrip())

@@ -49,42 +49,16 @@ def measure(setting: Setting) -> Figures:
     schedule = RandomDeaths(rows)
     points, all_times, hooks = [], [], {}
     for progress in np.linspace(0, 1, setting.points).tolist():
-        alive = schedule.alive_at(progress)
-        narrow_seconds = {name: kill(trainings[name], alive) for name in (ROWS, FULL)}
-        first_seconds = {name: seconds(trainings[name].step) for name in (ROWS, FULL)}
-        trainings[FLOOR] = Training(setting, narrow_plain(rows))
-        # Most steps of a whole run are at the last widths, so these are timed more often.
-        times = timed_in_turn(trainings, setting.warmup, 3 * setting.rounds if progress == 1 else setting.rounds)
+        point, times = at_widths(trainings, schedule.alive_at(progress), progress, setting)
+        points.append(point)
         all_times += times
-        # The first step after a narrowing takes longer, as kernels are prepared for the new shapes.
-        excess = {
-            name: max(0.0, first - statistics.median(of_round[name] for of_round in times))
-            for name, first in first_seconds.items()
-        }
-        points.append(
-            {
-                "progress": progress,
-                "masked": int((~alive).sum()),
-                "taken_out": int(rows.live.remaining.removed.sum()),
-                "macs_ratio": rows.remaining.macs_ratio,
-                "ms": {name: 1000 * statistics.median(of_round[name] for of_round in times) for name in VARIANTS},
-                "ratios": {name: paired_ratio(times, name) for name in VARIANTS[1:]},
-                "over_floor": {name: paired_ratio(times, name, FLOOR) for name in (ROWS, FULL)},
-                "narrow_ms": {name: 1000 * (narrow_seconds[name] + excess[name]) for name in (ROWS, FULL)},
-            }
-        )
         if progress == 0:
-            hooks["full width"] = hooks_cost(rows, points[-1]["ms"][ROWS], setting.rounds)
+            hooks["full width"] = hooks_cost(rows, point["ms"][ROWS], setting.rounds)
     hooks["at the target"] = hooks_cost(rows, points[-1]["ms"][ROWS], setting.rounds)
     update_ms = 1000 * statistics.median(seconds(trainings[FULL_WIDTH].pruner.update_masks) for _ in range(5))
     plain_ms = 1000 * statistics.median(times[PLAIN] for times in all_times)
-    between_steps = {
-        name: (update_ms + statistics.median(point["narrow_ms"][name] for point in points[1:]))
-        / MASK_INTERVAL
-        / plain_ms
-        for name in (ROWS, FULL)
-    }
-    profiles = {name: profile(trainings[name]) for name in (PLAIN, FULL_WIDTH, FULL, FLOOR)}
+    narrow_ms = {name: statistics.median(point["narrow_ms"][name] for point in points[1:]) for name in (ROWS, FULL)}
+    between_steps = {name: (update_ms + each) / MASK_INTERVAL / plain_ms for name, each in narrow_ms.items()}
     figures = {
         **asdict(setting),
         "flops_target": setting.config.target.flops,
@@ -93,11 +67,47 @@ def measure(setting: Setting) -> Figures:
         "over_floor": points[-1]["over_floor"],
         "hooks": hooks,
         "mask_update_ms": update_ms,
-        "profile": profiles,
+        "profile": {name: profile(trainings[name]) for name in (PLAIN, FULL_WIDTH, FULL, FLOOR)},
         "between_steps": between_steps,
         "whole_run": whole_runs(points, between_steps),
     }
     return figures | {"bars": bars(figures)}
+
+
+def at_widths(
+    trainings: dict[str, Training], alive: np.ndarray, progress: float, setting: Setting
+) -> tuple[Figures, list[dict[str, float]]]:
+    """Take the dead units out, and time steps of all variants at the widths that are left.
+
+    Args:
+        trainings: by variant; gets a plain network of these widths, the floor.
+        alive: [num_units] of bool.
+        progress: the share of the way from full width to the target.
+        setting: the network, and how it is trained.
+
+    Returns:
+        The figures of this point of the schedule, and the seconds of a step by variant, for each round.
+    """
+    rows = trainings[ROWS].pruner
+    narrow_seconds = {name: kill(trainings[name], alive) for name in (ROWS, FULL)}
+    first_seconds = {name: seconds(trainings[name].step) for name in (ROWS, FULL)}
+    trainings[FLOOR] = Training(setting, narrow_plain(rows))
+    # Most steps of a whole run are at the last widths, so these are timed more often.
+    times = timed_in_turn(trainings, setting.warmup, 3 * setting.rounds if progress == 1 else setting.rounds)
+    medians = {name: statistics.median(of_round[name] for of_round in times) for name in VARIANTS}
+    # The first step after a narrowing takes longer, as kernels are prepared for the new shapes.
+    excess = {name: max(0.0, first - medians[name]) for name, first in first_seconds.items()}
+    point = {
+        "progress": progress,
+        "masked": int((~alive).sum()),
+        "taken_out": int(rows.live.remaining.removed.sum()),
+        "macs_ratio": rows.remaining.macs_ratio,
+        "ms": {name: 1000 * median for name, median in medians.items()},
+        "ratios": {name: paired_ratio(times, name) for name in VARIANTS[1:]},
+        "over_floor": {name: paired_ratio(times, name, FLOOR) for name in (ROWS, FULL)},
+        "narrow_ms": {name: 1000 * (narrow_seconds[name] + excess[name]) for name in (ROWS, FULL)},
+    }
+    return point, times
 
 
 def peak_memory(variant: str, setting: Setting) -> Figures:

@@ -41,43 +41,66 @@ def fold(live: LiveModel, alive: np.ndarray, from_dead: Mapping[str, Tensor] | N
         alive: [num_units] of bool.
         from_dead: what `with_unfoldable` found that dead channels add; None: to be found here.
     """
-    graph, own_modules = live.graph, live.modules
-    live, tensors = _with_plain_layers(live)
+    plain, tensors = _with_plain_layers(live)
     if from_dead is None:
-        from_dead = _constants(live, tensors, alive)
-    folded_norms = {layer.norm for layer in graph.layers.values()}
-    parameters = [layer for layer in graph.layers.values() if layer.kind in _PARAMETERS]
+        from_dead = _constants(plain, tensors, alive)
     # What is replaced or goes needs no copy: standing in for it in the memo keeps the copy small and fast.
-    stand_ins: dict[int, object] = {
-        id(compactor.pwc.weight): nn.Parameter(torch.empty(0)) for compactor in live.compactors.values()
-    }
-    for layer in parameters:
-        narrow = _renumbered if layer.kind is LayerKind.CHOICE else _narrow_parameter
-        stand_ins[id(tensors[layer.name])] = narrow(live, layer, tensors[layer.name], alive)
-    replaced = []
-    for layer in sorted(graph.layers.values(), key=lambda layer: -layer.name.count(".")):  # what is in a layer first
-        if not layer.kind.is_module or layer.kind is LayerKind.AFFINE:  # the vectors of these are layers too
-            continue
-        module = live.modules[layer.name]
-        if layer.kind.has_width:
-            narrow = fold_layer(live, layer, alive, from_dead.get(layer.name), stand_ins)
-        elif layer.name in folded_norms or not alive[layer.out_units].any():
-            narrow = copy_of(left_of_norm(module))
-        elif layer.kind is LayerKind.NEIGHBOURS:
-            left = torch.from_numpy(np.flatnonzero(alive[layer.out_units]))
-            full = len(layer.out_units)
-            narrow = copy_of(module) if len(left) == full else norm_of_some(module, full, left)
-        else:
-            narrow = _narrow_norm(live, layer, alive)
-        stand_ins[id(own_modules[layer.name])] = narrow
-        replaced.append(layer.name)
-    hooks = {name: found for name in replaced if (found := layer_hooks(graph, name, own_modules[name]))}
-    folded = _copy_with_hooks(live.model, hooks, stand_ins)
+    stand_ins = _narrow_parameters(plain, tensors, alive)
+    narrow_layers = _narrow_layers(plain, live.modules, alive, from_dead, stand_ins)
+    hooks = {name: found for name in narrow_layers if (found := layer_hooks(live.graph, name, live.modules[name]))}
+    folded = _copy_with_hooks(plain.model, hooks, stand_ins)
     remove_compactors(folded)
     for module in folded.modules():  # users' hooks took the place of all that were there
         hook_bounds(module)
-    for layer in parameters:
-        count_channels(folded.get_submodule(layer.name.rpartition(".")[0]))
+    _note_numbers(folded, live.graph, alive)
+    return folded.cpu().double().eval()  # in that order: not all devices have float64
+
+
+def _narrow_parameters(live: LiveModel, tensors: Mapping[str, Tensor], alive: np.ndarray) -> dict[int, object]:
+    """The stand-ins of layers that are parameters or buffers, by the id of what is replaced; of compactors, nothing."""
+    stand_ins: dict[int, object] = {
+        id(compactor.pwc.weight): nn.Parameter(torch.empty(0)) for compactor in live.compactors.values()
+    }
+    for layer in live.graph.layers.values():
+        if layer.kind in _PARAMETERS:
+            narrow = _renumbered if layer.kind is LayerKind.CHOICE else _narrow_parameter
+            stand_ins[id(tensors[layer.name])] = narrow(live, layer, tensors[layer.name], alive)
+    return stand_ins
+
+
+def _narrow_layers(
+    live: LiveModel,
+    own_modules: Mapping[str, nn.Module],
+    alive: np.ndarray,
+    from_dead: Mapping[str, Tensor],
+    stand_ins: dict[int, object],
+) -> list[str]:
+    """Put the stand-ins of layers that are modules beside the others, by the ids of `own_modules`; returns their names.
+
+    What is in a layer comes first, since the layer's own stand-in holds it.
+    """
+    layers = [layer for layer in live.graph.layers.values() if layer.kind.is_module]
+    layers = [layer for layer in layers if layer.kind is not LayerKind.AFFINE]  # the vectors of these are layers too
+    folded_norms = {layer.norm for layer in live.graph.layers.values()}
+    layers.sort(key=lambda layer: -layer.name.count("."))
+    for layer in layers:
+        if layer.kind.has_width:
+            narrow = fold_layer(live, layer, alive, from_dead.get(layer.name), stand_ins)
+        elif layer.name in folded_norms or not alive[layer.out_units].any():
+            narrow = copy_of(left_of_norm(live.modules[layer.name]))
+        elif layer.kind is LayerKind.NEIGHBOURS:
+            narrow = _narrow_neighbours(live, layer, alive)
+        else:
+            narrow = _narrow_norm(live, layer, alive)
+        stand_ins[id(own_modules[layer.name])] = narrow
+    return [layer.name for layer in layers]
+
+
+def _note_numbers(folded: nn.Module, graph: ChannelGraph, alive: np.ndarray) -> None:
+    """Put right what the folded network's modules say of their number of channels, for their forwards and for files."""
+    for layer in graph.layers.values():
+        if layer.kind in _PARAMETERS:
+            count_channels(folded.get_submodule(layer.name.rpartition(".")[0]))
     for layer in graph.layers.values():
         if layer.kind is LayerKind.MEAN:
             full, left = len(layer.out_units), int(alive[layer.out_units].sum())
@@ -87,7 +110,6 @@ def fold(live: LiveModel, alive: np.ndarray, from_dead: Mapping[str, Tensor] | N
         if not all(alive[part].all() for part in sizes.parts):
             module = folded.get_submodule(sizes.module)
             note_sizes(module, sizes.attribute, [int(alive[part].sum()) for part in sizes.parts])
-    return folded.cpu().double().eval()  # in that order: not all devices have float64
 
 
 class _WithHooks(nn.Module):
@@ -267,6 +289,13 @@ def _narrow_norm(live: LiveModel, layer: Layer, alive: np.ndarray) -> nn.Module:
     narrow.running_mean, narrow.running_var = mean[kept], variance[kept]
     count_channels(narrow)
     return narrow
+
+
+def _narrow_neighbours(live: LiveModel, layer: Layer, alive: np.ndarray) -> nn.Module:
+    """A local response norm that is told which of its channels are left, where some aren't."""
+    module, full = live.modules[layer.name], len(layer.out_units)
+    left = torch.from_numpy(np.flatnonzero(alive[layer.out_units]))
+    return copy_of(module) if len(left) == full else norm_of_some(module, full, left)
 
 
 def _narrow_parameter(live: LiveModel, layer: Layer, tensor: Tensor, alive: np.ndarray) -> Tensor:

@@ -49,7 +49,7 @@ def pruned_now(options: argparse.Namespace) -> str:
     file = full_weights(options, folder)
     options.arch = arch_of(options, file.attributes)
     asked = from_options(options, AskedLatency())
-    refitting = RefitConfig(**{name: getattr(options, name) for name in _refitting(options)})
+    refitting = refitting_of(options)
     with init_world(options.device) as world, logged_on_terminal(world):
         with first_rank_first(world):
             data = data_of(options, file.attributes)
@@ -72,26 +72,12 @@ def pruned_now(options: argparse.Namespace) -> str:
         if not world.is_first:
             return ""
         report: RefitReport = slim.refit_report
-        settings = {
-            **asdict(refitting),
-            **(to_plain(asked) if asked.latency_target is not None else {}),
-            **targets_of(options),
-            "images": report.fitted + report.held_out,
-        }
-        result: dict[str, Any] = {
-            "settings": settings,
-            "weights": str(options.weights),
-            **file_attributes(options.arch, data),
-            **surroundings(world),
-            "seconds": seconds,
-            "before": before.to_dict(),
-            "after": after.to_dict(),
-            "paired": paired.to_dict(),
-            "conversion": report.conversion.as_dict(),
-            **report.as_dict(),
-        }
+        settings = settings_of(options, report)
+        tested = {"before": before.to_dict(), "after": after.to_dict(), "paired": paired.to_dict()}
+        about = {"settings": settings, "weights": str(options.weights), **file_attributes(options.arch, data)}
+        of_run = {**about, **surroundings(world), "seconds": seconds, **tested}
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / RESULT, result)
+        write_json(folder / RESULT, of_run | {"conversion": report.conversion.as_dict(), **report.as_dict()})
         write_pruned(folder, slim.cpu(), options.arch, data, settings, proof_of(report))  # last: all is done
     return findings(options, report, before, after, seconds)
 
@@ -141,9 +127,17 @@ def findings(
     )
 
 
-def _refitting(options: argparse.Namespace) -> list[str]:
-    """Which of the options are settings of the refit."""
-    return [field.name for field in fields(RefitConfig) if hasattr(options, field.name)]
+def refitting_of(options: argparse.Namespace) -> RefitConfig:
+    """The refit's settings, those that are options."""
+    given = {field.name: getattr(options, field.name) for field in fields(RefitConfig) if hasattr(options, field.name)}
+    return RefitConfig(**given)
+
+
+def settings_of(options: argparse.Namespace, report: RefitReport) -> dict[str, Any]:
+    """All settings, as result.json and the file's card have them."""
+    of_time = {} if options.latency_target is None else to_plain(from_options(options, AskedLatency()))
+    images = report.fitted + report.held_out
+    return {**asdict(refitting_of(options)), **of_time, **targets_of(options), "images": images}
 
 
 def targets_of(options: argparse.Namespace) -> dict[str, Any]:

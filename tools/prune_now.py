@@ -52,40 +52,53 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser = OptionParser(description=__doc__)
     parser.add_argument("weights", type=Path, help="the full network's weights: .hdf5, .pth, .pt, .safetensors")
     parser.add_argument("--output-dir", default="pruned_now", help="folder to write to (default: pruned_now)")
-    what = parser.add_argument_group("what is pruned")
-    what.add_argument(
+    add_pruning_options(parser)
+    add_refit_options(parser)
+    add_options(parser, AskedLatency(), readers={"latency_target": read_share})
+    add_file_options(parser, batch_size=100)
+    return parser.parse_args(arguments)
+
+
+def add_pruning_options(parser: argparse.ArgumentParser) -> None:
+    """What is pruned, and how far."""
+    group = parser.add_argument_group("what is pruned")
+    group.add_argument(
         "--flops-target", type=read_share, help="share of the MACs to keep (default: 0.5; none with --latency-target)"
     )
-    what.add_argument("--params-target", type=read_share, help="share of the parameters to keep, as well")
-    what.add_argument(
+    group.add_argument("--params-target", type=read_share, help="share of the parameters to keep, as well")
+    group.add_argument(
         "--layers",
         choices=("internal", "all"),
         default="internal",
         help="all: residual streams too (default: internal)",
     )
     patterns = {"nargs": "*", "default": [], "metavar": "PATTERN"}
-    what.add_argument(
+    group.add_argument(
         "--include",
         help="prune only layers whose names fit one of these patterns, 'stage2.*' say",
         **patterns,
     )
-    what.add_argument("--exclude", help="keep all channels of the layers whose names fit one of these", **patterns)
-    what.add_argument(
+    group.add_argument("--exclude", help="keep all channels of the layers whose names fit one of these", **patterns)
+    group.add_argument(
         "--width-multiple",
         type=int,
         help="widths are multiples of it (default: 1; with --latency-target 8, or 4, 2, 1 where that is nearer)",
     )
-    what.add_argument("--min-width", type=int, default=1, help="least width of a layer (default: 1)")
-    what.add_argument(
+    group.add_argument("--min-width", type=int, default=1, help="least width of a layer (default: 1)")
+    group.add_argument(
         "--min-width-share",
         type=read_share,
         default=0.0,
         metavar="SHARE",
         help="... as a share of its own (default: 0)",
     )
-    how = parser.add_argument_group("how it is refitted")
-    how.add_argument("--images", type=int, default=2000, help="training images to look at (default: 2000)")
-    how.add_argument(
+
+
+def add_refit_options(parser: argparse.ArgumentParser) -> None:
+    """How it is refitted, and on what."""
+    group = parser.add_argument_group("how it is refitted")
+    group.add_argument("--images", type=int, default=2000, help="training images to look at (default: 2000)")
+    group.add_argument(
         "--held-out",
         type=read_share,
         default=0.1,
@@ -93,15 +106,14 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         help="share of these images that the network isn't fitted to: they are kept for measuring what the refit is "
         "worth on images that it hasn't seen (default: 0.1)",
     )
-    how.add_argument("--rounds", type=int, default=1, help="to the target in so many steps (default: 1)")
-    how.add_argument("--places", type=int, default=16, help="places of each image that a layer is looked at in")
-    how.add_argument(
+    group.add_argument("--rounds", type=int, default=1, help="to the target in so many steps (default: 1)")
+    group.add_argument(
+        "--places", type=int, default=16, help="places of each image that a layer is looked at in (default: 16)"
+    )
+    group.add_argument(
         "--ridge", type=float, help="of the least squares, a share of each input's mean square (default: by halves)"
     )
-    how.add_argument("--seed", type=int, default=0, help="of the images and of the labels drawn (default: 0)")
-    add_options(parser, AskedLatency(), readers={"latency_target": read_share})
-    add_file_options(parser, batch_size=100)
-    return parser.parse_args(arguments)
+    group.add_argument("--seed", type=int, default=0, help="of the images and of the labels drawn (default: 0)")
 
 
 if __name__ == "__main__":

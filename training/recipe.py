@@ -172,6 +172,13 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_choices(self)
+        self._check_ranges()
+        self._check_pairs()
+        self._check_machine()
+        self._check_milestones()
+        self._require("output_dir", bool(self.output_dir), "name a folder")
+
+    def _check_ranges(self) -> None:
         for name in _COUNTS:
             self._require(name, getattr(self, name) >= 1, "must be at least 1")
         for name in _NOT_NEGATIVE:
@@ -186,6 +193,9 @@ class Recipe:
             self._require(name, 0 < getattr(self, name) < math.inf, "must be greater than 0")
         self._require("distill", 0 <= self.distill <= 1, "must be from 0 to 1")
         self._require("distill_until", isinstance(self.distill_until, Share), "give a share of the run, Share(0.65)")
+
+    def _check_pairs(self) -> None:
+        """Settings that depend on each other."""
         self._require("distill_until", self.distill_until == 1 or self.distill > 0, "needs a distill greater than 0")
         self._require("distill_outputs", not self.distill_outputs or self.distill > 0, "needs a distill greater than 0")
         recorded = self.cuda_graph and len(self.distill_outputs) > 0
@@ -204,20 +214,23 @@ class Recipe:
         self._require("accumulate", one_pass, "needs compile_mode default: other modes overwrite a pass's gradients")
         alone = not self.cuda_graph or self.compile_mode == "default"
         self._require("compile_mode", alone, "makes CUDA graphs of its own: leave it or --cuda-graph out")
+
+    def _check_machine(self) -> None:
         self._require("workers", self.workers is None or self.workers >= 0, "must be none, 0 or more")
-        self._require(
-            "signal_checkpoint",
-            self.signal_checkpoint is None
-            or (hasattr(signal.Signals, f"SIG{self.signal_checkpoint}") and self.signal_checkpoint not in _UNHEARD),
-            "give the name of a signal that a process can hear, without SIG: USR1",
-        )
         for name in ("processes", "threads"):
             self._require(name, getattr(self, name) is None or getattr(self, name) >= 1, "must be none, or at least 1")
-        self._require("output_dir", bool(self.output_dir), "name a folder")
-        after = self.milestone_epochs
+        signal_name = self.signal_checkpoint
+        is_heard = hasattr(signal.Signals, f"SIG{signal_name}") and signal_name not in _UNHEARD
         self._require(
-            "milestones", after == sorted(set(after)) and all(m > 0 for m in after), "must be rising epochs above 0"
+            "signal_checkpoint",
+            signal_name is None or is_heard,
+            "give the name of a signal that a process can hear, without SIG: USR1",
         )
+
+    def _check_milestones(self) -> None:
+        after = self.milestone_epochs
+        rise = after == sorted(set(after)) and all(epoch > 0 for epoch in after)
+        self._require("milestones", rise, "must be rising epochs above 0")
         if self.schedule == "step":
             reached = len(after) > 0 and after[-1] < self.epochs
             fix = f"schedule 'step' needs at least one, all below epochs ({self.epochs}); or take schedule 'cosine'"

@@ -78,6 +78,42 @@ class Choice:
     times: dict[MachineSetting, StepTime]
 
 
+class _Times:
+    """Seconds of a step by setting, measured as they are asked for.
+
+    Args:
+        measure: times a step of a setting.
+    """
+
+    def __init__(self, measure: Callable[[MachineSetting], StepTime]) -> None:
+        self.found: dict[MachineSetting, StepTime] = {}
+        self._measure = measure
+
+    def seconds(self, setting: MachineSetting) -> float:
+        """Of a later step."""
+        if setting not in self.found:
+            self.found[setting] = self._measure(setting)
+        return self.found[setting].later
+
+    def better(self, best: MachineSetting, other: MachineSetting) -> MachineSetting:
+        """The other one where it is faster by enough, else the best so far."""
+        if self._are_near(best, other):
+            for _ in range(AGAIN):
+                self._time_again(best)
+                self._time_again(other)
+        same_numbers = (best.amp, best.processes) == (other.amp, other.processes)
+        share = FASTER if same_numbers else FASTER_FOR_OTHER_NUMBERS
+        return other if self.seconds(other) < share * self.seconds(best) else best
+
+    def _are_near(self, one: MachineSetting, other: MachineSetting) -> bool:
+        shorter, longer = sorted((self.seconds(other), self.seconds(one)))
+        return longer < UNSURE * shorter
+
+    def _time_again(self, setting: MachineSetting) -> None:
+        again, before = self._measure(setting), self.found[setting]
+        self.found[setting] = StepTime(before.first, min(before.later, again.later))
+
+
 def choose(measure: Callable[[MachineSetting], StepTime], freedom: Freedom, steps: int) -> Choice:
     """Time settings, and choose; not all combinations are tried.
 
@@ -89,47 +125,37 @@ def choose(measure: Callable[[MachineSetting], StepTime], freedom: Freedom, step
         freedom: what may be chosen.
         steps: of the run.
     """
-    times: dict[MachineSetting, StepTime] = {}
+    times = _Times(measure)
+    best = _best_of_few(times, freedom)
+    for channels_last in freedom.channels_last[1:]:
+        best = times.better(best, replace(best, channels_last=channels_last))
+    for more in freedom.processes[1:]:
+        fastest = min((replace(best, processes=more, threads=n) for n in freedom.threads[more]), key=times.seconds)
+        if times.better(best, fastest) is best:
+            break
+        best = fastest
+    compiled = replace(best, compile=freedom.compile[-1])
+    if len(freedom.compile) == 1 or _pays(times, best, compiled, steps):
+        best = compiled
+    return Choice(best, times.found)
 
-    def seconds(setting: MachineSetting) -> float:
-        if setting not in times:
-            times[setting] = measure(setting)
-        return times[setting].later
 
-    def again(setting: MachineSetting) -> None:
-        found, before = measure(setting), times[setting]
-        times[setting] = StepTime(before.first, min(before.later, found.later))
-
-    def better(best: MachineSetting, other: MachineSetting) -> MachineSetting:
-        if seconds(other) < UNSURE * seconds(best) and seconds(best) < UNSURE * seconds(other):
-            for _ in range(AGAIN):
-                again(best)
-                again(other)
-        same_numbers = (best.amp, best.processes) == (other.amp, other.processes)
-        share = FASTER if same_numbers else FASTER_FOR_OTHER_NUMBERS
-        return other if seconds(other) < share * seconds(best) else best
-
+def _best_of_few(times: _Times, freedom: Freedom) -> MachineSetting:
+    """The best threads and precision in the least number of processes; the best threads depend on the precision."""
     few = freedom.processes[0]
     starts = [MachineSetting(few, n, freedom.amp[0], freedom.channels_last[0], False) for n in freedom.threads[few]]
     best = starts[0]
     for setting in starts[1:]:
-        best = better(best, setting)
+        best = times.better(best, setting)
     for amp in freedom.amp[1:]:
-        # Which number of threads is best depends on the precision.
-        fastest = min((replace(start, amp=amp) for start in starts), key=seconds)
-        best = better(best, fastest)
-    for channels_last in freedom.channels_last[1:]:
-        best = better(best, replace(best, channels_last=channels_last))
-    for more in freedom.processes[1:]:
-        fastest = min((replace(best, processes=more, threads=n) for n in freedom.threads[more]), key=seconds)
-        if better(best, fastest) is best:
-            break
-        best = fastest
-    compiled = replace(best, compile=freedom.compile[-1])
-    if len(freedom.compile) == 1:
-        best = compiled
-    elif steps * seconds(best) >= COMPILED_FROM_SECONDS:
-        saved = steps * (seconds(best) - seconds(compiled))
-        if saved > COMPILING_PAYS * times[compiled].first:
-            best = compiled
-    return Choice(best, times)
+        fastest = min((replace(start, amp=amp) for start in starts), key=times.seconds)
+        best = times.better(best, fastest)
+    return best
+
+
+def _pays(times: _Times, best: MachineSetting, compiled: MachineSetting, steps: int) -> bool:
+    """Whether compiling saves over the run a few times what it takes; that of a short run isn't tried."""
+    if steps * times.seconds(best) < COMPILED_FROM_SECONDS:
+        return False
+    saved = steps * (times.seconds(best) - times.seconds(compiled))
+    return saved > COMPILING_PAYS * times.found[compiled].first

@@ -19,7 +19,7 @@ from torch import fx, nn
 
 from rr.compactors import Compactor, insert_compactors
 from rr.errors import InputError
-from rr.graph.computed import computed_layers, with_plain_layers
+from rr.graph.computed import ComputedLayer, computed_layers, with_plain_layers
 from rr.graph.costs import CostOfWidths, MacsFromDeps, MacsOfWidths, ParametersOfWidths, count_parameters
 from rr.graph.elsewhere import Elsewhere, depends_on_places, traced_elsewhere
 from rr.graph.flow import channel_flow
@@ -28,7 +28,7 @@ from rr.graph.layers import Layer, LayerKind, Site
 from rr.graph.sites import find_sites
 from rr.graph.tables import LayerTables, flow_of_tables
 from rr.graph.tensors import Inputs
-from rr.graph.trace import trace_model
+from rr.graph.trace import Trace, trace_model
 from rr.graph.units import grouped, units_of
 from rr.graph.walk import Trials
 from rr.graph.widths import least_widths, multiples_in_units
@@ -77,11 +77,8 @@ class ChannelGraph:
         diagonal: bool = False,
     ) -> None:
         own_parameters = count_parameters(model)
-        self.trace = trace_model(model, example_inputs)
-        self.computed = MappingProxyType(computed_layers(self.trace, model))
-        if self.computed:
-            model = with_plain_layers(model, self.computed)
-            self.trace = trace_model(model, example_inputs)
+        self.trace, computed, model = _traced(model, example_inputs)
+        self.computed = MappingProxyType(computed)
         self.silence, self.diagonal = silence, diagonal
         hosts = Hosts(self.trace, model)
         trials: Trials = {}
@@ -114,12 +111,16 @@ class ChannelGraph:
         self.groups = tuple(grouped(units.layers, units.count, found.reasons, units.streams))
         for array in _arrays(self.layers.values(), self.sites.values(), self.groups, self.over_channels):
             array.setflags(write=False)
+        self.macs = self._macs(tables)
         layers = list(self.layers.values())
-        self.macs: CostOfWidths = MacsOfWidths(layers, self.groups, self.num_units, self.trace.macs)
-        if tables is not None and tables.macs_of_deps is not None:
-            in_deps = self._width_layers()[: len(tables.deps)]
-            self.macs = MacsFromDeps(in_deps, self.groups, self.num_units, tables.macs_of_deps)
         self.parameters = ParametersOfWidths(layers, self.groups, self.num_units, model, self.sites, own_parameters)
+
+    def _macs(self, tables: LayerTables | None) -> CostOfWidths:
+        """MACs as the tables count them, where they do."""
+        if tables is None or tables.macs_of_deps is None:
+            return MacsOfWidths(list(self.layers.values()), self.groups, self.num_units, self.trace.macs)
+        in_deps = self._width_layers()[: len(tables.deps)]
+        return MacsFromDeps(in_deps, self.groups, self.num_units, tables.macs_of_deps)
 
     def with_reasons(self, reasons: dict[int, str]) -> ChannelGraph:
         """The same graph, in which these units can't be pruned either.
@@ -297,6 +298,16 @@ class ChannelGraph:
 
     def _is_output(self, layer: Layer) -> bool:
         return all("network's output" in self.reasons.get(int(unit), "") for unit in layer.out_units)
+
+
+def _traced(model: nn.Module, example_inputs: Inputs) -> tuple[Trace, dict[str, ComputedLayer], nn.Module]:
+    """The trace, the layers that compute their weight, and what was traced: a copy with plain layers in their place."""
+    trace = trace_model(model, example_inputs)
+    computed = computed_layers(trace, model)
+    if computed:
+        model = with_plain_layers(model, computed)
+        trace = trace_model(model, example_inputs)
+    return trace, computed, model
 
 
 def _arrays(*data: Iterable[object]) -> Iterable[np.ndarray]:

@@ -4,7 +4,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -89,17 +89,10 @@ def prepare(
         _clear(folder)
         return RunState.START
     held = [stored] if finished else [stored, _recipe_in_checkpoint(folder)]  # the checkpoint's is what it was made by
-    found = [
-        _differences({**(defaults or {}), **translate(one)}, recipe, options or {}) for one in held if one is not None
-    ]
-    differing = next(filter(None, found), [])
-    if differing:
-        shown = differing[:MOST_SHOWN] + [f"{len(differing) - MOST_SHOWN} more"] * (len(differing) > MOST_SHOWN)
-        goes_on = "leave these options out" if conti_or_fs == "continue" else "give '-c continue' and no other options"
-        raise InputError(
-            f"{folder} holds a run of another recipe ({'; '.join(shown)}): to go on with that one {goes_on}; or choose "
-            "another --output-dir, or add '-c fs' to delete it and start from scratch"
-        )
+    for one in held:
+        if one is not None:
+            differing = _differences({**(defaults or {}), **translate(one)}, recipe, options or {})
+            _refuse_another_recipe(folder, differing, conti_or_fs)
     if finished:
         return RunState.FINISHED
     if conti_or_fs is None:
@@ -108,6 +101,18 @@ def prepare(
             "or '-c fs' to delete it and start from scratch"
         )
     return RunState.RESUME
+
+
+def _refuse_another_recipe(folder: Path, differing: Sequence[str], conti_or_fs: str | None) -> None:
+    """Raise where the folder's run has another recipe: `differing` says how."""
+    if not differing:
+        return
+    shown = [*differing[:MOST_SHOWN], *[f"{len(differing) - MOST_SHOWN} more"] * (len(differing) > MOST_SHOWN)]
+    goes_on = "leave these options out" if conti_or_fs == "continue" else "give '-c continue' and no other options"
+    raise InputError(
+        f"{folder} holds a run of another recipe ({'; '.join(shown)}): to go on with that one {goes_on}; or choose "
+        "another --output-dir, or add '-c fs' to delete it and start from scratch"
+    )
 
 
 def is_new_run(folder: str | Path, conti_or_fs: str | None = None) -> bool:

@@ -59,52 +59,74 @@ def measure(name: str, batch: int, rounds: int, world: World) -> dict[str, Any]:
         rounds: pairs of timed steps.
         world: the processes.
     """
-    torch.manual_seed(0)
-    model = build_model(name).to(memory_format=torch.channels_last).train()
-    pruner = ResRepPruner(model, torch.zeros(1, 3, 32, 32), paper_config(mask_interval=10**9))
-    optimizer = torch.optim.SGD(pruner.param_groups(lr=1e-5, momentum=0.9, weight_decay=1e-4), lr=1e-5)
-    network = DistributedDataParallel(model) if world.size > 1 else model
-    images = torch.randn(batch, 3, 32, 32).contiguous(memory_format=torch.channels_last)
-    labels = torch.randint(10, (batch,))
-    hooks: list[float] = []
-
-    def adjust() -> None:
-        began = time.perf_counter()
-        pruner.adjust_gradients()
-        pruner.after_step()
-        hooks.append(time.perf_counter() - began)
-
-    def step(exchanges: bool) -> float:
-        barrier(world)
-        began = time.perf_counter()
-        with nullcontext() if exchanges or world.size == 1 else network.no_sync():
-            with torch.autocast("cpu", torch.bfloat16):
-                scores = network(images)
-            F.cross_entropy(scores.float(), labels).backward()
-        adjust()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return time.perf_counter() - began
-
+    steps = Steps(name, batch, world)
     for exchanges in (True, False, True):
-        step(exchanges)
-    hooks.clear()
-    pairs = [(step(True), step(False)) for _ in range(rounds)]
+        steps.timed(exchanges)
+    steps.hooks.clear()
+    pairs = [(steps.timed(True), steps.timed(False)) for _ in range(rounds)]
     whole = statistics.median(whole for whole, _ in pairs)
-    began = time.perf_counter()
-    pruner.update_masks()
-    update = time.perf_counter() - began
-    in_pruner = statistics.median(hooks) + update / MASK_INTERVAL
+    update, hooks = steps.mask_update(), statistics.median(steps.hooks)
     return {
         "processes": world.size,
         "step_ms": 1000 * whole,
         "exchange_ms": 1000 * statistics.median(both - alone for both, alone in pairs),
-        "hooks_ms": 1000 * statistics.median(hooks),
+        "hooks_ms": 1000 * hooks,
         "mask_update_ms": 1000 * update,
-        "gradient_numbers": sum(parameter.numel() for parameter in model.parameters()),
+        "gradient_numbers": sum(parameter.numel() for parameter in steps.model.parameters()),
         "share_of_exchange": statistics.median((both - alone) / both for both, alone in pairs),
-        "share_of_pruner": in_pruner / whole,
+        "share_of_pruner": (hooks + update / MASK_INTERVAL) / whole,
     }
+
+
+class Steps:
+    """Pruning steps of one network on random images, in several processes.
+
+    Args:
+        name: of the network.
+        batch: images per step, on this process.
+        world: the processes.
+
+    Attributes:
+        model: the network.
+        hooks: the seconds that the pruner's hooks took in each step so far.
+    """
+
+    def __init__(self, name: str, batch: int, world: World) -> None:
+        torch.manual_seed(0)
+        self.model = build_model(name).to(memory_format=torch.channels_last).train()
+        self.hooks: list[float] = []
+        self._world = world
+        self._pruner = ResRepPruner(self.model, torch.zeros(1, 3, 32, 32), paper_config(mask_interval=10**9))
+        groups = self._pruner.param_groups(lr=1e-5, momentum=0.9, weight_decay=1e-4)
+        self._optimizer = torch.optim.SGD(groups, lr=1e-5)
+        self._network = DistributedDataParallel(self.model) if world.size > 1 else self.model
+        self._images = torch.randn(batch, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+        self._labels = torch.randint(10, (batch,))
+
+    def timed(self, exchanges: bool) -> float:
+        """Seconds of a step, with the exchange of gradients or without it."""
+        barrier(self._world)
+        began = time.perf_counter()
+        with nullcontext() if exchanges or self._world.size == 1 else self._network.no_sync():
+            with torch.autocast("cpu", torch.bfloat16):
+                scores = self._network(self._images)
+            F.cross_entropy(scores.float(), self._labels).backward()
+        self._adjust()
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        return time.perf_counter() - began
+
+    def mask_update(self) -> float:
+        """Seconds of a mask update."""
+        began = time.perf_counter()
+        self._pruner.update_masks()
+        return time.perf_counter() - began
+
+    def _adjust(self) -> None:
+        began = time.perf_counter()
+        self._pruner.adjust_gradients()
+        self._pruner.after_step()
+        self.hooks.append(time.perf_counter() - began)
 
 
 if __name__ == "__main__":

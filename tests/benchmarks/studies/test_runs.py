@@ -18,6 +18,7 @@ import pytest
 from benchmarks.studies import runs, short_schedules
 from benchmarks.studies.short_schedules import ARMS
 from tests.benchmarks.studies.helpers import call
+from tests.forked import AMPLE
 
 SCRIPT = Path(short_schedules.__file__)
 
@@ -35,7 +36,7 @@ def test_killed_it_goes_on_and_no_run_is_trained_twice_at_once(place: Path, caps
     assert "another process is at work" in capsys.readouterr().out
     _wait_for(folder / "latest.pth", process)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(600) == 128 + signal.SIGTERM
+    assert process.wait(AMPLE) == 128 + signal.SIGTERM
     assert not (folder / "finish.hdf5").exists()
     with open(folder.with_name(f"{folder.name}.out")) as lock:  # its own process is gone as well
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -45,7 +46,7 @@ def test_killed_it_goes_on_and_no_run_is_trained_twice_at_once(place: Path, caps
 
 
 def _wait_for(path: Path, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 600
+    deadline = time.monotonic() + AMPLE
     while not path.exists():
         assert process.poll() is None
         assert time.monotonic() < deadline

@@ -41,6 +41,35 @@ MEMORY_LIMIT_S = 600
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure what the file lacks; each network is on disk as soon as it is done."""
+    options = parse_arguments(arguments)
+    entries = json.loads(options.output.read_text())["entries"] if options.output.exists() else {}
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    with ends_in_one_line():
+        settings = [setting_of(name, options) for name in options.models]
+        torch.set_num_threads(options.threads)
+        around = surroundings(init_world("cpu"))  # of a clean commit, which the file's changes end
+        for setting in settings:
+            key = f"{setting.model} {setting.precision}"
+            if setting.compactors != "dense":
+                key += f", {setting.compactors} compactors"
+            if setting.threads != 1:
+                key += f", {setting.threads} threads"
+            if key in entries and not options.again:
+                print(f"{key}: is in {options.output} already (--again measures it once more)", flush=True)
+                continue
+            memory = in_processes(peak_memory, VARIANTS, (setting,), 1, MEMORY_LIMIT_S)
+            entries[key] = {**measure(setting), "memory": dict(memory), **around}
+            write_text_whole(options.output, json.dumps({"entries": entries}, indent=1) + "\n")
+            print(f"{key}: {in_short(entries[key])}", flush=True)
+    plot_costs(entries, options.output.with_suffix(".png"))
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line's options.
+
+    Raises:
+        SystemExit: with code 2, for an option or a value that it doesn't know.
+    """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -64,27 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--warmup", type=int, default=2, help="steps of each before those")
     parser.add_argument("--threads", type=int, default=1, help="of torch (default: 1, as in a process for each core)")
-    options = parser.parse_args(arguments)
-    entries = json.loads(options.output.read_text())["entries"] if options.output.exists() else {}
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    with ends_in_one_line():
-        settings = [setting_of(name, options) for name in options.models]
-        torch.set_num_threads(options.threads)
-        around = surroundings(init_world("cpu"))  # of a clean commit, which the file's changes end
-        for setting in settings:
-            key = f"{setting.model} {setting.precision}"
-            if setting.compactors != "dense":
-                key += f", {setting.compactors} compactors"
-            if setting.threads != 1:
-                key += f", {setting.threads} threads"
-            if key in entries and not options.again:
-                print(f"{key}: is in {options.output} already (--again measures it once more)", flush=True)
-                continue
-            memory = in_processes(peak_memory, VARIANTS, (setting,), 1, MEMORY_LIMIT_S)
-            entries[key] = {**measure(setting), "memory": dict(memory), **around}
-            write_text_whole(options.output, json.dumps({"entries": entries}, indent=1) + "\n")
-            print(f"{key}: {in_short(entries[key])}", flush=True)
-    plot_costs(entries, options.output.with_suffix(".png"))
+    return parser.parse_args(arguments)
 
 
 def setting_of(name: str, options: argparse.Namespace) -> Setting:

@@ -229,18 +229,19 @@ def write_result(folder: Path, findings: dict[str, Any]) -> None:
     """Add to result.json, which repeats what run.json says about recipe, seed, versions, commit and hardware."""
     stored = stored_result(folder)
     run = read_json(folder / RUN)
-    trained = {} if "last_epoch" in stored else accuracies(folder)
+    trained = {} if "last_epoch" in stored else of_training(folder)
     write_json(folder / RESULT, {**stored, **trained, **findings, "run": run})
 
 
-def accuracies(folder: Path) -> dict[str, dict[str, float]]:
-    """The evaluations before the first step and after the last one, as the last checkpoint has them."""
+def of_training(folder: Path) -> dict[str, Any]:
+    """The evaluations before the first step and after the last one, and the steps left out, of the last checkpoint."""
     finish = folder / FINISH
-    evaluations = load(finish).get("evaluations") if finish.exists() else None
+    checkpoint = load(finish) if finish.exists() else {}
+    evaluations, skipped = checkpoint.get("evaluations"), checkpoint.get("skipped", {}).get("steps", 0)
     if not evaluations:  # of an older version, or without it: they are in metrics.jsonl, too
         evaluated = [record["val"] for record in read_lines(folder / METRICS) if "val" in record]
         evaluations = {"first": evaluated[0], "last": evaluated[-1]}
-    return {"base": evaluations["first"], "last_epoch": evaluations["last"]}
+    return {"base": evaluations["first"], "last_epoch": evaluations["last"], "skipped_steps": skipped}
 
 
 def report_on(run: Run) -> None:

@@ -45,19 +45,10 @@ class ResRepCallback(Callback):
         pruner = self.pruner
         if state.step == pruner.config.selection.warmup_steps < state.total_steps:
             state.save_weights(BEFORE_FIRST_MASK)
-        if pruner.masks_are_due():
-            logger.info("step %d, channels that are to stay, by layer: %s", state.step, pruner.unmasked.widths)
-        before = pruner.live.remaining.removed.sum()
-        if pruner.narrow_is_due and (gone := pruner.narrow()):
-            state.rewrap()
-            dead = int(pruner.live.remaining.removed.sum() - before)
-            folds = ", and compactors folded into the layers before them" if gone > dead else ""
-            logger.info("step %d, %d dead channels taken out of the network%s", state.step, dead, folds)
-            if pruner.retired:
-                logger.info(
-                    "step %d, pruning is over: the added layers (compactors) are gone, the narrow network trains on",
-                    state.step,
-                )
+        if state.skipped_in_a_row:
+            pruner.leave_step_out()  # it counted no step, and what was due after the one before is done
+        else:
+            self._narrow(state)
         if state.epoch and state.step == state.epoch * state.steps_per_epoch + 1:
             self._rows = {}  # they were of the epoch before
         if state.step % max(ROW_INTERVAL, state.total_steps // ROW_RECORDS) == 0 or state.step == state.total_steps:
@@ -73,6 +64,23 @@ class ResRepCallback(Callback):
                 100 * remaining.macs_ratio,
                 100 * remaining.params_ratio,
             )
+
+    def _narrow(self, state: TrainState) -> None:
+        """Tell of new masks, and take out of the network what has died."""
+        pruner = self.pruner
+        if pruner.masks_are_due():
+            logger.info("step %d, channels that are to stay, by layer: %s", state.step, pruner.unmasked.widths)
+        before = pruner.live.remaining.removed.sum()
+        if pruner.narrow_is_due and (gone := pruner.narrow()):
+            state.rewrap()
+            dead = int(pruner.live.remaining.removed.sum() - before)
+            folds = ", and compactors folded into the layers before them" if gone > dead else ""
+            logger.info("step %d, %d dead channels taken out of the network%s", state.step, dead, folds)
+            if pruner.retired:
+                logger.info(
+                    "step %d, pruning is over: the added layers (compactors) are gone, the narrow network trains on",
+                    state.step,
+                )
 
     def after_epoch(self, state: TrainState) -> None:
         graph, left = self.pruner.graph, self._of_pruned_layers(self.pruner.unmasked.widths)

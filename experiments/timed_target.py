@@ -131,7 +131,7 @@ class TimedTarget(Callback):
 
     def after_step(self, state: TrainState) -> None:
         pruner = self.pruner
-        if self._is_done or not pruner.masks_are_due() or not pruner.target_met:
+        if self._is_done or state.skipped_in_a_row or not pruner.masks_are_due() or not pruner.target_met:
             return
         self._is_done = True
         search, alive = self.search(), pruner.unmasked.alive

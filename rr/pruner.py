@@ -72,12 +72,11 @@ class ResRepPruner:
         if (settings := self.config.narrowing).mode != "no":
             self._narrowing = Narrowing(self.live, example_inputs, settings, selection.least, selection.multiples)
         self._rows_changed()
-        self.steps = 0
+        self.steps, self._loop_is_checked = 0, False
         self._report: ConversionReport | None = None
         self._optimizers: list[torch.optim.Optimizer] = []
         self._hooks = StepHooks(self._before_step, self._after_step)
         self._watch = StepWatch(self._rows.weights[0])
-        self._loop_is_checked = False
 
     @property
     def compactors(self) -> dict[str, Compactor]:
@@ -126,8 +125,7 @@ class ResRepPruner:
                 step, if the loop can't work (`rr.compactors.check_loop`).
         """
         check_optimizer(optimizer, self.compactors, may_be_frozen=self.retired, narrows=self._narrowing is not None)
-        self._loop_is_checked = False
-        self._optimizers = [optimizer, *others]
+        self._loop_is_checked, self._optimizers = False, [optimizer, *others]
         self._hooks.attach(optimizer)
 
     def detach(self) -> None:
@@ -152,6 +150,11 @@ class ResRepPruner:
         self._watch.counted()
         if self.masks_are_due():
             self.update_masks()
+
+    def leave_step_out(self) -> None:
+        """Forget what a step's passes have measured: the loop leaves the step out, as its loss is NaN, say."""
+        if self._narrowing is not None:
+            self._narrowing.measure_anew()
 
     def masks_are_due(self, ahead: int = 0) -> bool:
         """Whether the masks are updated after the step counted last, or `ahead` later; never once pruning is over."""
@@ -262,8 +265,8 @@ class ResRepPruner:
         """What the last conversion did and showed; before the first, what one would leave now. Prints as a table."""
         if self._report is not None:
             return self._report
-        norms = self.live.unit_norms()
-        return report_of(self.live, self.remaining.alive, norms, self.config.decay.threshold, self._left_out)
+        threshold, norms = self.config.decay.threshold, self.live.unit_norms()
+        return report_of(self.live, self.remaining.alive, norms, threshold, self._left_out)
 
     # The end, and across a restart ----------------------------------------------------------------------------
 
@@ -333,9 +336,8 @@ class ResRepPruner:
     def _rows_changed(self) -> None:
         """Look up where each compactor row's unit is, again after the model got narrower."""
         present = self.live.remaining.present
-        self.sites: list[Site] = [
-            replace(site, units=present(site.units)) for site in self.graph.sites_of(self.selected)
-        ]
+        sites = self.graph.sites_of(self.selected)
+        self.sites: list[Site] = [replace(site, units=present(site.units)) for site in sites]
         compactors = [self.compactors[site.host] for site in self.sites]
         units = [site.units for site in self.sites]
         self._rows = CompactorRows(compactors, units, self.selected, self.config.decay)

@@ -36,6 +36,8 @@ class TrainState:
         epoch: how many epochs are done.
         step: how many steps are done.
         evaluations: the first of the run and the last so far, as in metrics.jsonl: `first`, `last`.
+        skipped: how many of the steps were left out, as the recipe's `non_finite_loss` has it.
+        skipped_in_a_row: how many of the last ones; over 0 where the last one was.
         wraps: how often `rewrap` was called.
     """
 
@@ -54,6 +56,8 @@ class TrainState:
     epoch: int = 0
     step: int = 0
     evaluations: dict[str, dict[str, float]] = field(default_factory=dict)
+    skipped: int = 0
+    skipped_in_a_row: int = 0
     wraps: int = 0
     network: nn.Module = field(init=False)
     teaching: nn.Module | None = field(init=False)
@@ -106,7 +110,7 @@ class Callback:
         """A run begins (not: goes on): its first weights are written and evaluated."""
 
     def after_step(self, state: TrainState) -> None:
-        """After the optimiser's step; `state.step` counts it already."""
+        """After the optimiser's step, or where it was left out; `state.step` counts it already."""
 
     def next_step_is_alike(self) -> bool:
         """Whether the next step has nothing to do that is not done in every step: a recorded one may be replayed."""

@@ -45,6 +45,7 @@ def save_run(name: str, state: TrainState, meter: Meter, callbacks: Sequence[Cal
             "scheduler": state.scheduler.state_dict(),
             "callbacks": [callback.state_dict() for callback in callbacks],
             "evaluations": state.evaluations,
+            "skipped": {"steps": state.skipped, "in_a_row": state.skipped_in_a_row},
         }
         if not state.log.folder.is_dir():
             raise WriteError(f"can't write {state.log.folder / name}: the folder is gone")
@@ -73,4 +74,6 @@ def load_run(state: TrainState, meter: Meter, callbacks: Sequence[Callback]) -> 
         ) from error
     state.epoch, state.step = saved["epoch"], saved["step"]
     state.evaluations = saved.get("evaluations", {})
+    skipped = saved.get("skipped", {})  # older checkpoints have none
+    state.skipped, state.skipped_in_a_row = skipped.get("steps", 0), skipped.get("in_a_row", 0)
     logger.info("going on after epoch %d, step %d of %d", state.epoch, state.step, state.total_steps)

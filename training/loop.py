@@ -29,6 +29,7 @@ from training.recipe import Recipe
 from training.recorded import RecordedSteps
 from training.recording import CudaGraphs
 from training.schedule import lr_factor
+from training.skipping import CarefulSteps
 from training.step import memory_format, take_step
 from training.stopping import stop_requests
 from training.weight_average import WeightAverage
@@ -86,7 +87,8 @@ def train(
 
     Raises:
         InputError: if there is a teacher without `distill`, or `distill` without a teacher.
-        NonFiniteLoss: at the next look (every log_interval steps) after a loss that isn't finite.
+        NonFiniteLoss: at the next look (every log_interval steps) after a loss that isn't finite; where the recipe says
+            skip, after some steps in a row that were left out.
         WriteError: if a file can't be written; the last checkpoint stays.
         KeyboardInterrupt, Terminated: once a checkpoint is written, where a signal asked for that.
     """
@@ -111,6 +113,8 @@ def train(
     step = partial(take_step, state)
     if recipe.cuda_graph:
         step = RecordedSteps(state, callbacks, CudaGraphs(world.device))
+    elif recipe.non_finite_loss == "skip":
+        step = CarefulSteps(state)
     requests = stop_requests()
     agreement = Agreement(world, requests)
     with log.progress_bar(state.total_steps, state.step) as bar, requests.held_back():
@@ -175,14 +179,14 @@ def _steps_of_epoch(
 
 def _after_epoch(
     state: TrainState, meter: Meter, callbacks: Sequence[Callback], began: float
-) -> tuple[Evaluation, Evaluation | None]:
+) -> tuple[Evaluation | None, Evaluation | None]:
     """Count the epoch, evaluate where that is due, and write what is known of it.
 
     Args:
         began: when the epoch did, by `time.perf_counter`.
 
     Returns:
-        Means over the epoch's training, and the evaluation, if any.
+        Means over the epoch's training, unless all of it was left out, and the evaluation, if any.
     """
     trained = meter.epoch()
     meter.new_epoch()

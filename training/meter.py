@@ -66,9 +66,10 @@ class Meter:
         self.start_clock()
         return Look(to_evaluation(recent), speed) if recent[3] else None
 
-    def epoch(self) -> Evaluation:
-        """Means over the epoch so far."""
-        return to_evaluation(all_reduce_sum(self._world, self._epoch).tolist())
+    def epoch(self) -> Evaluation | None:
+        """Means over the epoch so far; None if no step of it was counted."""
+        sums = all_reduce_sum(self._world, self._epoch).tolist()
+        return to_evaluation(sums) if sums[3] else None
 
     def new_epoch(self) -> None:
         """Forget the epoch's sums."""

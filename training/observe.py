@@ -110,19 +110,21 @@ def callback_record(callbacks: Sequence[Callback]) -> dict[str, Any]:
 
 
 def epoch_record(
-    state: TrainState, trained: Evaluation, val: Evaluation | None, callbacks: Sequence[Callback], seconds: float
+    state: TrainState, trained: Evaluation | None, val: Evaluation | None, callbacks: Sequence[Callback], seconds: float
 ) -> dict[str, Any]:
     """One line of metrics.jsonl; all that depends on the machine is under `time`.
 
     Args:
         state: where the run stands.
-        trained: means over the epoch's training.
+        trained: means over the epoch's training, if any.
         val: the epoch's evaluation, if any.
         callbacks: the run's.
         seconds: what the epoch took.
     """
     record: dict[str, Any] = {"epoch": state.epoch, "step": state.step, "lr": lr_of_step(state, state.step)}
-    record["train"] = trained.to_dict()
+    record["skipped_steps"] = state.skipped
+    if trained is not None:
+        record["train"] = trained.to_dict()
     if val is not None:
         record["val"] = val.to_dict()
     return {**record, **callback_record(callbacks), "time": {"seconds": round(seconds, 3)}}

@@ -10,6 +10,8 @@ from rr.errors import InputError
 from rr.settings import Share, setting
 from training.options import check_choices
 
+MOST_SKIPPED = 10  # steps in a row that are left out before a run stops
+
 _RUN, _LENGTH, _RATE, _SGD = "network, data and folder", "length and seed", "learning rate", "optimiser"
 _LOSS, _MACHINE, _RECORDS = "loss", "machine", "evaluations and files"
 
@@ -115,6 +117,13 @@ class Recipe:
     temperature: float = setting(
         "distill: what the teacher's and the student's logits are divided by", 4.0, topic=_LOSS
     )
+    non_finite_loss: str = setting(
+        "a step whose loss or gradient isn't finite: stop the run, or skip the step, which then changes nothing and is "
+        f"counted; {MOST_SKIPPED} of them in a row stop the run all the same",
+        "stop",
+        topic=_LOSS,
+        choices=("stop", "skip"),
+    )
 
     device: str = setting("auto, cpu, cuda, cuda:1, mps", "auto", topic=_MACHINE)
     processes: int | None = setting(
@@ -214,6 +223,8 @@ class Recipe:
         self._require("accumulate", one_pass, "needs compile_mode default: other modes overwrite a pass's gradients")
         alone = not self.cuda_graph or self.compile_mode == "default"
         self._require("compile_mode", alone, "makes CUDA graphs of its own: leave it or --cuda-graph out")
+        steers = self.non_finite_loss == "stop" or not self.cuda_graph
+        self._require("non_finite_loss", steers, "a recorded step can't be left out: leave --cuda-graph out")
 
     def _check_machine(self) -> None:
         self._require("workers", self.workers is None or self.workers >= 0, "must be none, 0 or more")

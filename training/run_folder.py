@@ -21,12 +21,13 @@ TEACHER_WEIGHTS = "teacher.hdf5"  # where another network teaches than the one t
 RESULT, REPORT, PLOTS = "result.json", "report.html", "plots"
 CONVERTED = ("finish_converted.safetensors", "finish_converted.pt2")  # beside its .hdf5 and .pth
 
-# Fields that may change between two parts of one run: they don't alter what is computed.
+# Fields that may change between two parts of one run: they don't alter what is computed. What a run that was stopped by
+# a loss has computed is also what one that skips such steps has, up to there.
 FREE_FIELDS = frozenset(
     {
         *("output_dir", "device", "workers", "log_interval", "checkpoint_interval", "keep", "signal_checkpoint"),
         *("compile", "compile_mode", "cuda_graph", "processes", "threads", "tune"),
-        "process_timeout",
+        *("process_timeout", "non_finite_loss"),
     }
 )
 LOCK, LOCK_SECONDS = ".lock", 10  # a run that was just killed can leave workers behind for a moment

@@ -31,12 +31,17 @@ def take_step(state: TrainState, batch: Batch) -> torch.Tensor:
     Returns:
         This process's `batch_sums`, on the device.
     """
-    if state.recipe.compile_mode != "default":
-        torch.compiler.cudagraph_mark_step_begin()  # what the step before left in its graphs' memory may be overwritten
-    sums = forward_backward(state.network, batch, state.recipe, state.world, state.lesson)
+    sums = passes(state, batch)
     state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)
     return sums
+
+
+def passes(state: TrainState, batch: Batch) -> torch.Tensor:
+    """What comes before the optimiser in a step: the gradients are there then; returns as `take_step` does."""
+    if state.recipe.compile_mode != "default":
+        torch.compiler.cudagraph_mark_step_begin()  # what the step before left in its graphs' memory may be overwritten
+    return forward_backward(state.network, batch, state.recipe, state.world, state.lesson)
 
 
 def forward_backward(

@@ -69,6 +69,11 @@ class Narrowing:
         """Whether what the next fold needs is known."""
         return any(meter.passes >= PASSES for meter in self._meters.values())
 
+    def measure_anew(self) -> None:
+        """Forget what is measured for the next fold, and measure it from now on."""
+        for meter in self._meters.values():
+            meter.reset()
+
     def narrow(
         self,
         masked: np.ndarray,

@@ -35,6 +35,10 @@ class VarianceMeter:
         kept = torch.from_numpy(np.flatnonzero(np.isin(self.units, units)))
         return self.total[kept.to(self.total.device)] / self.passes
 
+    def reset(self) -> None:
+        """Begin again, without any pass."""
+        self.passes, self.total = 0, torch.zeros_like(self.total)
+
     def state_dict(self) -> dict[str, Any]:
         """What a run that is stopped between measuring and folding goes on with."""
         return {"passes": self.passes, "total": self.total.cpu()}

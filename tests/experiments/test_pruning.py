@@ -30,6 +30,7 @@ def test_a_run_reaches_its_target_and_loses_nothing(finished: Path) -> None:
     assert result["conversion"]["macs_ratio"] <= 0.471
     assert result["conversion"]["float64_difference"] <= 1e-10
     assert result["converted"]["top1"] == result["before_conversion"]["top1"] == result["last_epoch"]["top1"]
+    assert result["skipped_steps"] == 0
     assert result["converted"]["loss"] == pytest.approx(result["before_conversion"]["loss"], rel=1e-5)
     assert result["converted"]["loss"] == pytest.approx(result["last_epoch"]["loss"], rel=1e-4)
     assert result["run"]["recipe"]["penalty"] == 0.05

@@ -85,6 +85,20 @@ class KillAt(Callback):
             os.kill(os.getpid(), self.number)
 
 
+class PoisonAt(Callback):
+    """Makes the images of some steps NaN, on all ranks or on one: the loss and BN's statistics are NaN then."""
+
+    def __init__(self, *steps: int, rank: int | None = None) -> None:
+        self.steps, self.rank = steps, rank
+
+    def on_start(self, state: TrainState) -> None:
+        def poisoned(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
+            here = model.training and state.step + 1 in self.steps and self.rank in (None, state.world.rank)
+            return inputs[0] * float("nan") if here else inputs[0]
+
+        state.model.register_forward_pre_hook(poisoned)
+
+
 class StepSum(Callback):
     """A callback with a state: the sum of all steps' numbers."""
 
@@ -165,6 +179,7 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--net", default="plain")
     parser.add_argument("--kill-at", type=int, default=0)
+    parser.add_argument("--poison-at", type=int, default=0)
     parser.add_argument("--of-rank", type=int, default=0)
     parser.add_argument("--by", default="KILL")
     add_continue(parser)
@@ -172,6 +187,7 @@ def main(arguments: Sequence[str]) -> None:
     add_options(parser, recipe)
     options = parser.parse_args(arguments)
     callbacks = [StepSum(), KillAt(options.kill_at, options.of_rank, options.by)]
+    callbacks += [PoisonAt(options.poison_at, rank=options.of_rank)] if options.poison_at else []
     with ends_in_one_line() as ending:
         ending.folder = Path(options.output_dir)
         run(from_options(options, recipe), options.net, callbacks, options.conti_or_fs)

@@ -83,13 +83,25 @@ def test_a_meter_goes_on_from_its_state() -> None:
 
 
 def test_a_fold_is_due_after_20_passes() -> None:
-    """As it was in every run that was measured."""
+    """As it was in every run that was measured. Of a step that is left out, nothing measured counts."""
     family = "dense"
     pruner = folding_pruner(family, flops_target=0.6)
     kill(pruner, 0.5)
     assert pruner.narrow() > 0
+    pruner.model.train()(images_of(family) * float("nan"))
+    pruner.leave_step_out()
     for passes in range(1, 21):
         assert not pruner.narrow_is_due
         pruner.model.eval()(images_of(family))
         pruner.model.train()(images_of(family, seed=passes))
     assert pruner.narrow_is_due
+
+
+def test_a_meter_begins_anew() -> None:
+    compactor = compactor_of()
+    meter = VarianceMeter(compactor, UNITS)
+    compactor(torch.full((5, 4, 3, 3), float("nan")))
+    meter.reset()
+    expected = of_channels(compactor(torch.randn(5, 4, 3, 3)), 1)
+    assert meter.passes == 1
+    torch.testing.assert_close(meter.mean_of(UNITS), expected)

@@ -21,7 +21,7 @@ def encoded(norms: np.ndarray) -> str:
     """
     with np.errstate(divide="ignore"):
         steps = np.round((np.log10(norms) - LEAST) / STEP) + 1
-    codes = np.clip(steps, 1, WITHOUT_COMPACTOR - 1)
+    codes = np.clip(np.nan_to_num(steps, nan=np.inf), 1, WITHOUT_COMPACTOR - 1)  # NaN is no row that has died
     codes = np.where(norms == 0, GONE, np.where(np.isinf(norms), WITHOUT_COMPACTOR, codes))
     return base64.b64encode(codes.astype(np.uint8).tobytes()).decode()
 

@@ -104,6 +104,16 @@ class Run:
         """Optimiser steps of the whole schedule; `max_steps` doesn't shorten it."""
         return self.recipe.epochs * self.data.steps_per_epoch(self.recipe.batch_size)
 
+    @property
+    def fewest_at_a_time(self) -> int:
+        """The images of the smallest piece of a batch: of one process, which may cut its part into several."""
+        steps = self.data.steps_per_epoch(self.recipe.batch_size)
+        least, most = self.data.num_train // steps, -(-self.data.num_train // steps)
+        processes = 1 if self.recipe.sync_bn else self.world.size
+        parts = range(max(least // processes, 1), -(-most // processes) + 1)
+        pieces = {part: -(-part // self.recipe.accumulate) for part in parts}  # as `chunk` cuts: the last has the rest
+        return min(part % piece or piece for part, piece in pieces.items())
+
     def build(self) -> nn.Module:
         """The network, freshly initialised."""
         return network_builder(self.recipe.arch, self.data)()
@@ -116,7 +126,7 @@ class Run:
         """
         torch.manual_seed(self.recipe.seed)
         model = self.build()
-        check_fits(model, self.data, for_training=True)
+        check_fits(model, self.data, trained_on=self.fewest_at_a_time)
         if self.recipe.cuda_graph and (self.world.device.type != "cuda" or self.world.size > 1):
             raise InputError("cuda_graph works on one CUDA device only: leave --cuda-graph out")
         if self.recipe.sync_bn:

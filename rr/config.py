@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rr.errors import InputError
+from rr.limits import LARGEST_PENALTY, LARGEST_THRESHOLD, MOST_CHANNELS, STEPS, is_penalty, is_steps, is_target
 from rr.settings import Share, changed, check, check_types, setting, settings_of
 
 Steps = int | Share  # optimiser steps, or a share of the run's
 
-_STEPS = "must be a whole number of steps, or a share of the run's: Share(0.01), on a command line 1%"
+_CHANNELS, _PENALTY = f"{MOST_CHANNELS:,}", f"must be from 0 to {LARGEST_PENALTY:g}"
 _SURPLUS = 1.001  # of a row's way to 0: slightly more, so that rounding leaves nothing of it for another step
 
 
@@ -31,8 +32,8 @@ class TargetConfig:
         check(
             self,
             {
-                "flops must be more than 0 and finite": _is_target(self.flops),
-                "params must be more than 0 and finite": _is_target(self.params),
+                "flops must be more than 0 and finite": is_target(self.flops),
+                "params must be more than 0 and finite": is_target(self.params),
                 "params or flops_target must be given": (self.flops, self.params) != (None, None),
             },
         )
@@ -87,13 +88,13 @@ class SelectionConfig:
             {
                 "layers must be 'internal' or 'all'": self.layers in ("internal", "all"),
                 "score must be 'norm' or 'taylor'": self.score in ("norm", "taylor"),
-                f"warmup_steps {_STEPS}": _is_steps(self.warmup_steps),
-                f"mask_interval {_STEPS}, but not 0": _is_steps(self.mask_interval) and self.mask_interval > 0,
-                f"tighten_steps {_STEPS}": _is_steps(self.tighten_steps),
+                f"warmup_steps {STEPS}": is_steps(self.warmup_steps),
+                f"mask_interval {STEPS}, but not 0": is_steps(self.mask_interval) and self.mask_interval > 0,
+                f"tighten_steps {STEPS}": is_steps(self.tighten_steps),
                 "rows_per_update must be at least 1": self.rows_per_update >= 1,
-                "min_width must be at least 0": self.min_width >= 0,
+                f"min_width must be from 0 to {_CHANNELS}": 0 <= self.min_width <= MOST_CHANNELS,
                 "min_width_share must be from 0 to 1": 0 <= self.min_width_share <= 1,
-                "width_multiple must be at least 1": self.width_multiple >= 1,
+                f"width_multiple must be from 1 to {_CHANNELS}": 1 <= self.width_multiple <= MOST_CHANNELS,
             },
         )
         if self.min_width == 0 and self.min_width_share > 0:
@@ -132,11 +133,12 @@ class DecayConfig:
         check(
             self,
             {
-                "penalty must be at least 0": self.penalty >= 0,
-                "masked_penalty must be at least 0, or none": self.masked_penalty is None or self.masked_penalty >= 0,
-                f"death_steps {_STEPS}": _is_steps(self.death_steps),
+                f"penalty {_PENALTY}": is_penalty(self.penalty),
+                f"masked_penalty {_PENALTY}, or none": self.masked_penalty is None or is_penalty(self.masked_penalty),
+                f"death_steps {STEPS}": is_steps(self.death_steps),
                 "momentum must be at least 0 and less than 1": 0 <= self.momentum < 1,
-                "threshold must be at least 0 and less than 1, the norm of rows at the start": 0 <= self.threshold < 1,
+                f"threshold must be from 0 to {LARGEST_THRESHOLD}, far under the norms of living rows, which "
+                "start at 1": 0 <= self.threshold <= LARGEST_THRESHOLD,
             },
         )
         if self.death_steps and self.masked_penalty is not None:
@@ -339,11 +341,3 @@ def cut_config(**settings: Any) -> ResRepConfig:
         InputError: for an unknown name, or a value that can't be.
     """
     return ResRepConfig().with_settings(**{"flops_target": 0.5, **CUT, **settings})
-
-
-def _is_target(value: float | None) -> bool:
-    return value is None or 0 < value < math.inf
-
-
-def _is_steps(value: object) -> bool:
-    return isinstance(value, Share) or (isinstance(value, int) and not isinstance(value, bool) and value >= 0)

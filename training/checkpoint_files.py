@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from rr.whole_files import written_whole
 
 LATEST = "latest.pth"
 EARLIER = "latest-{}.pth"  # the checkpoint before, and the one before that, from 1
+
+_EARLIER = re.compile(re.escape(EARLIER).replace(r"\{\}", "([1-9][0-9]*)"))
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +91,7 @@ def newest(folder: str | Path) -> dict[str, Any]:
 def checkpoints(folder: str | Path) -> list[Path]:
     """The checkpoints of a run that isn't finished, the newest first."""
     latest = Path(folder) / LATEST
-    earlier = (latest.with_name(EARLIER.format(number)) for number in range(1, 1 + _most_kept(latest)))
+    earlier = (latest.with_name(EARLIER.format(number)) for number in _kept(latest))
     return [path for path in (latest, *earlier) if path.exists()]
 
 
@@ -97,19 +100,17 @@ def make_way(latest: Path, keep: int) -> None:
 
     A kill in between leaves no latest.pth, but the one before it under its new name: `checkpoints` finds it.
     """
-    numbers = range(_most_kept(latest), 0, -1)
-    for number in numbers:
-        if number >= keep:
-            latest.with_name(EARLIER.format(number)).unlink(missing_ok=True)
-    for number in range(keep - 2, 0, -1):
+    for number in reversed(_kept(latest)):
         path = latest.with_name(EARLIER.format(number))
-        if path.exists():
+        if number >= keep:
+            path.unlink(missing_ok=True)
+        elif number < keep - 1:
             os.replace(path, latest.with_name(EARLIER.format(number + 1)))
     if keep > 1 and latest.exists():
         os.replace(latest, latest.with_name(EARLIER.format(1)))
 
 
-def _most_kept(latest: Path) -> int:
-    """The highest number among the checkpoints before the latest; 0 where there is none."""
-    found = (path.stem.rpartition("-")[2] for path in latest.parent.glob(EARLIER.format("*")))
-    return max((int(number) for number in found if number.isdigit()), default=0)
+def _kept(latest: Path) -> list[int]:
+    """The numbers of the checkpoints before the latest, from the last one on."""
+    found = (_EARLIER.fullmatch(path.name) for path in latest.parent.glob(EARLIER.format("*")))
+    return sorted(int(match[1]) for match in found if match)

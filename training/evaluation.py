@@ -101,15 +101,18 @@ def to_evaluation(sums: list[float]) -> Evaluation:
     return Evaluation(100 * top1 / num, 100 * top5 / num, loss / num, round(num))
 
 
+_ONE_VALUE = "Expected more than 1 value per channel when training"  # how torch's batch norm says it
+
+
 @torch.no_grad()
-def check_fits(model: nn.Module, data: Data, *, for_training: bool = False) -> None:
+def check_fits(model: nn.Module, data: Data, *, trained_on: int = 0) -> None:
     """Check that the model takes the data set's images, and has as many outputs as there are classes.
 
     Args:
         model: the network, on the CPU; it stays as it is.
         data: the data set.
-        for_training: also let a copy of it take a batch in training mode, where some networks need larger images, or
-            return something that no loss is known for.
+        trained_on: also let a copy of it take so many images at a time, 2 at most, in training mode, where some
+            networks need more or larger ones, or return something that no loss is known for.
 
     Raises:
         InputError: if it doesn't.
@@ -120,10 +123,18 @@ def check_fits(model: nn.Module, data: Data, *, for_training: bool = False) -> N
     was_training = model.training
     try:
         output = model.eval()(images[:1])
-        if for_training:
+        if trained_on:
             labels = torch.zeros(2, dtype=torch.long, device=parameter.device)
             with torch.random.fork_rng(devices=[]):  # for dropout; the model is still on the CPU
-                logits_and_loss(copy.deepcopy(model).train()(images), labels)
+                logits_and_loss(copy.deepcopy(model).train()(images[:trained_on]), labels[:trained_on])
+    except ValueError as error:
+        if not str(error).startswith(_ONE_VALUE):
+            raise
+        raise InputError(
+            f"with {trained_on} of these images at a time ({sizes}) a batch norm of the network has a single value of "
+            "each channel, and nothing to train on: take more images, a larger --image-size or --batch-size, fewer "
+            "processes, or leave --accumulate out"
+        ) from error
     except (RuntimeError, AssertionError) as error:  # torch._assert, in transformers of one size
         raise InputError(
             f"the network's forward fails on these images ({sizes}): {type(error).__name__}: {error}. If it wants "

@@ -214,6 +214,8 @@ class Recipe:
         averaged = self.average_last is None or isinstance(self.average_last, Share)
         self._require("average_last", averaged, "give a share of the run, Share(0.2)")
         self._require("teacher", self.teacher is None or self.distill > 0, "needs a distill greater than 0")
+        fastest = self.lr * max(self.bias_lr_factor, 1)
+        self._require("lr", fastest <= _FLOAT32, f"times bias_lr_factor it must be at most {_FLOAT32:g}")
         self._require("min_lr", self.min_lr <= self.lr, f"can't exceed lr ({self.lr})")
         self._require("accumulate", self.accumulate <= self.batch_size, f"can't exceed batch_size ({self.batch_size})")
         self._require("warmup_epochs", self.warmup_epochs < self.epochs, f"must be less than epochs ({self.epochs})")
@@ -227,9 +229,9 @@ class Recipe:
         self._require("non_finite_loss", steers, "a recorded step can't be left out: leave --cuda-graph out")
 
     def _check_machine(self) -> None:
-        self._require("workers", self.workers is None or self.workers >= 0, "must be none, 0 or more")
-        for name in ("processes", "threads"):
-            self._require(name, getattr(self, name) is None or getattr(self, name) >= 1, "must be none, or at least 1")
+        for name, least in {"processes": 1, "threads": 1, "workers": 0}.items():
+            value = getattr(self, name)
+            self._require(name, value is None or least <= value <= _MOST, f"must be none, or from {least} to {_MOST:,}")
         signal_name = self.signal_checkpoint
         is_heard = hasattr(signal.Signals, f"SIG{signal_name}") and signal_name not in _UNHEARD
         self._require(
@@ -275,7 +277,9 @@ class Recipe:
 _UNHEARD = ("KILL", "STOP")
 _COUNTS = ("epochs", "batch_size", "accumulate", "val_interval", "log_interval", "keep", "process_timeout")
 # What torch takes as a seed and as a time, and images of which a single one fits into memory.
-_AT_MOST = {"seed": 2**63 - 1, "process_timeout": 10**9, "image_size": 2**14}
+_MOST = 4096  # processes and threads, more than any machine is better for
+_FLOAT32 = 1e38  # what torch can still multiply weights with, in round numbers
+_AT_MOST = {"seed": 2**63 - 1, "process_timeout": 10**9, "image_size": 2**14, "weight_decay": _FLOAT32}
 _NOT_NEGATIVE = (
     *("image_size", "max_steps", "seed", "warmup_epochs", "val_last", "save_interval", "checkpoint_interval"),
     *("hold_out", "cutout", "weight_decay", "bias_lr_factor", "min_lr", "distill_outputs_weight"),

@@ -19,6 +19,7 @@ from rr.conversion.proof import (
     FLOAT64_TOLERANCE,
     ConversionError,
     Probe,
+    ThresholdError,
     exact_copy,
     in_float32,
     outputs_of,
@@ -72,7 +73,8 @@ def convert(
         The narrow model and the report.
 
     Raises:
-        ConversionError: if they differ by more than the tolerances above.
+        ThresholdError: if rows under the threshold are alive.
+        ConversionError: if they differ otherwise by more than the tolerances above.
     """
     graph = live.graph
     norms = live.unit_norms()
@@ -184,6 +186,12 @@ def _check(report: ConversionReport, cut_tolerance: float) -> None:
     }
     for name, limit in limits.items():
         difference = getattr(report, name)
+        if name == "cut_difference" and difference > limit:
+            raise ThresholdError(
+                f"rows under the threshold, with norms up to {report.largest_dropped:.1e}, still matter: without them "
+                f"the outputs change (cut_difference) by {difference:.2e} of the largest, and {limit:.2e} is allowed. "
+                "Nothing was written: give a lower threshold"
+            )
         if not difference <= limit:  # NaN fails as well
             raise ConversionError(
                 f"the converted model is not equal to the trained one: {name} is {difference:.2e}, at most "

@@ -30,6 +30,10 @@ class ConversionError(RuntimeError):
     """The converted model doesn't compute what the model in training computes."""
 
 
+class ThresholdError(ConversionError, InputError):
+    """Rows under the threshold, which a conversion drops, are alive."""
+
+
 class _InFloat64(TorchDispatchMode):
     """Casts to narrower floating-point types (`x.float()` in a forward) go to float64, new tensors are of that type.
 

@@ -127,6 +127,8 @@ def drawn_loss(outputs: Any, generator: torch.Generator) -> Tensor:
     total = tensors[0].new_zeros((), dtype=torch.float32)
     for tensor in tensors:
         signs = torch.randint(0, 2, tensor.shape, generator=generator).mul_(2).sub_(1).to(tensor.device)
-        scale = tensor.detach().float().std().clamp_min(1e-12) * tensor[0].numel() ** 0.5
+        values = tensor.detach().float()
+        deviation = values.std() if values.numel() > 1 else torch.ones_like(values.sum())  # a single number has none
+        scale = deviation.clamp_min(1e-12) * tensor[0].numel() ** 0.5
         total = total + (tensor.float() * signs).sum() / scale
     return total

@@ -156,7 +156,12 @@ def best_ridge(gram: Gram, anchor: Tensor, rows: Tensor, targets: Tensor | None 
 
 
 def root_of(system: Tensor) -> Tensor:
-    """The Cholesky factor L of LL'; of a matrix that isn't positive, with the least on its diagonal that mends it."""
+    """The Cholesky factor L of LL'; of a matrix that isn't positive, with the least on its diagonal that mends it.
+
+    Raises:
+        InputError: if its values aren't finite, which nothing mends.
+    """
+    check_finite(system)
     jitter, scale = 0.0, float(system.diagonal().mean()) or 1.0
     while True:
         factor, failed = torch.linalg.cholesky_ex(system + jitter * scale * torch.eye(len(system)).to(system))

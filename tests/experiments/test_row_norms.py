@@ -18,3 +18,8 @@ def test_norms_come_back_within_half_a_step() -> None:
 def test_what_is_no_base64_is_no_norms() -> None:
     with pytest.raises(ValueError, match="padding"):
         decoded("AQ=")
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_is_not_a_number_is_not_taken_for_a_dead_row() -> None:
+    assert decoded(encoded(np.array([np.nan, 1.0])))[0] == pytest.approx(2.12)

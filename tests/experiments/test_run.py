@@ -6,10 +6,12 @@ import logging
 from pathlib import Path
 
 import pytest
+import torch
 
+from data import SyntheticSize, load_data
 from experiments.call import Call
-from experiments.run import begun
-from training import Recipe
+from experiments.run import Run, begun
+from training import Recipe, World
 
 
 @pytest.mark.parametrize("launcher", ["TORCHELASTIC", "SLURM", None])
@@ -26,3 +28,21 @@ def test_where_there_is_no_run_to_go_on_with_a_new_one_begins_with_a_warning(
             assert run.is_new
             assert run.conti_or_fs == "continue"
         assert (why in caplog.text and "a new one begins" in caplog.text) == (launcher is None)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("accumulate", [1, 3, 4])
+@pytest.mark.parametrize("images", [2, 9, 22])
+def test_the_fewest_images_at_a_time_are_those_of_the_smallest_piece(
+    images: int, accumulate: int, processes: int
+) -> None:
+    data = load_data("synthetic", image_size=8, synthetic_size=SyntheticSize(train=images, val=1))
+    recipe = Recipe("src8", "synthetic", batch_size=8, accumulate=accumulate)
+    pieces = [
+        len(piece)
+        for rank in range(processes)
+        for batch in data.train_batches(0, batch_size=8, seed=0, device="cpu", rank=rank, world_size=processes)
+        for piece in batch.images.chunk(accumulate)
+    ]
+    run = Run(recipe, (), World(0, 0, processes, torch.device("cpu")), data)
+    assert run.fewest_at_a_time == min(pieces)

@@ -168,7 +168,7 @@ def fails(x: Tensor) -> Tensor:
         (lambda: fast_config(per_mac=1), "per_mac must be True or False, not 1"),
         (lambda: fast_config(penalty=None), "penalty must be a number, not None"),
         (lambda: fast_config(exclude="conv1"), "exclude must be a list of values, each a text, not 'conv1'"),
-        (lambda: fast_config(threshold=10), "threshold must be at least 0 and less than 1"),
+        (lambda: fast_config(threshold=0.02), "threshold must be from 0 to 0.01, far under the norms of living rows"),
         (lambda: fast_config(flops_target=0.5).for_run("100", lr=0.1), "total_steps and lr must be numbers"),
     ],
 )

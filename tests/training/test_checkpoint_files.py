@@ -46,6 +46,17 @@ def test_round_trip(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["latest.pth"]
 
 
+def test_keeping_all_of_them_takes_no_longer_than_there_are_some(tmp_path: Path) -> None:
+    """Names with other numbers aren't checkpoints."""
+    for name in ("latest-99999999999999999999.pth", "latest-0.pth", "latest-01.pth", "latest-\u00b2.pth"):
+        (tmp_path / name).touch()
+    for step in range(4):
+        save(tmp_path / "latest.pth", contents(step), keep=10**20)
+    *found, far = checkpoints(tmp_path)
+    assert [load(path)["step"] for path in found] == [3, 2, 1, 0]
+    assert far.stat().st_size == 0
+
+
 @pytest.mark.parametrize("stop_in", ["fsync", "replace"])
 def test_stop_before_the_rename_leaves_the_old_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_in: str

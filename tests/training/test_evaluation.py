@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from data import SyntheticSize, load_data
+from rr.errors import InputError
 from tests.training.tiny_run import DropoutNet, PlainNet, tiny_data
 from training import Paired, World, check_fits, evaluate, evaluate_pair
 
@@ -116,15 +117,22 @@ def test_what_fails_in_training_alone_is_refused_beforehand() -> None:
     for model, message in ((Fails(), "auxiliary head"), (GivesTwo(), "in training the network returns a tuple")):
         check_fits(model, data)
         with pytest.raises(ValueError, match=message):
-            check_fits(model, data, for_training=True)
+            check_fits(model, data, trained_on=2)
         assert model.training
+
+
+def test_a_batch_norm_that_sees_one_value_is_refused_before_a_run() -> None:
+    pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(3, 10, 1), nn.BatchNorm2d(10), nn.Flatten())
+    check_fits(pooled, tiny_data(), trained_on=2)
+    with pytest.raises(InputError, match="with 1 of these images at a time"):
+        check_fits(pooled, tiny_data(), trained_on=1)
 
 
 def test_a_check_for_training_leaves_no_trace() -> None:
     torch.manual_seed(0)
     model, state = DropoutNet().eval(), torch.get_rng_state()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    check_fits(model, tiny_data(), for_training=True)
+    check_fits(model, tiny_data(), trained_on=2)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert not model.training

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from rr import ResRepPruner, paper_config
+from rr.compactors import CompactorRows
+from rr.selection.importance import TaylorScores
 from tests.rr.networks import Net, conv
 from tests.rr.pruners import (
     IMAGES,
@@ -88,19 +91,29 @@ def test_rows_of_any_norm_are_penalised_alike(norms: list[float], penalty: float
 PRUNER = tiny_pruner()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("scale", [1.0, 65536.0, 2.0**40])
-def test_a_zero_row_gets_no_penalty_and_no_nan(scale: float) -> None:
-    pruner = tiny_pruner(penalty=1.0)
+def test_a_zero_row_gets_no_penalty_and_no_nan(scale: float, dtype: torch.dtype) -> None:
+    """A row of 1e-30 gets the whole penalty, in bfloat16 too; the scores of both are numbers, and so is a step."""
+    pruner = tiny_pruner(penalty=1.0, score="taylor")
     task = randomise(pruner)
-    compactor = pruner.compactors["1"]
+    compactor = pruner.compactors["1"].to(dtype)
     with torch.no_grad():
         compactor.pwc.weight[:2] = 0
-        compactor.mask[:2] = torch.tensor([1.0, 0.0])
-    pruner.adjust_gradients(scale)
-    found = gradients(pruner)["1"]
-    torch.testing.assert_close(found[0], task["1"][0].flatten().double())
+        compactor.pwc.weight[2] *= 1e-30 / compactor.pwc.weight[2].float().norm()
+        compactor.mask[:3] = torch.tensor([1.0, 0.0, 0.0])
+        compactor.pwc.weight.grad = task["1"].to(dtype)
+    rows = CompactorRows([compactor], [np.arange(6)], np.ones(6, dtype=bool), pruner.config.decay)
+    scores = TaylorScores(6, compactor.pwc.weight)
+    rows.adjust_gradients(scale, scores.observe)
+    found = compactor.pwc.weight.grad.flatten(1).double()
+    torch.testing.assert_close(found[0], task["1"][0].flatten().to(dtype).double())
     assert (found[1] == 0).all()
+    assert float(found[2].norm()) == pytest.approx(scale, rel=1e-3 if dtype is torch.float32 else 2e-2)
     assert torch.isfinite(found).all()
+    assert torch.isfinite(scores.squares).all()
+    rows.shrink_masked(torch.optim.SGD([compactor.pwc.weight], lr=0.1))
+    assert torch.isfinite(compactor.pwc.weight).all()
 
 
 def test_rows_of_1e_minus_23_get_the_whole_penalty() -> None:

@@ -93,8 +93,9 @@ def test_the_model_stays_as_it_is(training: bool) -> None:
 
 def test_dropping_what_matters_is_caught() -> None:
     model, graph, images, _ = trained_tiny(dead=0.0)
-    with pytest.raises(ConversionError, match="cut_difference"):
+    with pytest.raises(ConversionError, match=r"rows under the threshold, .* still matter: .*cut_difference") as raised:
         convert(LiveModel(model, graph), images, threshold=float(np.median(LiveModel(model, graph).unit_norms()[:6])))
+    assert isinstance(raised.value, InputError)  # a lower threshold puts it right
 
 
 def test_a_wrong_conversion_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -302,10 +302,13 @@ def test_batches_with_labels_are_told_of() -> None:
         prune(redundant(), images()[0], pairs)
 
 
+@pytest.mark.parametrize("outputs", [1, 4])
 @pytest.mark.parametrize("count", [1, 3])
-def test_a_few_images_are_enough_to_run(count: int) -> None:
-    batches = [torch.randn(count, 3, 8, 8)]
-    slim = prune(redundant(), batches[0], batches, flops_target=0.7)
+def test_a_few_images_are_enough_to_run(count: int, outputs: int) -> None:
+    """Of one class there is one output, and of one image a single number: it has no deviation."""
+    batches, model = [torch.randn(count, 3, 8, 8)], redundant()
+    model[-1] = nn.Linear(6, outputs)
+    slim = prune(model, batches[0], batches, flops_target=0.7)
     assert all(parameter.isfinite().all() for parameter in slim.parameters())
 
 

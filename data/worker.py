@@ -1,5 +1,6 @@
 """Large images: decoded and augmented in worker processes, as is usual for ImageNet."""
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -16,6 +17,7 @@ from data.folder import ClassFolders, Listing
 from data.images import BadImages, middle, read_image, with_others
 from data.source import Batch, Data, DataInfo, Normaliser
 
+LAST_STEP = 30  # seconds that a worker goes on after SIGTERM: the training process ends its step, and then the worker
 RESIZED = 256 / 224  # to evaluate: the shorter side before the crop, over the crop
 
 
@@ -51,7 +53,7 @@ class ImageFolderData(Data):
             sampler=[share.indices for share in shares],
             num_workers=min(self._workers, len(shares)),
             pin_memory=device.type == "cuda",
-            worker_init_fn=_leave_interrupts_to_the_first,
+            worker_init_fn=_outlive_a_stop,
             generator=torch.Generator(),  # its own: otherwise it would draw from the training process's random numbers
         )
         normalise = Normaliser(self.mean, self.std, device)
@@ -62,9 +64,20 @@ class ImageFolderData(Data):
             yield Batch(normalise(images), labels, share.global_size)
 
 
-def _leave_interrupts_to_the_first(_: int) -> None:
-    """Ctrl-C reaches every process of a terminal; the training one still needs this one's images for its last step."""
+def _outlive_a_stop(_: int) -> None:
+    """Ctrl-C and SLURM's SIGTERM reach every process; the training one still needs this one's images for its last step.
+
+    SIGTERM is also how a worker that doesn't end is ended, so it is put off and not ignored.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end_soon)
+
+
+def _end_soon(*_: object) -> None:
+    """End after some seconds, or at once when the signal comes again: without an error, which would be told of."""
+    for number in (signal.SIGTERM, signal.SIGALRM):
+        signal.signal(number, lambda *_: os._exit(0))
+    signal.alarm(LAST_STEP)
 
 
 class _DecodedBatches(Dataset):

@@ -2,7 +2,9 @@
 
 import builtins
 import errno
+import multiprocessing
 import os
+import signal
 
 import numpy as np
 import pytest
@@ -172,6 +174,35 @@ def test_large_images_come_from_workers_with_any_number_of_them(large):
     assert images.dtype == torch.float32
     assert_same(everything(load_data("folder", large, image_size=65, workers=2)), (images, labels))
     assert_same(everything(data), (images, labels))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_all_processes_takes_no_images_away(large, number):
+    """Ctrl-C and SLURM's SIGTERM reach the workers too, and the last step still needs them; the second SIGTERM ends."""
+    data = load_data("folder", large, image_size=65, workers=2)
+    options = {"batch_size": 1, "seed": 0, "device": "cpu"}
+    batches = data.train_batches(0, **options)
+    found = [next(batches)]
+    workers = [process for process in multiprocessing.active_children() if process.daemon]
+    assert len(workers) == 2
+    for worker in workers:
+        os.kill(worker.pid, number)
+    found += batches
+    other = list(load_data("folder", large, image_size=65, workers=0).train_batches(0, **options))
+    for mine, theirs in zip(found, other, strict=True):
+        assert torch.equal(mine.images, theirs.images)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+
+
+def test_a_worker_ends_at_the_second_sigterm_without_an_error(large):
+    data = load_data("folder", large, image_size=65, workers=1)
+    batches = data.train_batches(0, batch_size=1, seed=0, device="cpu")
+    next(batches)
+    (worker,) = (process for process in multiprocessing.active_children() if process.daemon)
+    while worker.is_alive():
+        os.kill(worker.pid, signal.SIGTERM)
+        worker.join(0.05)
+    assert worker.exitcode == 0
 
 
 def test_large_images_of_ranks_and_resumed_epochs(large):

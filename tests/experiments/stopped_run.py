@@ -1,4 +1,7 @@
-"""python -m tests.experiments.stopped_run SIGNAL WORDS SCRIPT OPTIONS: runs a script, and stops it on the way."""
+"""python -m tests.experiments.stopped_run SIGNAL WORDS SCRIPT OPTIONS: runs a script, and stops it on the way.
+
+One that a launcher has started again goes through.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import os
 import sys
 
 from tests import scripts
+from training.run_folder import is_started_again
 
 
 class StopsAt(logging.Handler):
@@ -23,5 +27,6 @@ class StopsAt(logging.Handler):
 
 
 if __name__ == "__main__":
-    logging.getLogger().addHandler(StopsAt(int(sys.argv[1]), sys.argv[2]))
+    if not is_started_again():
+        logging.getLogger().addHandler(StopsAt(int(sys.argv[1]), sys.argv[2]))
     scripts.load(sys.argv[3]).main(sys.argv[4:])

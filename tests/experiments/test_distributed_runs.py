@@ -10,12 +10,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from base_model import build_model
 from rr.weights import load_network
 from tests import forked
-from tests.experiments.runs import ARCH, PRUNE, SCRIPT
+from tests.experiments.runs import ARCH, PRUNE, SCRIPT, assert_same_weights
 from tests.forked import AMPLE, free_port, run_ranks
+from tests.scripts import ROOT
 from training.checkpoint_files import load
 from training.endings import TARGET_MISSED
 
@@ -65,6 +67,23 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(base_weights: Pat
     resumed = run_ranks(2, SCRIPT, *options, "-c", "continue")
     assert resumed.returncode in (0, TARGET_MISSED), resumed.stderr
     assert f"step {step} of 30" in resumed.stderr
+
+
+@pytest.mark.long
+def test_what_torchrun_starts_again_goes_on_by_itself(finished: Path, base_weights: Path, tmp_path: Path) -> None:
+    """Nobody gives `-c continue`; the end is that of a run that nothing disturbed, bit by bit."""
+    folder = tmp_path / "run"
+    stopped = ["-m", "tests.experiments.stopped_run", str(int(signal.SIGKILL)), "step 30 ", str(SCRIPT)]
+    options = [*PRUNE, "--base-weights", base_weights, "--output-dir", folder, "--checkpoint-interval", "5"]
+    launcher = ["torch.distributed.run", "--nproc_per_node=1", "--max-restarts=1", f"--master_port={free_port()}"]
+    command = [sys.executable, "-m", *launcher, *stopped, *map(str, options)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=AMPLE, env=environment, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    log = (folder / "log.txt").read_text()
+    assert "going on after epoch 1, step 25 of 69" in log
+    assert len(json.loads((folder / "run.json").read_text())["resumed"]) == 1
+    assert_same_weights(finished, folder, ("finish.hdf5", "finish_converted.hdf5"))
 
 
 def _launched(command: list[str]) -> subprocess.CompletedProcess:

@@ -58,6 +58,13 @@ def test_development_requirements_are_the_extra_dev() -> None:
     assert requirements("requirements-dev.txt") == sorted(["-r requirements.txt", *own])
 
 
+def test_the_oldest_versions_are_the_lowest_that_are_asked_for() -> None:
+    asked = {*PROJECT["dependencies"], *EXTRAS["experiments"], *EXTRAS["export"], *EXTRAS["dev"]}
+    pinned = [line.replace("==", ">=") for line in requirements("constraints-oldest.txt") if not line.startswith("#")]
+    assert set(pinned) <= asked
+    assert {*PROJECT["dependencies"], *EXTRAS["experiments"], *EXTRAS["export"]} <= set(pinned)
+
+
 def test_what_builds_the_package_is_a_development_requirement() -> None:
     assert set(PYPROJECT["build-system"]["requires"]) <= set(requirements("requirements-dev.txt"))
 

@@ -1,6 +1,7 @@
 # make demo: sets up .venv, trains src20 on scikit-learn's digits, prunes it, tests it, prints a table
 # make test: sets up .venv, runs the tests; make test-fast: the quick ones, under a minute
 # make test-long: what make test leaves out, whole benchmarks and the slower of several cases
+# make crash-sample: ten runs killed and gone on with, of those in results/robustness/crash.json
 # make docs: the pages of docs/ as a site, in site/; a dead link fails
 # make wheel: the package rr alone, in dist/
 PYTHON ?= python3
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 # With bytecode kept, whatever the shell says: else every worker and process would compile all files anew.
 PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-fast test-long lint docs wheel clean
+.PHONY: demo test test-fast test-long crash-sample lint docs wheel clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python tools/demo.py
@@ -22,6 +23,9 @@ test-fast: $(VENV)/.installed-dev
 
 test-long: $(VENV)/.installed-dev
 	$(PYTEST) -m long
+
+crash-sample: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/crash.py --commands "pruning, 12 steps" --kills 10 --jobs 2 --output "$$(mktemp -d)/crash.json"
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -5,11 +5,11 @@
 Real command lines of some seconds each: a base network, pruning runs that narrow, on photographs' sizes, from a refit,
 and on two processes. Each is run once to its end; then again and again, each time killed by SIGKILL, SIGTERM or SIGINT,
 and gone on with by `-c continue`, until it ends. Its final weights must be those of the first run, bit by bit, with
-nothing half-written left. Killed where: a short run once before each of its file events (a file opened for writing,
-renamed, removed); the others inside each of their parts (narrowing, folding, refit, checkpoint, conversion, export,
-report) with each signal; what is left of the number at a random moment after the folder is there (of two processes,
-SIGKILL takes one). Kills at one commit are added to the file's, so it can be stopped and gone on with. Some 40 s a kill
-on one core.
+nothing half-written left, and no more steps done again than lie between two checkpoints; else the exit status is 1.
+Killed where: a short run once before each of its file events (a file opened for writing, renamed, removed); the others
+inside each of their parts (narrowing, folding, refit, checkpoint, conversion, export, report) with each signal; what is
+left of the number at a random moment after the folder is there (of two processes, SIGKILL takes one). Kills at one
+commit are added to the file's, so it can be stopped and gone on with. Some 40 s a kill on one core.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ from training.run_folder import FINISH_WEIGHTS
 
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT")
 RANDOM = "a random moment"
+LOST = ("unequal", "not_ended", "left_behind", "redone_too_many")  # what of the summary is to be 0
 INTERVAL = 5  # steps between checkpoints
 COMMON = ("--dataset", "digits", "--device", "cpu", "--checkpoint-interval", str(INTERVAL), "--log-interval", "1")
 PRUNING = ("-a", "src20", "--narrow", "full", "--weights", "{base}", "--batch-size", "64", *COMMON)
@@ -129,6 +130,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the script with these arguments (default: the command line's)."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200, help="how many the file is to hold (default: 200)")
+    parser.add_argument(
+        "--commands",
+        nargs="+",
+        choices=tuple(COMMANDS),
+        default=tuple(COMMANDS),
+        help="which are killed (default: all)",
+    )
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
     parser.add_argument("--output", type=Path, default=ROOT / "results" / "robustness" / "crash.json")
     options = parser.parse_args(arguments)
@@ -139,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         held = json.loads(options.output.read_text())
         kills = held["kills"] if held["made"]["commit"] == made["commit"] else []
     with tempfile.TemporaryDirectory() as scratch:
-        base, wholes = whole_runs(Path(scratch))
+        base, wholes = whole_runs(Path(scratch), options.commands)
         left = list(enumerate(plan(wholes, options.kills), 1))[len(kills) :]
         with ThreadPoolExecutor(options.jobs) as jobs:
             for done in jobs.map(
@@ -149,22 +157,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 found = {"summary": summary(kills), "made": made, "kills": kills}
                 write_text_whole(options.output, json.dumps(found, indent=1) + "\n")
                 print(f"{len(kills)} of {options.kills}: {done}", flush=True)
-    print(summary(kills))
+    found = summary(kills)
+    print(found)
+    if any(found[name] for name in LOST):
+        sys.exit(1)
 
 
-def whole_runs(scratch: Path) -> tuple[Path, dict[str, Whole]]:
-    """Each command to its end: the base weights' file, and the runs by name."""
+def whole_runs(scratch: Path, names: Sequence[str]) -> tuple[Path, dict[str, Whole]]:
+    """Commands to their end, and first the one that the others start from: the base's file, and the runs by name."""
     base = scratch / "base" / FINISH_WEIGHTS
     wholes = {}
-    for name, command in COMMANDS.items():
-        folder, counts, out = scratch / name, scratch / f"{name}.json", scratch / f"{name}.out"
+    for name in dict.fromkeys(("base", *names)):
+        command, folder, counts, out = COMMANDS[name], scratch / name, scratch / f"{name}.json", scratch / f"{name}.out"
         moment = Moment(str(folder), counts=str(counts)) if command.processes == 1 else None
         began = time.monotonic()
         code = started(command.words(base, folder, moment=moment), out).wait()
         assert code in ENDED, out.read_text()
         counted = json.loads(counts.read_text()) if moment else {}
         wholes[name] = Whole(folder, time.monotonic() - began, counted)
-    return base, wholes
+    return base, {name: wholes[name] for name in names}
 
 
 def plan(wholes: Mapping[str, Whole], number: int) -> list[Kill]:
@@ -173,16 +184,19 @@ def plan(wholes: Mapping[str, Whole], number: int) -> list[Kill]:
     Every third one is at a random moment; once all file events and parts had theirs, each one.
     """
     draw = random.Random(0)
-    placed = [Kill(SHORT, FILE_EVENT, "SIGKILL", event + 1) for event in range(wholes[SHORT].counts[FILE_EVENT])]
+    events = range(wholes[SHORT].counts[FILE_EVENT] if SHORT in wholes else 0)
+    placed = [Kill(SHORT, FILE_EVENT, "SIGKILL", event + 1) for event in events]
+    names = [name for name in wholes if name != SHORT] or [SHORT]
     for place in PARTS:
         for signal_name in SIGNALS:
-            calls = {name: len(whole.counts.get(place, ())) for name, whole in wholes.items() if name != SHORT}
+            calls = {name: len(wholes[name].counts.get(place, ())) for name in names}
             where = [name for name, count in calls.items() if count]
-            assert where, f"no command has a call of {place}"
-            name = draw.choice(where)
-            placed.append(Kill(name, place, signal_name, draw.randint(1, calls[name]), draw.random()))
+            assert where or wholes.keys() != COMMANDS.keys(), f"no command has a call of {place}"
+            if where:
+                name = draw.choice(where)
+                placed.append(Kill(name, place, signal_name, draw.randint(1, calls[name]), draw.random()))
     draw.shuffle(placed)
-    others = itertools.cycle((name, signal_name) for signal_name in SIGNALS for name in COMMANDS if name != SHORT)
+    others = itertools.cycle((name, signal_name) for signal_name in SIGNALS for name in names)
     kills: list[Kill] = []
     while len(kills) < number:
         if placed and len(kills) % 3:
@@ -256,6 +270,7 @@ def summary(kills: list[dict[str, Any]]) -> dict[str, Any]:
         "not_ended": sum(kill["exit_resumed"][-1] not in ENDED for kill in kills),
         "most_steps_redone": max(redone, default=None),
         "checkpoint_interval": INTERVAL,
+        "redone_too_many": sum(steps > INTERVAL for steps in redone),
         "left_behind": sum(len(kill["left_behind"]) for kill in kills),
     }
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.crash import COMMANDS, RANDOM, SHORT, SIGNALS, Whole, plan, send, summary
+from benchmarks.crash import COMMANDS, LOST, RANDOM, SHORT, SIGNALS, Whole, plan, send, summary
 from benchmarks.crash_moments import FILE_EVENT, PARTS
 from benchmarks.run_commands import last_step, same_weights
 from rr.weights import save_hdf5
@@ -34,6 +34,9 @@ def test_what_was_lost_is_counted() -> None:
     assert (found["kills"], found["in_mid_training"], found["unequal"], found["not_ended"]) == (4, 3, 1, 1)
     assert (found["most_steps_redone"], found["left_behind"]) == (5, 1)
     assert found["by_place"] == {RANDOM: 4}
+    assert all(found[name] for name in LOST[:3])
+    assert not any(summary([KILL])[name] for name in LOST)
+    assert summary([{**KILL, "steps_redone": 6}])["redone_too_many"] == 1
     assert summary([KILL, {**KILL, "exit_resumed": [1, 3]}])["not_ended"] == 0
 
 
@@ -52,6 +55,14 @@ def test_a_plan_has_every_file_event_every_part_with_every_signal_and_random_mom
     assert all(kill.number in (1, 2) for kill in in_parts)
     others = {(kill.command, kill.signal) for kill in kills if kill.place == RANDOM}
     assert others == {(name, signal_name) for name in COMMANDS if name != SHORT for signal_name in SIGNALS}
+
+
+def test_a_sample_kills_the_commands_that_are_named(tmp_path: Path) -> None:
+    kills = plan({SHORT: Whole(tmp_path, 9.0, {**COUNTS, "refit": []})}, 60)
+    assert {kill.command for kill in kills} == {SHORT}
+    assert {kill.place for kill in kills} == {FILE_EVENT, RANDOM, *PARTS} - {"refit"}
+    without = {name: Whole(tmp_path, 9.0, COUNTS) for name in ("base", "pruning")}
+    assert FILE_EVENT not in {kill.place for kill in plan(without, 60)}
 
 
 def test_a_single_bit_makes_weights_others(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ _VARIANCE = "running_var"
 _ALWAYS_ALLOWED = 200 * 2**20  # bytes in memory, however small the file
 _MOST_COMPRESSION = 10  # times a file's size: weights hardly compress
 _LONGEST_TEXT = 2**20  # of an attribute
+_TEXTS = ("arch", "dataset")  # attributes by which a network is built again
+_MOST = {"num_classes": 2**31, "in_channels": 2**31, "image_size": 2**14}
 NUMBERS = frozenset(  # NumPy has these, or a wider one that holds them exactly
     {torch.float16, torch.bfloat16, torch.float32, torch.float64}
     | {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
@@ -79,3 +81,7 @@ def check_weights(path: str | Path, file: WeightFile) -> None:
         is_plain = isinstance(value, (str, int, float)) and len(str(value)) <= _LONGEST_TEXT
         if not (isinstance(name, str) and name.isprintable() and is_plain):
             raise InputError(f"{path} has an attribute {name!r:.80} that isn't a text or a number: write it as one")
+        if name in _MOST and not (type(value) is int and 1 <= value <= _MOST[name]):
+            raise InputError(f"{path} has {name} {value!r:.80}, and it's a whole number from 1 to {_MOST[name]:,}")
+        if name in _TEXTS and not (isinstance(value, str) and value):
+            raise InputError(f"{path} has {name} {value!r:.80}, and it's a name: write it as a text")

@@ -139,3 +139,16 @@ def test_a_pth_without_checksums_is_read_with_a_word(tmp_path: Path, caplog: pyt
         for name in ("old.pth", "none.pth"):
             assert read_weights(tmp_path / name).arrays["a"].tolist() == [1, 1, 1]
             assert f"{name} has no checksum" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("arch", 5), ("arch", ""), ("dataset", 0.5), ("num_classes", "ten"), ("in_channels", 0), ("image_size", 10**9)],
+)
+def test_what_a_network_is_built_by_is_of_its_kind(name: str, value: object, tmp_path: Path) -> None:
+    """A script would build with it."""
+    contents = {"state_dict": small_model().state_dict(), "deps": None, "attributes": {name: value}}
+    save_hdf5(tmp_path / "a.hdf5", contents["state_dict"], contents["attributes"])
+    for path in (tmp_path / "a.hdf5", written(tmp_path / "a.pth", contents)):
+        with pytest.raises(InputError, match=rf"has {name} .*, and it's a"):
+            read_weights(path)

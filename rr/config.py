@@ -65,6 +65,11 @@ class SelectionConfig:
         "norm",
         choices=("norm", "taylor"),
     )
+    by_image: bool = setting(
+        "score 'taylor': by the squares of each image's gradient, where those of a batch cancel each other; takes some "
+        "memory and time",
+        False,
+    )
     per_mac: bool = setting(
         "rank rows by their score per MAC that goes with them ('taylor': its square, which is what adds up), so that "
         "layers with many MACs get narrow first",
@@ -97,6 +102,8 @@ class SelectionConfig:
                 f"width_multiple must be from 1 to {_CHANNELS}": 1 <= self.width_multiple <= MOST_CHANNELS,
             },
         )
+        if self.by_image and self.score != "taylor":
+            raise InputError("by_image is for score 'taylor': give that too, or leave it out")
         if self.min_width == 0 and self.min_width_share > 0:
             raise InputError(
                 "min_width_share and min_width 0 exclude each other: with the first each layer keeps a part, with the "

@@ -340,7 +340,7 @@ class ResRepPruner:
         self.sites: list[Site] = [replace(site, units=present(site.units)) for site in sites]
         compactors = [self.compactors[site.host] for site in self.sites]
         units = [site.units for site in self.sites]
-        self._rows = CompactorRows(compactors, units, self.selected, self.config.decay)
+        self._rows = CompactorRows(compactors, units, self.selected, self.config)
 
     def _follower(self, model: nn.Module) -> LiveModel:
         """A copy of the model; AveragedModel has it as its `module`."""

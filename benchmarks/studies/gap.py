@@ -11,10 +11,10 @@ to s0). results/bases/src20_hold_out is one. A run of 12 epochs takes about 15 m
 
 fast: `--fast`; base: the unpruned network trained on; later-N: the target is met after N% of the run, at a higher rate
 after an epoch of warm-up, and high-rate the same without waiting; floor-N: each layer keeps N% of its width;
-multiples-8: widths in multiples of 8; refit: cut at once and refitted; streams: residual streams too; smoothing: of the
-labels; cutout: squares of 8 pixels; average: the mean of the last fifth's weights; distill: the base teaches;
-distill-later: both; distill-outputs: what its stages return as well, to 65% of the run; base-*: the unpruned network
-with the same. A difference within its own 95% interval is none.
+multiples-8: widths in multiples of 8; refit: cut at once and refitted; streams: residual streams too; by-image: scores
+of each image's gradient, not of the batch's; smoothing: of the labels; cutout: squares of 8 pixels; average: the mean
+of the last fifth's weights; distill: the base teaches; distill-later: both; distill-outputs: what its stages return as
+well, to 65% of the run; base-*: the unpruned network with the same. A difference within its own 95% interval is none.
 
 Writes results/gap.json and .png.
 """
@@ -58,6 +58,7 @@ ARMS = {
     "multiples-8": pruned("--width-multiple", "8"),
     "refit": pruned("--start", "refit"),
     "streams": pruned("--layers", "all"),
+    "by-image": pruned("--by-image"),
     **{name: pruned(*change) for name, change in FOR_BOTH.items()},
     **{f"base-{name}": unpruned(*change) for name, change in FOR_BOTH.items()},
     "distill-outputs": pruned(*DISTILL, "--distill-until", "65%", "--distill-outputs", "stage1", "stage2", "stage3"),

@@ -50,6 +50,8 @@ class Compactor(nn.Module):
         channel_dim, pixel_dims: as given.
         bypassed: whether it is left out of the forward pass (a retired one, which is the identity; any, while a model
             is traced).
+        image_products: of each backward pass since it was emptied, [N, D]: <dL/dq_i, q_i> of each image alone; None
+            where nobody asks for that.
     """
 
     def __init__(
@@ -69,12 +71,19 @@ class Compactor(nn.Module):
         self.register_buffer("mask", torch.ones(channels, device=device, dtype=dtype))
         self.channel_dim, self.pixel_dims = channel_dim, pixel_dims
         self.bypassed = False
+        self.image_products: list[torch.Tensor] | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.bypassed:
             return x
         if x.dim() - 1 == self.pixel_dims:  # a single image, without a batch
             return self(x[None])[0]
+        y = self._product(x)
+        if self.image_products is not None and y.requires_grad:
+            self._watch(x.detach(), y)
+        return y
+
+    def _product(self, x: torch.Tensor) -> torch.Tensor:
         if self.pwc.groups == self.pwc.out_channels > 1:
             return self._scaled(x)
         if self.channel_dim == -1:
@@ -92,6 +101,21 @@ class Compactor(nn.Module):
         # A BN of mean 0 and variance 1: its backward pass needs no x dL/dy of the size of x, as that of a product does.
         zeros, ones = torch.zeros_like(factors), torch.ones_like(factors)
         return F.batch_norm(x, zeros, ones, factors, training=False, eps=0.0)
+
+    @torch.compiler.disable  # in a compiled network it stands between two graphs
+    def _watch(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        """Keep, in the backward pass, <dL/dq_i, q_i> of each image: the sum over its pixels of dL/dy_i y_i.
+
+        y is computed once more, since an activation behind may have overwritten it.
+        """
+
+        @torch.no_grad()
+        def keep(gradient: torch.Tensor) -> None:
+            products = gradient * self._product(x)  # [N, D, ...], or [N, ..., D]
+            images = products.movedim(self.channel_dim, 1).flatten(2) if products.dim() > 2 else products[..., None]
+            self.image_products.append(images.sum(2, dtype=self.pwc.weight.dtype))
+
+        y.register_hook(keep)
 
     @property
     def matrix(self) -> torch.Tensor:

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from rr.compactors.compactor import Compactor
-from rr.config import DecayConfig
+from rr.config import ResRepConfig
 from rr.errors import InputError
 from rr.runtime import are_several
 
@@ -19,8 +19,8 @@ from rr.runtime import are_several
 _SCALE = 2.0**50
 _SMALLEST_SCALED_NORM = 1e-20  # below every such norm, and far enough above 0 that no quotient overflows
 
-# Gradients and weights of each compactor, norms [rows], units [rows], masks [rows]: as `TaylorScores.observe` takes.
-Observer = Callable[[Sequence[Tensor], Sequence[Tensor], Tensor, Tensor, Tensor], None]
+# Products of each compactor, norms [rows], units of each compactor, masks [rows]: as `TaylorScores.observe` takes.
+Observer = Callable[[Sequence[Tensor], Tensor, Sequence[Tensor], Tensor], None]
 
 
 class CompactorRows:
@@ -33,21 +33,24 @@ class CompactorRows:
         compactors: the compactors.
         units: of each compactor [D], the unit of each row.
         selected: [num_units] of bool, the units to prune; rows of others are left alone.
-        decay: how masked rows go to zero.
+        config: how masked rows go to zero (`decay`), and whether compactors keep what each image's own gradient is, for
+            `adjust_gradients`' observer (`selection.by_image`).
 
     Attributes:
         weights: the compactors' parameters.
     """
 
     def __init__(
-        self, compactors: Sequence[Compactor], units: Sequence[np.ndarray], selected: np.ndarray, decay: DecayConfig
+        self, compactors: Sequence[Compactor], units: Sequence[np.ndarray], selected: np.ndarray, config: ResRepConfig
     ) -> None:
-        self._compactors, self._decay = list(compactors), decay
+        self._compactors, self._decay = list(compactors), config.decay
         self.weights: list[nn.Parameter] = [compactor.pwc.weight for compactor in compactors]
         self._sizes = [len(part) for part in units]
         self._all_units = np.concatenate(units)
         self._is_selected = selected[self._all_units]
         distinct, positions, counts = np.unique(self._all_units, return_inverse=True, return_counts=True)
+        for compactor in self._compactors:
+            compactor.image_products = [] if config.selection.by_image else None
         self._share_units = len(distinct) < len(self._all_units)
         self._positions, self._counts = positions, counts
         self._put_on_device()
@@ -92,7 +95,7 @@ class CompactorRows:
         flat_masks = torch.cat(masks).flatten()
         gradients = [weight.grad for weight in weights]
         if observe is not None:
-            observe(gradients, scaled, norms * scale, self._units, flat_masks)
+            observe(self._products(gradients, scaled), norms * scale, self._units.split(self._sizes), flat_masks)
         factors = penalty * scale / norms  # [rows]: lambda over the scaled norm
         if masked_penalty is not None:
             factors = torch.where(flat_masks == 0, masked_penalty * scale / norms, factors)
@@ -103,6 +106,17 @@ class CompactorRows:
         for weight in weights:
             if not weight.requires_grad:  # a penalty without the task's part would only wipe it out
                 weight.grad = None
+
+    def _products(self, gradients: Sequence[Tensor], scaled: Sequence[Tensor]) -> list[Tensor]:
+        """<dL/dq_i, q_i> times `_SCALE`, of each compactor [n, D]: of each image, where these are kept, else n = 1."""
+        if not any(compactor.image_products for compactor in self._compactors):
+            return [part.flatten(1).sum(1)[None] for part in torch._foreach_mul(gradients, scaled)]
+        products = []
+        for compactor in self._compactors:
+            kept = compactor.image_products or [compactor.mask.new_zeros(1, len(compactor.mask))]
+            products.append(torch.cat(kept) * _SCALE)
+            compactor.image_products = []
+        return products
 
     @torch.no_grad()
     def shrink_masked(self, optimizer: torch.optim.Optimizer) -> None:

@@ -48,7 +48,7 @@ def cut_at_once(
         pruner.retarget(cut.flops_target)
     compactors = [pruner.compactors[site.host] for site in pruner.sites]
     units = [site.units for site in pruner.sites]
-    CompactorRows(compactors, units, pruner.selected, pruner.config.decay).set_masks(cut.alive)
+    CompactorRows(compactors, units, pruner.selected, pruner.config).set_masks(cut.alive)
     return cut.refit
 
 

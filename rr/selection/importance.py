@@ -26,10 +26,10 @@ class TaylorScores:
     in its place, and in the end all of them would be half shrunk. So, as with norms, a masked unit comes back only when
     others have fallen below it.
 
-    The mean square of a batch's gradient is, up to a factor, the diagonal of the empirical Fisher matrix. So what the
-    loss loses by several units is, as far as they don't depend on each other, the sum of their squared scores (Theis et
-    al. 2018, Faster gaze prediction with dense networks and Fisher pruning, eq. 5): the squares are what is weighed
-    against MACs.
+    The mean square of a batch's gradient, or the sum of those of its images, is, up to a factor, the diagonal of the
+    empirical Fisher matrix. So what the loss loses by several units is, as far as they don't depend on each other, the
+    sum of their squared scores (Theis et al. 2018, Faster gaze prediction with dense networks and Fisher pruning,
+    eq. 5): the squares are what is weighed against MACs.
 
     Args:
         num_units: how many units there are.
@@ -47,33 +47,47 @@ class TaylorScores:
     @torch.no_grad()
     def observe(
         self,
-        gradients: Sequence[torch.Tensor],
-        weights: Sequence[torch.Tensor],
+        products: Sequence[torch.Tensor],
         norms: torch.Tensor,
-        units: torch.Tensor,
+        units: Sequence[torch.Tensor],
         masks: torch.Tensor,
     ) -> None:
         """Count a step, unless a gradient isn't finite, as when a gradient scaler will skip the step.
 
         Args:
-            gradients: of each compactor, the task's alone.
-            weights: of each compactor.
-            norms: [rows], the norm of each row's unit, above 0, times any factors that gradients and weights have.
-            units: [rows], the unit of each row.
+            products: of each compactor [n, D], <dL/dq_i, q_i> of its rows: of the batch (n = 1), or of each image.
+            norms: [rows], the norm of each row's unit, above 0, times any factors that the products have.
+            units: of each compactor [D], the unit of each row.
             masks: [rows], 0 for masked rows.
         """
         if self.squares.device != norms.device:  # the model was moved
             self.squares, self.weight = self.squares.to(norms.device), self.weight.to(norms.device)
-        products = torch.cat([part.flatten(1).sum(1) for part in torch._foreach_mul(gradients, weights)])
-        slopes = torch.zeros_like(self.squares).index_add_(0, units, (products / norms).to(self.squares))
+        now = self._squared_slopes(products, norms, units)
         weight = DECAY * self.weight + (1 - DECAY)
-        squares = self.squares + (1 - DECAY) / weight * (slopes.square() - self.squares)
-        masked = torch.zeros_like(squares, dtype=torch.bool).index_put_((units,), masks == 0)
+        squares = self.squares + (1 - DECAY) / weight * (now - self.squares)
+        masked = torch.zeros_like(squares, dtype=torch.bool).index_put_((torch.cat(list(units)),), masks == 0)
         squares = torch.where(masked, torch.minimum(squares, self.squares), squares)
         finite = squares.isfinite().all()  # stays on the device: no step waits for it
         # In place: a step that is recorded (a CUDA graph) finds them where they were.
         self.squares.copy_(torch.where(finite, squares, self.squares))
         self.weight.copy_(torch.where(finite, weight, self.weight))
+
+    def _squared_slopes(
+        self, products: Sequence[torch.Tensor], norms: torch.Tensor, units: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
+        """[num_units]: of this step, the sum over its images of the squared slopes, rows of a unit added before.
+
+        Where compactors see other numbers of images (windows, the frames of a video), only those with the same number
+        can be added before they are squared.
+        """
+        found = torch.zeros_like(self.squares)
+        parts = list(zip(products, norms.split([len(part) for part in units]), units, strict=True))
+        for number in dict.fromkeys(len(product) for product in products):
+            alike = [part for part in parts if len(part[0]) == number]
+            slopes = torch.cat([product / norm for product, norm, _ in alike], 1).to(found)  # [n, rows]
+            of_units = found.new_zeros(number, len(found)).index_add_(1, torch.cat([part[2] for part in alike]), slopes)
+            found += of_units.square().sum(0)
+        return found
 
     def scores(self, norms: np.ndarray) -> np.ndarray:
         """The scores, [num_units]; before the first step these are the norms.

@@ -155,7 +155,7 @@ def test_the_originals_names_are_taken_as_well() -> None:
 def test_an_unknown_name_is_told_with_the_nearest_one() -> None:
     with pytest.raises(InputError, match="no setting 'flop_target': did you mean flops_target"):
         paper_config(flop_target=0.5)
-    with pytest.raises(InputError, match="no setting 'xyz': there are compactor_momentum"):
+    with pytest.raises(InputError, match="no setting 'xyz': there are by_image, compactor_momentum"):
         fast_config(xyz=1)
 
 
@@ -231,6 +231,7 @@ def test_a_short_run_has_the_settings_that_were_measured() -> None:
         "min_width_share": 0.0,
         "width_multiple": 1,
         "score": "taylor",
+        "by_image": False,
         "per_mac": True,
         "warmup_steps": 0.02,
         "mask_interval": 0.01,
@@ -260,6 +261,7 @@ def test_the_papers_settings() -> None:
         "min_width_share": 0.0,
         "width_multiple": 1,
         "score": "norm",
+        "by_image": False,
         "per_mac": False,
         "warmup_steps": 0,
         "mask_interval": 200,

@@ -17,6 +17,7 @@ CHANGED = {
     **{f"floor-{share}": {"min_width_share"} for share in (25, 30)},
     "multiples-8": {"width_multiple"},
     "streams": {"layers"},
+    "by-image": {"by_image"},
     "smoothing": {"label_smoothing"},
     "cutout": {"cutout"},
     "average": {"average_last"},

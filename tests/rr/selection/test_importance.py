@@ -17,11 +17,11 @@ from tests.rr.networks import Net, conv, head
 from tests.rr.pruners import IMAGES, LENIENT, batch, optimizer_of, step, stream_pruner, tiny_pruner
 
 
-def taylor_stream() -> ResRepPruner:
+def taylor_stream(**settings: object) -> ResRepPruner:
     """Units made by several layers, in float64."""
     torch.manual_seed(0)
     model = copy.deepcopy(stream_pruner().model).double()
-    config = paper_config(**LENIENT, layers="all", score="taylor")
+    config = paper_config(**LENIENT, layers="all", score="taylor", **settings)
     return ResRepPruner(model, IMAGES.double(), config)
 
 
@@ -50,13 +50,11 @@ def observe(pruner: ResRepPruner, seed: int = 0, scale: float = 1.0) -> None:
     pruner.adjust_gradients(scale)
 
 
-def row_products(pruner: ResRepPruner, seed: int = 0) -> np.ndarray:
+def row_products(pruner: ResRepPruner, loss: torch.Tensor) -> np.ndarray:
     """[num_units]: the sum over a unit's rows of <dL/dq, q>, by autograd."""
     products = np.zeros(pruner.graph.num_units)
     weights = [pruner.compactors[site.host].pwc.weight for site in pruner.sites]
-    for site, weight, gradient in zip(
-        pruner.sites, weights, torch.autograd.grad(loss_of(pruner, seed), weights), strict=True
-    ):
+    for site, weight, gradient in zip(pruner.sites, weights, torch.autograd.grad(loss, weights), strict=True):
         np.add.at(products, site.units, (weight.double() * gradient.double()).detach().flatten(1).sum(1).numpy())
     return products
 
@@ -92,10 +90,55 @@ def test_scores_are_the_root_of_a_corrected_running_mean_of_squares() -> None:
     random_rows(pruner)
     mean = np.zeros(pruner.graph.num_units)
     for count, seed in enumerate(range(5), start=1):
-        mean = DECAY * mean + (1 - DECAY) * row_products(pruner, seed) ** 2
+        mean = DECAY * mean + (1 - DECAY) * row_products(pruner, loss_of(pruner, seed)) ** 2
         observe(pruner, seed)
         expected = np.sqrt(mean / (1 - DECAY**count))[pruner.candidates]
         np.testing.assert_allclose(pruner.candidate_scores(), expected, rtol=1e-4)
+
+
+def overwriting() -> ResRepPruner:
+    """An activation that writes over the compactor's output."""
+
+    def forward(net: Net, x: torch.Tensor) -> torch.Tensor:
+        return head(net, F.hardswish(net.a(x), inplace=True))
+
+    torch.manual_seed(0)
+    model = Net(forward, a=conv(1, 5), fc=nn.Linear(5, 3))
+    return ResRepPruner(model, IMAGES, paper_config(**LENIENT, score="taylor", by_image=True))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: taylor_stream(by_image=True),
+        lambda: taylor_tiny(by_image=True),
+        lambda: taylor_tiny(by_image=True, compactors="diagonal"),
+        overwriting,
+    ],
+)
+def test_scores_by_image_are_of_the_squares_of_each_images_gradient(make: Callable[[], ResRepPruner]) -> None:
+    pruner = make()
+    random_rows(pruner)
+    model, (images, labels) = pruner.model.eval(), batch(0)  # BN ties no image to another
+    images = images.to(next(model.parameters()))
+
+    def loss(chosen: slice, network: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        return F.cross_entropy(network(images[chosen]), labels[chosen], reduction="sum") / len(images)
+
+    squares = np.zeros(pruner.graph.num_units)
+    for image in range(len(images)):
+        squares += row_products(pruner, loss(slice(image, image + 1), model)) ** 2
+    expected = np.sqrt(squares)[pruner.candidates]
+    whole, halves = [slice(None)], [slice(0, 3), slice(3, None)]
+    for passes, compiled in ((whole, False), (halves, False), (whole, True)):
+        other = make()
+        other.model.load_state_dict(model.state_dict())
+        other.model.eval()
+        network = torch.compile(other.model, backend="aot_eager") if compiled else other.model
+        for chosen in passes:
+            loss(chosen, network).backward()
+        other.adjust_gradients()
+        np.testing.assert_allclose(other.candidate_scores(), expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("scale", [1024.0, 2.0**24])
@@ -126,11 +169,11 @@ def test_before_the_first_step_scores_are_the_norms() -> None:
 
 
 def test_a_masked_unit_falls_with_its_norm_and_is_not_called_back_by_the_loss() -> None:
-    scores, units = TaylorScores(3, torch.zeros(1)), torch.tensor([0, 1, 2])
-    norms, rows = torch.ones(3), [torch.ones(3, 1, 1, 1)]
+    scores, units = TaylorScores(3, torch.zeros(1)), [torch.tensor([0, 1, 2])]
+    norms = torch.ones(3)
 
     def seen(slopes: list[float], masks: list[float]) -> np.ndarray:
-        scores.observe([torch.tensor(slopes).view(-1, 1, 1, 1)], rows, norms, units, torch.tensor(masks))
+        scores.observe([torch.tensor([slopes])], norms, units, torch.tensor(masks))
         return scores.scores(np.array([1.0, 1.0, 0.5]))
 
     for _ in range(50):

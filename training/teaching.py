@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 
 import torch
@@ -110,10 +110,11 @@ class Lesson:
     teaching: nn.Module | None
     stages: Stages | None = None
     left: float = 1.0
-    watching: AbstractContextManager[None] = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "watching", self.stages.student if self.stages else nullcontext())
+    @property
+    def watching(self) -> AbstractContextManager[None]:
+        """Within it the student runs: its modules' outputs are kept."""
+        return self.stages.student if self.stages else nullcontext()
 
     def loss(
         self, loss: Tensor, logits: Tensor, images: Tensor, recipe: Recipe, precision: AbstractContextManager[object]

@@ -1,7 +1,7 @@
 # make demo: sets up .venv, trains src20 on scikit-learn's digits, prunes it, tests it, prints a table
 # make test: sets up .venv, runs the tests; make test-fast: the quick ones, under a minute
 # make test-long: what make test leaves out, whole benchmarks and the slower of several cases
-# make crash-sample: ten runs killed and gone on with, of those in results/robustness/crash.json
+# make crash-sample: a short run killed ten times and gone on with
 # make docs: the pages of docs/ as a site, in site/; a dead link fails
 # make wheel: the package rr alone, in dist/
 PYTHON ?= python3

@@ -56,7 +56,9 @@ class SelectionConfig:
         aliases=("num_at_least",),
     )
     min_width_share: float = setting(
-        "least width of a pruned layer as a share of its own (0.25), as well; 0: none", 0.0
+        "least width of a pruned layer as a share of its own (0.25), as well; 0: none; with min_width 0 a block that "
+        "may go altogether keeps that much, or goes",
+        0.0,
     )
     width_multiple: int = setting("pruned layers get widths that are multiples of it (8, say), or stay whole", 1)
     score: str = setting(
@@ -104,11 +106,6 @@ class SelectionConfig:
         )
         if self.by_image and self.score != "taylor":
             raise InputError("by_image is for score 'taylor': give that too, or leave it out")
-        if self.min_width == 0 and self.min_width_share > 0:
-            raise InputError(
-                "min_width_share and min_width 0 exclude each other: with the first each layer keeps a part, with the "
-                "second whole blocks may go; leave one of them out"
-            )
         if self.tighten_steps and self.rows_per_update != type(self).rows_per_update:
             raise InputError(
                 "rows_per_update and tighten_steps exclude each other: the falling target decides how many rows are "

@@ -11,10 +11,11 @@ to s0). results/bases/src20_hold_out is one. A run of 12 epochs takes about 15 m
 
 fast: `--fast`; base: the unpruned network trained on; later-N: the target is met after N% of the run, at a higher rate
 after an epoch of warm-up, and high-rate the same without waiting; floor-N: each layer keeps N% of its width;
-multiples-8: widths in multiples of 8; refit: cut at once and refitted; streams: residual streams too; by-image: scores
-of each image's gradient, not of the batch's; smoothing: of the labels; cutout: squares of 8 pixels; average: the mean
-of the last fifth's weights; distill: the base teaches; distill-later: both; distill-outputs: what its stages return as
-well, to 65% of the run; base-*: the unpruned network with the same. A difference within its own 95% interval is none.
+floor-or-none: 25%, or its block goes; multiples-8: widths in multiples of 8; refit: cut at once and refitted;
+streams: residual streams too; by-image: scores of each image's gradient, not of the batch's; smoothing: of the labels;
+cutout: squares of 8 pixels; average: the mean of the last fifth's weights; distill: the base teaches; distill-later:
+both; distill-outputs: what its stages return as well, to 65% of the run; base-*: the unpruned network with the same. A
+difference within its own 95% interval is none.
 
 Writes results/gap.json and .png.
 """
@@ -55,6 +56,7 @@ ARMS = {
     "high-rate": pruned(*HIGH_RATE, lr=HIGH_LR),
     **{f"later-{share}": pruned(*later, lr=HIGH_LR) for share, later in LATER.items()},
     **{f"floor-{share}": pruned("--min-width-share", f"{share}%") for share in (25, 30)},
+    "floor-or-none": pruned("--min-width", "0", "--min-width-share", "25%"),
     "multiples-8": pruned("--width-multiple", "8"),
     "refit": pruned("--start", "refit"),
     "streams": pruned("--layers", "all"),

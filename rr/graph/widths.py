@@ -12,8 +12,9 @@ from rr.graph.layers import Layer
 PerGroup = np.ndarray | int  # [groups], or one for all of them
 
 
-def rounded_up(widths: np.ndarray, group_sizes: np.ndarray, multiples: PerGroup) -> np.ndarray:
-    """[groups]: the next width that is a multiple, or the group's full width where that comes first."""
+def rounded_up(widths: np.ndarray, group_sizes: np.ndarray, multiples: PerGroup, floors: PerGroup = 0) -> np.ndarray:
+    """[groups]: the next width that a group may have: a multiple, and 0 or at least its floor; or its full width."""
+    widths = np.where((widths > 0) & (widths < floors), floors, widths)
     return np.minimum(-(-widths // multiples) * multiples, group_sizes)
 
 
@@ -30,7 +31,7 @@ def floors(group_sizes: np.ndarray, min_width: int, min_width_share: float) -> n
 
 
 def least_widths(
-    group: np.ndarray, group_sizes: np.ndarray, *, min_width: PerGroup, multiples: PerGroup = 1
+    group: np.ndarray, group_sizes: np.ndarray, *, min_width: PerGroup, multiples: PerGroup = 1, floors: PerGroup = 0
 ) -> np.ndarray:
     """[groups]: the lowest possible widths.
 
@@ -39,9 +40,10 @@ def least_widths(
         group_sizes: [groups], units in each group, candidates or not.
         min_width: units that each group keeps at least.
         multiples: what each group's width is to be a multiple of, or else its full width.
+        floors: the least width that a group has if it has any.
     """
     candidates = np.bincount(group, minlength=len(group_sizes))
-    return rounded_up(np.maximum(group_sizes - candidates, min_width), group_sizes, multiples)
+    return rounded_up(np.maximum(group_sizes - candidates, min_width), group_sizes, multiples, floors)
 
 
 def multiples_in_units(

@@ -20,6 +20,7 @@ from rr.conversion import ConversionReport, convert
 from rr.copies import copy_of
 from rr.graph import Inputs
 from rr.graph.computed import with_plain_layers
+from rr.graph.widths import floors
 from rr.latency.goal import MULTIPLES, LatencyGoal, LatencyReport, LatencySearch
 from rr.latency.settings import Timing
 from rr.latency.stopwatch import TimeShares
@@ -101,7 +102,8 @@ def prune(
     live = planned.put_compactors(work)
     latency = None if goal is None else LatencySearch(goal, live, example_inputs)
     found = cut_and_refit(live, planned.selected, config, feed, how, latency)
-    least = np.maximum(planned.least, 1)
+    chosen = config.selection
+    least = floors(planned.graph.macs.group_sizes, chosen.min_width, chosen.min_width_share)
     unfit = np.flatnonzero(planned.selected & ~found.selected).tolist()
     left_out = {**planned.left_out, **dict.fromkeys(unfit, "a layer that reads it can't be refitted")}
     slim, conversion = convert(live, example_inputs, alive=found.alive, left_out=left_out, min_width=least)

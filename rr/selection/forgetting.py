@@ -10,7 +10,12 @@ from rr.graph.widths import PerGroup, least_widths, rounded_up
 
 
 def removable_in_order(
-    scores: np.ndarray, group: np.ndarray, group_sizes: np.ndarray, min_width: PerGroup, multiples: PerGroup = 1
+    scores: np.ndarray,
+    group: np.ndarray,
+    group_sizes: np.ndarray,
+    min_width: PerGroup,
+    multiples: PerGroup = 1,
+    floors: PerGroup = 0,
 ) -> np.ndarray:
     """The candidates that may be forgotten, lowest score first; the highest of each group always stay.
 
@@ -23,12 +28,14 @@ def removable_in_order(
         group_sizes: [groups], units in each group, candidates or not.
         min_width: units that each group keeps.
         multiples: what each group's width is to be a multiple of, or else its full width.
+        floors: the least width that a group has if it has any: it may go altogether where `min_width` is 0.
 
     Returns:
         [removable], the positions of these candidates.
     """
     order = np.argsort(scores, kind="stable")
-    allowed = (group_sizes - least_widths(group, group_sizes, min_width=min_width, multiples=multiples))[group]
+    least = least_widths(group, group_sizes, min_width=min_width, multiples=multiples, floors=floors)
+    allowed = (group_sizes - least)[group]
     return order[_rank_in_group(order, group, len(group_sizes)) < allowed[order]]
 
 
@@ -41,28 +48,30 @@ def select_forgotten(
     min_width: PerGroup,
     limit: int,
     multiples: PerGroup = 1,
+    floors: PerGroup = 0,
 ) -> tuple[np.ndarray, int]:
     """Walk from the lowest score up until the target is met or `limit` rows are walked; forget what was walked.
 
     Where widths go in multiples, a group forgets only the lowest of its walked rows, as many as make its width a
-    multiple; the others wait for those that complete the next one.
+    multiple; the others wait for those that complete the next one. Rows under a floor wait until all are walked, and
+    the whole group goes.
 
     The walk's end is found by bisection, since widths only fall along the list: a dozen evaluations in place of one
     per row.
 
     Args:
-        scores, group, group_sizes, min_width, multiples: as in `removable_in_order`.
+        scores, group, group_sizes, min_width, multiples, floors: as in `removable_in_order`.
         met: whether live units per group ([groups]) meet the target; with fewer units it must stay so.
         limit: how many rows may be walked in all (section 3.3: those of the last time + `rows_per_update`).
 
     Returns:
         [candidates] of bool, what to forget, and how many rows were walked.
     """
-    removable = removable_in_order(scores, group, group_sizes, min_width, multiples)
+    removable = removable_in_order(scores, group, group_sizes, min_width, multiples, floors)
 
     def widths_after(count: int) -> np.ndarray:
         walked = np.bincount(group[removable[:count]], minlength=len(group_sizes))
-        return rounded_up(group_sizes - walked, group_sizes, multiples)
+        return rounded_up(group_sizes - walked, group_sizes, multiples, floors)
 
     enough, most = 0, min(limit, len(removable))
     while enough < most:  # the smallest count that meets the target, else `most`

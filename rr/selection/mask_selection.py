@@ -13,7 +13,7 @@ from torch import Tensor
 from rr.config import ResRepConfig
 from rr.errors import InputError
 from rr.graph import ChannelGraph, Target
-from rr.graph.widths import least_widths
+from rr.graph.widths import floors, least_widths
 from rr.selection.forgetting import select_forgotten
 from rr.selection.importance import TaylorScores, relative_unit_costs
 from rr.selection.tightening import tightened
@@ -57,7 +57,7 @@ class MaskSelection:
         multiples: [groups], what each group's width is to be a multiple of.
         candidates: [candidates], the units that may be forgotten.
         groups: [candidates], the group of each.
-        waiting: rows walked at the last update whose layers lack others to complete a multiple.
+        waiting: rows walked at the last update whose layers lack others to complete a multiple, or to go altogether.
 
     Raises:
         InputError: if the target can't be reached, saying what can.
@@ -73,6 +73,7 @@ class MaskSelection:
     ) -> None:
         self._graph, self._config = graph, config.selection
         self.least, self.multiples = least, graph.multiples_in_units(config.selection.width_multiple)
+        self._floors = floors(graph.macs.group_sizes, config.selection.min_width, config.selection.min_width_share)
         self.candidates = np.flatnonzero(selected)
         self.groups = graph.macs.group_of_unit[self.candidates]
         self.targets = targets_of(config, graph)
@@ -124,6 +125,7 @@ class MaskSelection:
             min_width=self.least,
             limit=limit,
             multiples=self.multiples,
+            floors=self._floors,
         )
         self.waiting = walked - int(chosen.sum())
         forgotten = np.zeros(self._graph.num_units, dtype=bool)
@@ -185,7 +187,8 @@ class MaskSelection:
         return " and ".join(target.describe(widths) for target in self.targets)
 
     def _check_target(self) -> None:
-        least = least_widths(self.groups, self._graph.macs.group_sizes, min_width=self.least, multiples=self.multiples)
+        sizes, how = self._graph.macs.group_sizes, {"multiples": self.multiples, "floors": self._floors}
+        least = least_widths(self.groups, sizes, min_width=self.least, **how)
         if goals := self._missed(least):
             floor = f"min_width = {self._config.min_width}"
             if self._config.min_width_share > 0:

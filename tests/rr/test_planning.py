@@ -76,6 +76,23 @@ def test_a_floor_may_be_a_share_of_each_groups_width(share: float, floors: tuple
     assert (found["a",], found["stem", "b"]) == floors  # of 6 and of 8 channels
 
 
+def test_a_block_that_may_go_keeps_its_share_or_goes() -> None:
+    """`a` of 6 channels at any target: none, or at least half; of others always half."""
+    found = set()
+    for target in (0.9, 0.7, 0.5, 0.35, 0.3):
+        settings = {"flops_target": target, "rows_per_update": 1000, "layers": "all"}
+        pruner = ResRepPruner(residual(), IMAGES, paper_config(**settings, min_width=0, min_width_share=0.5))
+        with torch.no_grad():
+            pruner.compactors["a"].pwc.weight.mul_(0.5)  # the first to go
+        pruner.update_masks()
+        stem, inner, stream = pruner.graph.widths(pruner.unmasked.alive)[:3]
+        assert stem == stream >= 4
+        found.add(inner)
+    assert 0 in found
+    assert found - {0}
+    assert min(found - {0}) >= 3
+
+
 def test_layers_are_chosen_by_topic_and_by_name() -> None:
     def chosen(**settings: object) -> set[str]:
         planned = plan(residual(), IMAGES, paper_config(**settings))

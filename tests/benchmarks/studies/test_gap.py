@@ -15,6 +15,7 @@ CHANGED = {
     "high-rate": {"lr", "warmup_epochs"},
     **{f"later-{share}": {"lr", "warmup_epochs", "tighten_steps"} for share in (20, 30, 40)},
     **{f"floor-{share}": {"min_width_share"} for share in (25, 30)},
+    "floor-or-none": {"min_width", "min_width_share"},
     "multiples-8": {"width_multiple"},
     "streams": {"layers"},
     "by-image": {"by_image"},

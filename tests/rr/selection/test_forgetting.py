@@ -34,11 +34,16 @@ def walk_in_multiples(
     least: int,
     limit: int,
     multiples: np.ndarray,
+    floor: int = 0,
 ) -> tuple[list[bool], int]:
     """The same, where a group may only have the widths listed for it: walked rows wait for the next of these."""
     candidates = np.bincount(group, minlength=len(sizes))
     allowed = [
-        [w for w in range(size + 1) if (w % m == 0 and w >= min(least, size) and w >= size - count) or w == size]
+        [
+            w
+            for w in range(size + 1)
+            if w == size or (w % m == 0 and w >= min(least, size) and w >= size - count and (w == 0 or w >= floor))
+        ]
         for size, m, count in zip(sizes, multiples, candidates, strict=True)
     ]
     walked: list[list[int]] = [[] for _ in sizes]
@@ -83,7 +88,9 @@ def problems(draw: st.DrawFn) -> dict[str, object]:
     }
 
 
-def select(problem: dict[str, object], multiples: np.ndarray | int = 1, **changes: object) -> tuple[np.ndarray, int]:
+def select(
+    problem: dict[str, object], multiples: np.ndarray | int = 1, floors: int = 0, **changes: object
+) -> tuple[np.ndarray, int]:
     p = problem | changes
     return select_forgotten(
         p["scores"],
@@ -93,6 +100,7 @@ def select(problem: dict[str, object], multiples: np.ndarray | int = 1, **change
         min_width=p["least"],
         limit=p["limit"],
         multiples=multiples,
+        floors=floors,
     )
 
 
@@ -116,6 +124,20 @@ def test_selection_in_multiples_is_the_walk(problem: dict[str, object], multiple
     per_group = np.array(multiples[: len(problem["sizes"])])
     forgotten, walked = select(problem, per_group)
     assert (forgotten.tolist(), walked) == walk_in_multiples(**problem, multiples=per_group)
+
+
+@pytest.mark.slow
+@settings(max_examples=400, deadline=None)
+@given(problems(), st.lists(st.integers(1, 3), min_size=6, max_size=6), st.integers(1, 5))
+def test_a_group_keeps_its_floor_or_goes_altogether(
+    problem: dict[str, object], multiples: list[int], floor: int
+) -> None:
+    per_group = np.array(multiples[: len(problem["sizes"])])
+    leaving = problem | {"least": 0}
+    forgotten, walked = select(leaving, per_group, floor)
+    assert (forgotten.tolist(), walked) == walk_in_multiples(**leaving, multiples=per_group, floor=floor)
+    widths = widths_without(problem, forgotten)
+    assert ((widths == 0) | (widths >= np.minimum(floor, problem["sizes"]))).all()
 
 
 @settings(max_examples=200, deadline=None)

@@ -14,9 +14,15 @@ import torch
 from torch import Tensor, fx
 
 from rr.graph.channel_ids import channel_vector, compact, spread, uniform, varying
-from rr.graph.operations import operation
+from rr.graph.operations import ELEMENTWISE, OperationKind, kind_of, operation
 from rr.graph.trace import argument, shape_of
 from rr.graph.walk import Ids, Walk
+
+_CONVOLUTIONS = {OperationKind.CONVOLUTION, OperationKind.TRANSPOSED}
+_KEEP_DIMENSIONS = ELEMENTWISE | {
+    *(OperationKind.CAST, OperationKind.PRELU, OperationKind.POOLING, OperationKind.PADDING),
+    *(OperationKind.BATCH_NORM, OperationKind.INSTANCE_NORM, OperationKind.GROUP_NORM),
+}
 
 
 def move(walk: Walk, node: fx.Node) -> Ids | None:
@@ -51,7 +57,8 @@ def view(walk: Walk, node: fx.Node) -> Ids | None:
     args, kwargs = fx.map_arg((node.args, node.kwargs), lambda source: walk.ids[source])
     # An expanded tensor has no view of every shape.
     is_view = operation(node) in ("view", "_unsafe_view")
-    return _split_channels(walk, args[0], args[0].reshape(args[1]) if is_view else node.target(*args, **kwargs))
+    moved = args[0].reshape(args[1]) if is_view else node.target(*args, **kwargs)
+    return _split_channels(walk, node, args[0], moved)
 
 
 def like(walk: Walk, node: fx.Node) -> Ids | None:
@@ -59,7 +66,7 @@ def like(walk: Walk, node: fx.Node) -> Ids | None:
     ids, shape = walk.ids[node.args[0]], shape_of(node)
     if walk.reads_parameter(node):
         return None
-    return ids.expand(shape) if operation(node) == "expand_as" else _split_channels(walk, ids, ids.reshape(shape))
+    return ids.expand(shape) if operation(node) == "expand_as" else _split_channels(walk, node, ids, ids.reshape(shape))
 
 
 def listed(moved: Tensor | tuple[Tensor, ...] | list[Tensor]) -> Ids:
@@ -67,10 +74,12 @@ def listed(moved: Tensor | tuple[Tensor, ...] | list[Tensor]) -> Ids:
     return moved if isinstance(moved, Tensor) else list(moved)
 
 
-def _split_channels(walk: Walk, source: Tensor, moved: Tensor) -> Tensor | None:
+def _split_channels(walk: Walk, node: fx.Node, source: Tensor, moved: Tensor) -> Tensor | None:
     """A view that splits a dimension of channels into several ([C] as [groups, C / groups]); the last of them shrinks.
 
-    What lies at the same place of each group therefore goes together. A wrong guess shows in the rehearsal.
+    What lies at the same place of each group therefore goes together. Where it is an image out of a linear layer
+    ([C h w] as [C, h, w]), the first shrinks, and each channel's pixels go together. A wrong guess shows in the
+    rehearsal.
     """
     shape, before, after = moved.shape, varying(source), varying(moved)
     for dim in set(range(moved.dim())) - set(after):  # merging dimensions made whole copies of the ids
@@ -78,9 +87,23 @@ def _split_channels(walk: Walk, source: Tensor, moved: Tensor) -> Tensor | None:
     if len(after) > len(before):
         if len(before) != 1:
             return None
-        moved = walk.flow.tie(moved, after[:-1])
+        moved = walk.flow.tie(moved, after[1:] if after[0] == 1 and _is_convolved(node) else after[:-1])
         walk.flow.count(moved)
     return moved.expand(shape)
+
+
+def _is_convolved(node: fx.Node) -> bool:
+    """Whether a convolution reads a tensor in the dimensions that it has."""
+    seen, waiting = {node}, [node]
+    while waiting:
+        source = waiting.pop()
+        for reader in source.users.keys() - seen:
+            if kind_of(reader) in _CONVOLUTIONS:
+                return True
+            if kind_of(reader) in _KEEP_DIMENSIONS:
+                seen.add(reader)
+                waiting.append(reader)
+    return False
 
 
 def padding(walk: Walk, node: fx.Node) -> Ids | None:

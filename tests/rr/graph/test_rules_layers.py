@@ -13,6 +13,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from rr import explain, load_converted, save_converted
 from rr.conversion import convert
+from rr.conversion.rehearsal import rehearse
 from rr.graph import ChannelGraph, LiveModel
 from tests.rr.flows import Case, behind_b, check_conversion, check_exact, check_unprunable, three
 from tests.rr.narrowed import kill, pruner_of
@@ -157,6 +158,20 @@ def test_known_operations_convert_exactly(case: str) -> None:
 @pytest.mark.parametrize("case", UNPRUNABLE)
 def test_what_has_no_rule_is_unprunable_with_a_reason(case: str) -> None:
     check_unprunable(*UNPRUNABLE[case])
+
+
+@pytest.mark.parametrize(("pixels", "layer"), [((3, 3), nn.ConvTranspose2d(8, 4, 2, 2)), ((9,), nn.Conv1d(8, 4, 3))])
+def test_an_image_out_of_a_linear_layer_loses_channel_after_channel(pixels: tuple[int, ...], layer: nn.Module) -> None:
+    """As generators begin: a channel's pixels go together, and no other channel's with them."""
+    norm = nn.BatchNorm2d(8) if len(pixels) == 2 else nn.BatchNorm1d(8)
+    tail = nn.Sequential(nn.Unflatten(1, (-1, *pixels)), norm, nn.ReLU(), nn.Upsample(scale_factor=2), layer)
+    model = generic(nn.Sequential(nn.Linear(5, 72), *tail)).eval()
+    codes = torch.randn(2, 5)
+    graph = ChannelGraph(model, codes)
+    assert graph.layers["0"].out_units.reshape(8, 9).tolist() == [[unit] * 9 for unit in range(8)]
+    graph = rehearse(model, graph, codes, graph.prunable)
+    assert graph.prunable[graph.layers["0"].out_units].all()
+    check_conversion(model, graph, codes)
 
 
 @pytest.mark.parametrize("dims", [1, 3])

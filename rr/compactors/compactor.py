@@ -168,16 +168,16 @@ def insert_compactors(
 
 def _is_linear(host: nn.Module) -> bool:
     """Whether it is, or holds, torch's linear layer, or one of a user's own with a weight of two dimensions."""
-    if any(isinstance(module, nn.Linear) for module in host.modules()):
-        return True
+    for module in host.modules():  # itself first: a convolution of a user's own may hold a linear layer
+        if isinstance(module, nn.Linear | _ConvNd):
+            return isinstance(module, nn.Linear)
     dims = {sum(size > 1 for size in parameter.shape) for parameter in host.parameters()}  # [C, 1] is a vector
     return max(dims, default=0) == 2 and all(parameter.dim() <= 2 for parameter in host.parameters())
 
 
 def _pixel_dims(host: nn.Module) -> int | None:
     """Behind a convolution, the dimensions of its images."""
-    dims = max((parameter.dim() for parameter in host.parameters()), default=0)
-    return dims - 2 if dims > 2 and any(isinstance(module, _ConvNd) for module in host.modules()) else None
+    return next((len(module.kernel_size) for module in host.modules() if isinstance(module, _ConvNd)), None)
 
 
 def acts_before(host: nn.Module, parent: nn.Module) -> bool:

@@ -167,10 +167,10 @@ class ChannelGraph:
                         f"{option} has a pattern that fits no layer, {pattern!r}; layers are {', '.join(makers)}"
                     )
         selected = np.zeros(self.num_units, dtype=bool)
-        selected[np.concatenate([group.units for group in self.groups])] = True
+        for group in self.groups:
+            selected[group.units] = True
         selected[list(self.left_out(layers, include, exclude))] = False
-        made = np.concatenate([layer.out_units for layer in self.layers.values() if layer.kind.makes_channels])
-        if not selected[made].any() and (include or exclude):
+        if (include or exclude) and not any(selected[self.layers[name].out_units].any() for name in makers):
             raise InputError(
                 f"the patterns of include and exclude leave no layer to prune with layers={layers!r}; a residual "
                 "stream is taken with layers='all', if all layers that add to it may go"
@@ -207,7 +207,13 @@ class ChannelGraph:
         return prunable
 
     def largest_reasons(self, count: int = 3) -> str:
-        """Why channels stay, in the layers with the most MACs of which some do: `conv2: ...; fc: ...`."""
+        """Why channels stay, in the layers with the most MACs of which some do: `conv2: ...; fc: ...`.
+
+        Where no layer is understood (each quantises its weight, say), the first reasons on the way through the network.
+        """
+        if not self.layers:
+            whys = dict.fromkeys(self.reasons[unit] for unit in sorted(self.reasons))
+            return "; ".join([why for why in whys if "network's input" not in why][:count])
         stay = {
             layer.name: (layer.macs_each * layer.out_units.size, self.reasons[int(unit)])
             for layer in self.layers.values()

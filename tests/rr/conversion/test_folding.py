@@ -145,13 +145,13 @@ def test_backward_hooks_go_on() -> None:
 
 
 class Gain(nn.Conv2d):
-    """With a number of its own, a number per input channel and a module of its own."""
+    """With a number of its own, a number per input channel and modules of its own, one of them linear."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, 1)
         self.gain = nn.Parameter(torch.tensor(1.5))
         self.scale = nn.Parameter(torch.rand(inputs, 1, 1) + 0.5)
-        self.act = nn.PReLU(inputs)
+        self.act, self.linear = nn.PReLU(inputs), nn.Linear(2, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(self.act(x * self.gain * self.scale))

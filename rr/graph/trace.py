@@ -227,17 +227,16 @@ def _export(model: nn.Module, inputs: ExampleInputs) -> torch.export.ExportedPro
 
 
 def _register_dataclasses(output: object) -> None:
-    """Tell torch.export of the users' classes that a forward's output is made of."""
-    if isinstance(output, Mapping):
+    """Tell torch.export of the users' classes that a forward's output is made of, some of which are dicts as well."""
+    if dataclasses.is_dataclass(output) and not isinstance(output, type):
+        if type(output) not in SUPPORTED_NODES:
+            torch.export.register_dataclass(type(output))
+        output = [getattr(output, field.name) for field in dataclasses.fields(output)]
+    elif isinstance(output, Mapping):
         output = list(output.values())
     if isinstance(output, (list, tuple)):
         for part in output:
             _register_dataclasses(part)
-    elif dataclasses.is_dataclass(output) and not isinstance(output, type):
-        if type(output) not in SUPPORTED_NODES:
-            torch.export.register_dataclass(type(output))
-        for field in dataclasses.fields(output):
-            _register_dataclasses(getattr(output, field.name))
 
 
 def _squeezes_all(node: fx.Node) -> bool:

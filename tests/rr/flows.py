@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rr import explain
 from rr.conversion import convert, rehearse
-from rr.graph import ChannelGraph, LiveModel
+from rr.graph import ChannelGraph, Inputs, LiveModel
 from tests.rr.networks import Net, conv, generic, head, insert_generic_compactors, random_alive
 
 # A forward, its modules, and names of layers.
@@ -38,7 +38,7 @@ class NormWithActivation(nn.BatchNorm2d):
         return self.act(super().forward(x))
 
 
-def check_conversion(model: nn.Module, graph: ChannelGraph, images: Tensor) -> None:
+def check_conversion(model: nn.Module, graph: ChannelGraph, images: Inputs) -> None:
     """Half of the prunable units dead, behind dense compactors: exact, and at the predicted MACs."""
     selected = graph.prunable
     alive = random_alive(graph, selected, 0.5, seed=1)

@@ -1,13 +1,80 @@
-"""Exports: what runs under an autocast of its own is traced like all else."""
+"""Exports: forwards as people write them are traced like all else, and so is what runs under an autocast of its own."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from collections.abc import Callable
 
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from rr.conversion import rehearse
+from rr.graph import ChannelGraph
 from rr.graph.exporting import without_autocast
-from tests.rr.flows import behind_b, check_exact
-from tests.rr.networks import Net
+from tests.rr.flows import behind_b, check_conversion, check_exact, three
+from tests.rr.networks import Net, conv, generic, head
+
+
+def scaled_by_a_buffer(net: Net, x: Tensor) -> Tensor:
+    """Every YOLO takes its strides so."""
+    return head(net, net.b(F.relu(net.a(x)) * net.scale.item()))
+
+
+def squeezed(net: Net, x: Tensor) -> Tensor:
+    """Of an example batch of one, the batch goes as well."""
+    return net.fc(F.adaptive_avg_pool2d(net.b(F.relu(net.a(x))), 1).squeeze())
+
+
+def gated_by_the_batch(net: Net, x: Tensor) -> Tensor:
+    x = F.relu(net.a(x))
+    mean = x.mean((0, 2, 3))  # one dimension
+    return head(net, net.b(x * (net.gate(mean).sigmoid() + mean * net.gain).view(1, -1, 1, 1)))
+
+
+def row_by_row(net: Net, x: Tensor) -> Tensor:
+    return torch.stack([net.fc(row) for row in net.b(F.relu(net.a(x))).mean((2, 3))])
+
+
+def noisy(net: Net, x: Tensor) -> Tensor:
+    y = head(net, net.b(F.relu(net.a(x))))
+    return y + torch.randn_like(y)
+
+
+def with_more(forward: Callable[[Net, Tensor], Tensor]) -> nn.Module:
+    model = three(forward, gate=nn.Linear(8, 8))
+    model.gain = nn.Parameter(torch.ones(8))
+    model.register_buffer("scale", torch.tensor(2.0))
+    return model
+
+
+def sequential() -> nn.Module:
+    return nn.Sequential(conv(3, 8), nn.ReLU(), conv(8, 6), nn.Flatten(), nn.Linear(216, 2))
+
+
+# How many channels may go: all, but of those that meet a tensor without a batch.
+FORWARDS: dict[str, tuple[Callable[[], nn.Module], int]] = {
+    "a buffer's number": (lambda: with_more(scaled_by_a_buffer), 14),
+    "squeeze": (lambda: with_more(squeezed), 14),
+    "one dimension": (lambda: with_more(gated_by_the_batch), 6),
+    "row by row": (lambda: with_more(row_by_row), 8),
+    "random numbers": (lambda: with_more(noisy), 14),
+    "graph module": (lambda: fx.symbolic_trace(sequential()), 14),
+    "feature extractor": (lambda: create_feature_extractor(nn.Sequential(sequential()), {"0.4": "y"}), 14),
+}
+
+
+@pytest.mark.parametrize("name", FORWARDS)
+def test_forwards_as_people_write_them(name: str) -> None:
+    torch.manual_seed(0)
+    build, prunable = FORWARDS[name]
+    model, images = build(), torch.randn(1, 3, 6, 6)
+    generic(model)
+    graph = ChannelGraph(model, images)
+    graph = rehearse(model, graph, images, graph.prunable)
+    assert graph.prunable.sum() == prunable
+    check_conversion(model, graph, images)
 
 
 def in_half_precision(net: Net, x: Tensor) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import MethodType
 
@@ -36,6 +38,36 @@ IMAGES = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 def test_a_model_that_cannot_be_exported_is_a_users_mistake(model: nn.Module) -> None:
     with pytest.raises(ValueError, match=r"can't be traced|fails when it is called"):
         ChannelGraph(model, torch.randn(2, 4))
+
+
+@dataclass
+class Answer(OrderedDict):
+    """A dict that is a dataclass as well, as Hugging Face's ModelOutput."""
+
+    scores: Tensor
+    name: str = "a"
+
+    def __post_init__(self) -> None:
+        self["scores"] = self.scores
+
+
+@dataclass
+class Answers:
+    first: Answer
+    others: list[Tensor]
+
+
+def test_inputs_in_a_dict_and_outputs_in_classes_of_the_users() -> None:
+    def forward(net: Net, batch: dict[str, Tensor]) -> Answers:
+        x = net.b(F.relu(net.a(batch["image"])))
+        return Answers(Answer(head(net, x)), [x.mean((1, 2, 3))])
+
+    torch.manual_seed(0)
+    model = generic(three(forward))
+    inputs = ({"image": IMAGES},)
+    graph = ChannelGraph(model, inputs)
+    assert graph.prunable[graph.layers["a"].out_units].all()
+    check_conversion(model, graph, inputs)
 
 
 class Switched(nn.Module):

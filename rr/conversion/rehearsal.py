@@ -26,6 +26,11 @@ logger = logging.getLogger(__name__)
 
 SHARES = 0.3, 0.7  # of a group's units that are dead, from and to
 TAKE_SIZES = "take sizes from tensors (x.shape[1], x.flatten(1)), not from numbers"
+COUNT_NO_CHANNELS = (
+    f"{TAKE_SIZES}, and let no number depend on how many channels there are (x * x.shape[1] ** -0.5, random ones)"
+)
+SAME_LAYERS = f"{TAKE_SIZES}, and let the same layers run at all sizes of the input"
+SAME_AT_ALL_SIZES = "let it compute the same at all sizes"
 ASK_NO_MODULE = (
     "let the forward ask nothing of its modules (isinstance(self.bn, nn.BatchNorm2d), self.bn.weight), since an "
     "nn.Identity stands for a batch norm that was folded into the layer before it"
@@ -62,13 +67,13 @@ def rehearse(
     if not groups or failure(groups) is None:
         return graph
     if (unlike := failure([])) is not None:  # whatever channels there are
-        found, advice = [(group, unlike) for group in groups], ASK_NO_MODULE
+        found = [(group, unlike) for group in groups]
     else:
-        found, advice = at_fault(groups, failure, suspects), TAKE_SIZES
+        found = at_fault(groups, failure, suspects)
     reasons: dict[int, str] = {}
     for group, reason in found:
         logger.warning("%s stays as wide as it is: %s", ", ".join(group.producers), reason)
-        reasons |= {int(unit): f"{reason}: {advice}" for unit in group.units}
+        reasons |= dict.fromkeys(group.units.tolist(), reason)
     return graph.with_reasons(reasons)
 
 
@@ -103,14 +108,14 @@ def _failure(
     selected: np.ndarray,
     alive_without: Callable[[Sequence[Group]], np.ndarray],
 ) -> Failure:
-    """A function that converts a copy of `model` for some groups, and says what goes wrong."""
+    """A function that converts a copy of `model` for some groups, and says what goes wrong and what helps."""
     full, probes = _as_training_may_leave_it(model, example_inputs)
     channels = {site.host: len(site.units) for site in graph.sites_of(selected)}
     compactors = insert_compactors(full, channels, groups=channels)  # diagonal: in float64, dense ones may be too large
     live = LiveModel(full, graph)
 
     def failure(tried: Sequence[Group]) -> str | None:
-        how = "with fewer channels" if tried else "once layers are folded"
+        how, advice = ("with fewer channels", TAKE_SIZES) if tried else ("once layers are folded", ASK_NO_MODULE)
         alive = alive_without(tried)
         for compactor in compactors.values():
             nn.init.ones_(compactor.pwc.weight)
@@ -118,20 +123,20 @@ def _failure(
         try:
             narrow = fold(live, alive)
         except Exception as error:  # whatever a user's class raises when a copy of it is narrowed
-            return f"it can't be made narrower ({first_line(error)})"
+            return f"it can't be made narrower ({first_line(error)}): {advice}"
         for probe in probes:
             zeroed = replace(probe, outputs=outputs_of(full, probe.inputs, torch.float64))
             where = "" if probe is probes[0] else f" at inputs of {probe.shape}"
             try:
                 difference = zeroed.difference(outputs_of(narrow, probe.inputs, torch.float64))
             except Exception as error:  # whatever the user's forward raises, it means the same
-                return f"its forward fails {how}{where} ({first_line(error)})"
+                helps = SAME_LAYERS if tried and where else advice
+                return f"its forward fails {how}{where} ({first_line(error)}): {helps}"
             if not difference <= FLOAT64_TOLERANCE:
-                if not tried:
-                    return f"its forward does something else {how}"
-                if where:
-                    return f"what its forward makes of fewer channels depends on the size of its input: wrong{where}"
-                return "its forward takes other channels when there are fewer"
+                if tried and where:
+                    what = "what its forward makes of fewer channels depends on the size of its input"
+                    return f"{what}: wrong{where}: {SAME_AT_ALL_SIZES}"
+                return f"its forward does something else {how}: {COUNT_NO_CHANNELS if tried else advice}"
         return None
 
     return failure

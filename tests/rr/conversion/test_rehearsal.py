@@ -96,6 +96,7 @@ def test_what_a_gain_of_zeros_hides_is_found_out() -> None:
     model.gain = nn.Parameter(torch.zeros(()))
     graph = rehearsed(model)
     assert not graph.prunable[graph.layers["a"].out_units].any()
+    assert "let no number depend on how many channels there are" in explain(graph)
     assert model.gain == 0
 
 

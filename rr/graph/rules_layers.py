@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from rr.graph.channel_ids import channel_vector, compact, spread, uniform
+from rr.graph.channel_ids import channel_vector, compact, spread
 from rr.graph.layers import LayerCall, LayerKind, Sizes, Sum
 from rr.graph.rules_columns import bare_matrix
 from rr.graph.rules_elementwise import record_vector
@@ -111,10 +111,13 @@ def _groups_alike(walk: Walk, node: fx.Node, name: str, columns: np.ndarray) -> 
 
 
 def _columns(walk: Walk, ids: Tensor) -> np.ndarray | None:
-    """The id of each input channel; those of its pixels go together where a linear layer made them."""
+    """The id of each input channel; those of its pixels go together where a linear layer made them.
+
+    So do those of images that are stacked into the batch (two of them, cut channels).
+    """
     columns = channel_vector(ids, 1)
-    if columns is None and ids.dim() > 2 and uniform(compact(ids), [0]):
-        columns = channel_vector(walk.flow.tie(compact(ids), list(range(2, ids.dim()))).expand(ids.shape), 1)
+    if columns is None and ids.dim() > 2 and ids.shape[1] > 1:
+        columns = channel_vector(walk.flow.tie(compact(ids), [0, *range(2, ids.dim())]).expand(ids.shape), 1)
     return columns
 
 

@@ -17,7 +17,7 @@ from rr.conversion.rehearsal import rehearse
 from rr.graph import ChannelGraph, LiveModel
 from tests.rr.flows import Case, behind_b, check_conversion, check_exact, check_unprunable, three
 from tests.rr.narrowed import kill, pruner_of
-from tests.rr.networks import conv, generic, insert_generic_compactors, random_alive
+from tests.rr.networks import Net, conv, generic, insert_generic_compactors, random_alive
 from tests.rr.pruners import set_masks
 
 
@@ -158,6 +158,23 @@ def test_known_operations_convert_exactly(case: str) -> None:
 @pytest.mark.parametrize("case", UNPRUNABLE)
 def test_what_has_no_rule_is_unprunable_with_a_reason(case: str) -> None:
     check_unprunable(*UNPRUNABLE[case])
+
+
+def test_images_that_are_stacked_into_the_batch_share_their_channels() -> None:
+    """Two inputs, and what two layers make of them: the next layer reads both as one batch."""
+
+    def forward(net: Net, x: Tensor, y: Tensor) -> Tensor:
+        stem = net.stem(torch.cat([x, y]))
+        z = net.b(torch.cat([F.relu(net.a(x)), F.relu(net.c(y))]) + stem).mean((2, 3))
+        return net.fc(z).view(2, len(x), 3).prod(0)
+
+    torch.manual_seed(0)
+    layers = {"stem": conv(3, 8), "a": conv(3, 8), "c": conv(3, 8), "b": conv(8, 6), "fc": nn.Linear(6, 3)}
+    model, images = generic(Net(forward, **layers)), (torch.randn(2, 3, 6, 6), torch.randn(2, 3, 6, 6))
+    graph = ChannelGraph(model, images)
+    assert graph.layers["a"].out_units.tolist() == graph.layers["c"].out_units.tolist()
+    assert graph.prunable.sum() == 14
+    check_conversion(model, graph, images)
 
 
 @pytest.mark.parametrize(("pixels", "layer"), [((3, 3), nn.ConvTranspose2d(8, 4, 2, 2)), ((9,), nn.Conv1d(8, 4, 3))])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from torch import fx
+from torch import fx, nn
+from torch.nn.modules.conv import _ConvNd
 
 from rr.graph.operations import ELEMENTWISE, OperationKind, kind_of, operation, writes_to_part
-from rr.graph.trace import argument, has_sizes, running_module
+from rr.graph.trace import argument, has_sizes, running_module, shape_of
 from rr.graph.walk import Walk
 
 LAYERS = {OperationKind.CONVOLUTION, OperationKind.TRANSPOSED, OperationKind.LINEAR}
@@ -61,6 +62,10 @@ def why_no_layer(walk: Walk, node: fx.Node) -> str:
         return f"its weight is that of {', '.join(others)} as well"
     if name.rpartition(".")[0] != place:
         return f"its weight is {name}, of another module"
+    if not isinstance(walk.modules[place], nn.Linear | _ConvNd):
+        return f"its weight is {name.rpartition('.')[2]} of a module that is none of torch's layers"
+    if len(shape_of(node.args[0])) == 1:
+        return "what it reads has no batch"
     if kind_of(node) is OperationKind.TRANSPOSED and argument(node, 6, "groups", 1) != 1:
         return "it is transposed, and in groups"
     return "what it reads mixes channels, or something else reads its parameters"

@@ -78,6 +78,28 @@ def test_what_runs_a_convolution_but_is_no_layer_is_explained(
     assert f"no plain layer: {why}" in lines[-2]
 
 
+class Blur(nn.Module):
+    """As timm's BlurPool2d: a kernel in a buffer, the same for all channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("kernel", torch.ones(8, 1, 3, 3) / 9)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(F.pad(x, (1, 1, 1, 1), "reflect"), self.kernel, groups=8)
+
+
+@pytest.mark.parametrize(
+    ("function", "more", "why"),
+    [
+        (lambda net, x: net.n(net.a(x)), Blur(), "its weight is kernel of a module that is none of torch's layers"),
+        (lambda net, x: net.n(net.a(x).mean((0, 2, 3))) * net.a(x), nn.Linear(8, 1), "what it reads has no batch"),
+    ],
+)
+def test_what_a_layer_is_not(function: Callable[[Net, Tensor], Tensor], more: nn.Module, why: str) -> None:
+    assert f"no plain layer: {why}" in explain(ChannelGraph(three(behind_b(function), n=more), IMAGES))
+
+
 def test_an_order_along_the_pixels_lets_channels_go() -> None:
     model = three(behind_b(lambda net, x: net.a(x) * net.a(x).kthvalue(3)[0][..., None]))
     graph = ChannelGraph(model, IMAGES)

@@ -98,12 +98,8 @@ def test_scores_are_the_root_of_a_corrected_running_mean_of_squares() -> None:
 
 def overwriting() -> ResRepPruner:
     """An activation that writes over the compactor's output."""
-
-    def forward(net: Net, x: torch.Tensor) -> torch.Tensor:
-        return head(net, F.hardswish(net.a(x), inplace=True))
-
     torch.manual_seed(0)
-    model = Net(forward, a=conv(1, 5), fc=nn.Linear(5, 3))
+    model = Net(lambda net, x: head(net, F.hardswish(net.a(x), inplace=True)), a=conv(1, 5), fc=nn.Linear(5, 3))
     return ResRepPruner(model, IMAGES, paper_config(**LENIENT, score="taylor", by_image=True))
 
 
@@ -231,20 +227,18 @@ def test_an_interrupted_run_is_the_uninterrupted_one(narrow: str) -> None:
     settings = {"mask_interval": 2, "rows_per_update": 2, "score": "taylor", "proximal": True, "penalty": 0.0}
     settings |= {"masked_penalty": 1.0, "per_mac": True, "compactor_momentum": 0.5, "narrow": narrow}
 
-    def run(
-        pruner: ResRepPruner, optimizer: torch.optim.Optimizer, seeds: range, taken: list[int] | None = None
-    ) -> list[float]:
+    taken = []
+
+    def run(pruner: ResRepPruner, optimizer: torch.optim.Optimizer, seeds: range) -> list[float]:
         losses = []
         for seed in seeds:
             losses.append(step(pruner, optimizer, seed))
             if narrow == "rows" and pruner.masks_are_due():
-                gone = pruner.narrow()
-                if taken is not None:
-                    taken.append(gone)
+                taken.append(pruner.narrow())
         return losses
 
-    whole, taken = tiny_pruner(**settings), []
-    losses = run(whole, optimizer_of(whole), range(40), taken)
+    whole = tiny_pruner(**settings)
+    losses = run(whole, optimizer_of(whole), range(40))
     assert sum(taken) > 0 or narrow == "no"
     first = tiny_pruner(**settings)
     optimizer = optimizer_of(first)
@@ -303,14 +297,12 @@ def test_a_price_is_what_the_graph_counts_without_the_unit() -> None:
     graph, candidates = pruner.graph, pruner.candidates
     alive = np.ones(graph.num_units, dtype=bool)
     alive[candidates[[0, 1, 6, 8, 9]]] = False
-    expected = []
-    for unit in candidates:
+    expected, groups = [], graph.macs.group_of_unit[candidates]
+    for group in groups:
         less = alive.copy()
-        less[next(other for other in graph.groups[graph.macs.group_of_unit[unit]].units if alive[other])] = False
+        less[next(other for other in graph.groups[group].units if alive[other])] = False
         expected.append(graph.macs(alive) - graph.macs(less))
-    found = relative_unit_costs(
-        graph.macs, graph.macs.group_widths(alive), pruner.graph.macs.group_of_unit[pruner.candidates]
-    )
+    found = relative_unit_costs(graph.macs, graph.macs.group_widths(alive), groups)
     np.testing.assert_allclose(found, np.array(expected) / np.mean(expected))
     assert found.mean() == pytest.approx(1)
 

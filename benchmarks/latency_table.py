@@ -20,9 +20,9 @@ def latency_target_table(results: Mapping[str, Any]) -> str:
         "MACs kept",
         "multiples of",
         "at the end",
-        "by processes of their own",
+        "measured anew",
     ]
-    lines = [[*head, "(least, most)", "off by"], ["---"] * (len(head) + 2)]
+    lines = [[*head, "(from, to)", "off by"], ["---"] * (len(head) + 2)]
     rows = results["rows"]
     lines += [_cells(row) for row in rows]
     near = sum(_is_near(row) for row in rows)
@@ -31,7 +31,7 @@ def latency_target_table(results: Mapping[str, Any]) -> str:
         [
             *(f"| {' | '.join(line)} |" for line in lines),
             "",
-            f"{near} of {len(rows)} within {BAR:.0%} of what was asked, by the median of processes of their own. "
+            f"{near} of {len(rows)} within {BAR:.0%} of what was asked, measured anew. "
             f"`results/latency_target.json`: {made}, commit {results['commit'][:10]}.",
         ]
     )

@@ -20,6 +20,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # run from the checkout without PYTHONPATH
 
+from benchmarks import robustness_table as robustness
 from benchmarks import whole_runs
 from benchmarks.cost.tables import communication_table, loading_table, method_table, threads_table
 from benchmarks.cost.training_figures import table as training_table
@@ -102,6 +103,7 @@ PARTS = (
     Part(f"{PAGES}/random_networks.md", "table", ("random_networks.json",), random_table),
     Part(f"{PAGES}/formats.md", "table", ("formats.json",), formats_table),
     Part(f"{PAGES}/latency_target.md", "table", ("latency_target.json",), latency_target_table),
+    Part(f"{PAGES}/robustness.md", "table", robustness.FILES, robustness.robustness_table),
     Part("docs/tutorial.md", "times", ("tutorial.json",), tutorial_table),
 )
 

@@ -179,11 +179,10 @@ def test_large_images_come_from_workers_with_any_number_of_them(large):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_all_processes_takes_no_images_away(large, number):
     """Ctrl-C and SLURM's SIGTERM reach the workers too, and the last step still needs them; the second SIGTERM ends."""
-    data = load_data("folder", large, image_size=65, workers=2)
-    options = {"batch_size": 1, "seed": 0, "device": "cpu"}
-    batches = data.train_batches(0, **options)
-    found = [next(batches)]
-    workers = [process for process in multiprocessing.active_children() if process.daemon]
+    options, others = {"batch_size": 1, "seed": 0, "device": "cpu"}, multiprocessing.active_children()
+    batches = load_data("folder", large, image_size=65, workers=2).train_batches(0, **options)
+    found = [next(batches), next(batches)]  # one of each: both are at work
+    workers = [process for process in multiprocessing.active_children() if process not in others]
     assert len(workers) == 2
     for worker in workers:
         os.kill(worker.pid, number)
@@ -195,10 +194,10 @@ def test_a_signal_to_all_processes_takes_no_images_away(large, number):
 
 
 def test_a_worker_ends_at_the_second_sigterm_without_an_error(large):
-    data = load_data("folder", large, image_size=65, workers=1)
-    batches = data.train_batches(0, batch_size=1, seed=0, device="cpu")
+    others = multiprocessing.active_children()
+    batches = load_data("folder", large, image_size=65, workers=1).train_batches(0, batch_size=1, seed=0, device="cpu")
     next(batches)
-    (worker,) = (process for process in multiprocessing.active_children() if process.daemon)
+    (worker,) = (process for process in multiprocessing.active_children() if process not in others)
     while worker.is_alive():
         os.kill(worker.pid, signal.SIGTERM)
         worker.join(0.05)

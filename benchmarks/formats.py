@@ -14,7 +14,6 @@ where the network takes them, two sizes. Needs `pip install "resrep[export]" tim
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import subprocess
 import sys
@@ -31,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # run from the checkout without PYTHONPATH
 
 from base_model import build_any
+from benchmarks.at_one_commit import held, made_with
 from benchmarks.coverage.proof import converted, half_of_the_macs
 from rr import NetworkCard, save_pruned
 from rr.conversion import ConversionReport
@@ -40,7 +40,7 @@ from rr.export.runtimes import SUFFIXES, write_program
 from rr.graph import ChannelGraph
 from rr.weights import load_network
 from rr.whole_files import write_text_whole
-from training import init_world, surroundings
+from training import init_world
 from training.endings import ends_in_one_line
 from training.options import OptionParser
 
@@ -76,12 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "results" / "formats.json")
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     with ends_in_one_line(), init_world("cpu") as world:
-        around = surroundings(world)
-        around["versions"] |= {package: importlib.metadata.version(package) for package in PACKAGES}
-        networks: dict[str, Any] = {}
-        if options.output.exists():
-            held = json.loads(options.output.read_text())
-            networks = held["networks"] if held["commit"] == around["commit"] else {}
+        around = made_with(world, PACKAGES)
+        networks: dict[str, Any] = held(options.output, around, "networks") or {}
         for name in options.models:
             if name not in networks:
                 networks[name] = examined(*pruned(name), name)

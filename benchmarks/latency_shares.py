@@ -14,7 +14,6 @@ again; then run tools/results_table.py. Needs `pip install "resrep[export]" timm
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import sys
 from collections.abc import Sequence
@@ -26,11 +25,12 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # run from the checkout without PYTHONPATH
 
+from benchmarks.at_one_commit import held, made_with
 from benchmarks.timed_networks import SIZES, images_for, network, rows_by_the_tool
 from experiments.latency.tables import as_csv
 from rr import InputError, prune
 from rr.whole_files import write_text_whole
-from training import init_world, surroundings
+from training import init_world
 from training.endings import ends_in_one_line
 from training.options import OptionParser
 
@@ -49,12 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     with ends_in_one_line(), init_world("cpu") as world:
         torch.set_num_threads(1)
-        around = surroundings(world)
-        around["versions"] |= {package: importlib.metadata.version(package) for package in PACKAGES}
-        networks: dict[str, dict[str, Any]] = {}
-        if options.output.exists():
-            held = json.loads(options.output.read_text())
-            networks = held["networks"] if held["commit"] == around["commit"] else {}
+        around = made_with(world, PACKAGES)
+        networks: dict[str, dict[str, Any]] = held(options.output, around, "networks") or {}
         for name in options.models:
             if name not in networks:
                 networks[name] = measured(name)

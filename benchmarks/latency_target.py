@@ -13,7 +13,6 @@ row; rows that it has from this commit aren't done again; then run tools/results
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import statistics
 import sys
@@ -28,10 +27,11 @@ from torch import nn
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # run from the checkout without PYTHONPATH
 
+from benchmarks.at_one_commit import held, made_with
 from benchmarks.timed_networks import SIZES, images_for, network, rows_by_the_tool
 from rr import InputError, Timing, prune
 from rr.whole_files import write_text_whole
-from training import init_world, surroundings
+from training import init_world
 from training.endings import ends_in_one_line
 from training.options import OptionParser
 
@@ -51,12 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     with ends_in_one_line(), init_world("cpu") as world:
         torch.set_num_threads(1)
-        around = surroundings(world)
-        around["versions"] |= {package: importlib.metadata.version(package) for package in PACKAGES}
-        rows: list[dict[str, Any]] = []
-        if options.output.exists():
-            held = json.loads(options.output.read_text())
-            rows = held["rows"] if held["commit"] == around["commit"] else []
+        around = made_with(world, PACKAGES)
+        rows: list[dict[str, Any]] = held(options.output, around, "rows") or []
         for key in keys_of(options.models, options.runtimes, options.batch_sizes, options.asked):
             if not any(key.items() <= row.items() for row in rows):
                 rows.append(key | row_of(key["network"], Timing(key["runtime"], batch=key["batch"]), key["asked"]))

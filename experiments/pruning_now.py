@@ -72,7 +72,7 @@ def pruned_now(options: argparse.Namespace) -> str:
         if not world.is_first:
             return ""
         report: RefitReport = slim.refit_report
-        settings = settings_of(options, report)
+        settings = settings_of(options, refitting, asked, report)
         tested = {"before": before.to_dict(), "after": after.to_dict(), "paired": paired.to_dict()}
         about = {"settings": settings, "weights": str(options.weights), **file_attributes(options.arch, data)}
         of_run = {**about, **surroundings(world), "seconds": seconds, **tested}
@@ -133,11 +133,12 @@ def refitting_of(options: argparse.Namespace) -> RefitConfig:
     return RefitConfig(**given)
 
 
-def settings_of(options: argparse.Namespace, report: RefitReport) -> dict[str, Any]:
+def settings_of(
+    options: argparse.Namespace, refitting: RefitConfig, asked: AskedLatency, report: RefitReport
+) -> dict[str, Any]:
     """All settings, as result.json and the file's card have them."""
-    of_time = {} if options.latency_target is None else to_plain(from_options(options, AskedLatency()))
-    images = report.fitted + report.held_out
-    return {**asdict(refitting_of(options)), **of_time, **targets_of(options), "images": images}
+    of_time = to_plain(asked) if asked.latency_target is not None else {}
+    return {**asdict(refitting), **of_time, **targets_of(options), "images": report.fitted + report.held_out}
 
 
 def targets_of(options: argparse.Namespace) -> dict[str, Any]:

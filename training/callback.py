@@ -1,6 +1,6 @@
 """What the training loop shows to callbacks, and when it calls them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from data import Data
+from data import Batch, Data
 from training.distributed import World
 from training.log import RunLog
 from training.recipe import Recipe
@@ -87,6 +87,18 @@ class TrainState:
     @property
     def _taught_steps(self) -> int:
         return round(self.recipe.distill_until * self.recipe.epochs * self.steps_per_epoch)
+
+    def train_batches(self, start_step: int = 0) -> Iterator[Batch]:
+        """This process's parts of the epoch's training batches, from that step of it on."""
+        return self.data.train_batches(
+            self.epoch,
+            batch_size=self.recipe.batch_size,
+            seed=self.recipe.seed,
+            device=self.world.device,
+            start_step=start_step,
+            rank=self.world.rank,
+            world_size=self.world.size,
+        )
 
     def rewrap(self) -> None:
         """Make `network` from `model`, on all processes; a callback that changes the model's parameters calls this."""

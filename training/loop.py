@@ -233,17 +233,8 @@ def _start(
 def _rest_of_epoch(state: TrainState) -> Iterator[Batch]:
     """The batches from where the run stands to the end of the epoch, or of the run."""
     start = state.step - state.epoch * state.steps_per_epoch
-    batches = state.data.train_batches(
-        state.epoch,
-        batch_size=state.recipe.batch_size,
-        seed=state.recipe.seed,
-        device=state.world.device,
-        start_step=start,
-        rank=state.world.rank,
-        world_size=state.world.size,
-    )
     left = min(state.steps_per_epoch - start, state.total_steps - state.step)
-    for _, batch in zip(range(left), batches, strict=False):
+    for _, batch in zip(range(left), state.train_batches(start), strict=False):
         yield batch
 
 

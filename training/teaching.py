@@ -36,8 +36,9 @@ class KeptOutputs:
     """
 
     def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
+        modules = dict(model.named_modules())
         for name in names:
-            if name not in dict(model.named_modules()):
+            if name not in modules:
                 children = ", ".join(child for child, _ in model.named_children())
                 raise InputError(f"distill_outputs: the network has no module '{name}'; it has {children}")
         self._model, self._names = model, names

@@ -37,6 +37,9 @@ class WeightAverage(Callback):
         self._mean: dict[str, Tensor] = {}
         self._counted = 0
 
+    def on_start(self, state: TrainState) -> None:
+        self._device = state.world.device
+
     def after_step(self, state: TrainState) -> None:
         if state.total_steps - state.step >= self._share.of(state.total_steps):
             return
@@ -53,7 +56,8 @@ class WeightAverage(Callback):
         return {"mean": self._mean, "counted": self._counted}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._mean, self._counted = state["mean"], state["counted"]
+        self._mean = {name: each.to(self._device) for name, each in state["mean"].items()}
+        self._counted = state["counted"]
 
     def _count(self, now: dict[str, nn.Parameter]) -> None:
         if _shapes(self._mean) != _shapes(now):
@@ -61,7 +65,6 @@ class WeightAverage(Callback):
                 logger.info("the network has got narrower: the mean of its weights begins anew")
             self._mean, self._counted = {name: each.detach().clone() for name, each in now.items()}, 1
             return
-        self._mean = {name: each.to(now[name].device) for name, each in self._mean.items()}  # from a checkpoint
         get_swa_multi_avg_fn()(list(self._mean.values()), list(now.values()), self._counted)
         self._counted += 1
 
@@ -71,15 +74,6 @@ def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
 
 
 def _images(state: TrainState) -> Iterator[Tensor]:
-    """This process's training images of an epoch, [n, C, H, W] a batch."""
-    batches = state.data.train_batches(
-        state.epoch,
-        batch_size=state.recipe.batch_size,
-        seed=state.recipe.seed,
-        device=state.world.device,
-        start_step=0,
-        rank=state.world.rank,
-        world_size=state.world.size,
-    )
-    for batch in batches:
+    """This process's training images of the epoch, [n, C, H, W] a batch."""
+    for batch in state.train_batches():
         yield batch.images.contiguous(memory_format=memory_format(state.recipe))

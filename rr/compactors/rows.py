@@ -19,8 +19,8 @@ from rr.runtime import are_several
 _SCALE = 2.0**50
 _SMALLEST_SCALED_NORM = 1e-20  # below every such norm, and far enough above 0 that no quotient overflows
 
-# Products of each compactor, norms [rows], units of each compactor, masks [rows]: as `TaylorScores.observe` takes.
-Observer = Callable[[Sequence[Tensor], Tensor, Sequence[Tensor], Tensor], None]
+# Products of each compactor, norms [rows], units [rows], masks [rows]: as `TaylorScores.observe` takes.
+Observer = Callable[[Sequence[Tensor], Tensor, Tensor, Tensor], None]
 
 
 class CompactorRows:
@@ -95,7 +95,7 @@ class CompactorRows:
         flat_masks = torch.cat(masks).flatten()
         gradients = [weight.grad for weight in weights]
         if observe is not None:
-            observe(self._products(gradients, scaled), norms * scale, self._units.split(self._sizes), flat_masks)
+            observe(self._products(gradients, scaled), norms * scale, self._units, flat_masks)
         factors = penalty * scale / norms  # [rows]: lambda over the scaled norm
         if masked_penalty is not None:
             factors = torch.where(flat_masks == 0, masked_penalty * scale / norms, factors)

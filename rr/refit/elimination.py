@@ -17,7 +17,7 @@ from torch import Tensor
 from rr.graph import CostOfWidths
 from rr.graph.widths import PerGroup
 from rr.refit.gram import inverse_of
-from rr.selection.importance import relative_unit_costs
+from rr.selection.prices import relative_unit_costs
 
 
 class Surgeon:

@@ -1,4 +1,4 @@
-"""What units are ranked by for forgetting, besides their norms: what the loss would lose, and what a unit costs."""
+"""What units are ranked by for forgetting, besides their norms: what the loss would lose."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-
-from rr.graph import CostOfWidths
 
 DECAY = 0.99  # of the running mean: it remembers the last hundred steps
 
@@ -49,7 +47,7 @@ class TaylorScores:
         self,
         products: Sequence[torch.Tensor],
         norms: torch.Tensor,
-        units: Sequence[torch.Tensor],
+        units: torch.Tensor,
         masks: torch.Tensor,
     ) -> None:
         """Count a step, unless a gradient isn't finite, as when a gradient scaler will skip the step.
@@ -57,7 +55,7 @@ class TaylorScores:
         Args:
             products: of each compactor [n, D], <dL/dq_i, q_i> of its rows: of the batch (n = 1), or of each image.
             norms: [rows], the norm of each row's unit, above 0, times any factors that the products have.
-            units: of each compactor [D], the unit of each row.
+            units: [rows], the unit of each row.
             masks: [rows], 0 for masked rows.
         """
         if self.squares.device != norms.device:  # the model was moved
@@ -65,7 +63,7 @@ class TaylorScores:
         now = self._squared_slopes(products, norms, units)
         weight = DECAY * self.weight + (1 - DECAY)
         squares = self.squares + (1 - DECAY) / weight * (now - self.squares)
-        masked = torch.zeros_like(squares, dtype=torch.bool).index_put_((torch.cat(list(units)),), masks == 0)
+        masked = torch.zeros_like(squares, dtype=torch.bool).index_put_((units,), masks == 0)
         squares = torch.where(masked, torch.minimum(squares, self.squares), squares)
         finite = squares.isfinite().all()  # stays on the device: no step waits for it
         # In place: a step that is recorded (a CUDA graph) finds them where they were.
@@ -73,21 +71,27 @@ class TaylorScores:
         self.weight.copy_(torch.where(finite, weight, self.weight))
 
     def _squared_slopes(
-        self, products: Sequence[torch.Tensor], norms: torch.Tensor, units: Sequence[torch.Tensor]
+        self, products: Sequence[torch.Tensor], norms: torch.Tensor, units: torch.Tensor
     ) -> torch.Tensor:
         """[num_units]: of this step, the sum over its images of the squared slopes, rows of a unit added before.
 
         Where compactors see other numbers of images (windows, the frames of a video), only those with the same number
         can be added before they are squared.
         """
+        if len({len(product) for product in products}) == 1:
+            return self._squares_of(torch.cat(list(products), 1), norms, units)
+        sizes = [product.shape[1] for product in products]
+        parts = list(zip(products, norms.split(sizes), units.split(sizes), strict=True))
         found = torch.zeros_like(self.squares)
-        parts = list(zip(products, norms.split([len(part) for part in units]), units, strict=True))
-        for number in dict.fromkeys(len(product) for product in products):
-            alike = [part for part in parts if len(part[0]) == number]
-            slopes = torch.cat([product / norm for product, norm, _ in alike], 1).to(found)  # [n, rows]
-            of_units = found.new_zeros(number, len(found)).index_add_(1, torch.cat([part[2] for part in alike]), slopes)
-            found += of_units.square().sum(0)
+        for number in {len(product) for product in products}:
+            alike = zip(*(part for part in parts if len(part[0]) == number), strict=True)
+            found += self._squares_of(*(torch.cat(each, -1) for each in alike))
         return found
+
+    def _squares_of(self, products: torch.Tensor, norms: torch.Tensor, units: torch.Tensor) -> torch.Tensor:
+        """The same of some rows, which see the same images: products [n, rows], norms and units [rows]."""
+        slopes = self.squares.new_zeros(len(products), len(self.squares))
+        return slopes.index_add_(1, units, (products / norms).to(slopes)).square().sum(0)
 
     def scores(self, norms: np.ndarray) -> np.ndarray:
         """The scores, [num_units]; before the first step these are the norms.
@@ -108,26 +112,3 @@ class TaylorScores:
         """Go on from `state_dict()`."""
         self.squares.copy_(state["squares"])
         self.weight.copy_(state["weight"])
-
-
-def relative_unit_costs(cost: CostOfWidths, widths: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """What the cost falls by when the group of each candidate loses one unit, relative to the mean: [candidates].
-
-    A group without units costs what its last one did.
-
-    Args:
-        cost: as a function of all widths.
-        widths: [groups], the widths to start from.
-        groups: [candidates], the group of each.
-    """
-    costs = np.zeros(len(widths))
-    for group in np.unique(groups):
-        more = widths.copy()
-        more[group] = max(widths[group], 1)
-        less = more.copy()
-        less[group] -= 1
-        costs[group] = cost.of_group_widths(more) - cost.of_group_widths(less)
-    each = costs[groups]
-    if not each.any():
-        return np.ones(len(groups))
-    return np.maximum(each, 1e-9 * each.max()) / each.mean()  # a unit that frees nothing comes last

@@ -15,7 +15,8 @@ from rr.errors import InputError
 from rr.graph import ChannelGraph, Target
 from rr.graph.widths import floors, least_widths
 from rr.selection.forgetting import select_forgotten
-from rr.selection.importance import TaylorScores, relative_unit_costs
+from rr.selection.importance import TaylorScores
+from rr.selection.prices import relative_unit_costs
 from rr.selection.tightening import tightened
 
 logger = logging.getLogger(__name__)
@@ -187,8 +188,8 @@ class MaskSelection:
         return " and ".join(target.describe(widths) for target in self.targets)
 
     def _check_target(self) -> None:
-        sizes, how = self._graph.macs.group_sizes, {"multiples": self.multiples, "floors": self._floors}
-        least = least_widths(self.groups, sizes, min_width=self.least, **how)
+        sizes = self._graph.macs.group_sizes
+        least = least_widths(self.groups, sizes, min_width=self.least, multiples=self.multiples, floors=self._floors)
         if goals := self._missed(least):
             floor = f"min_width = {self._config.min_width}"
             if self._config.min_width_share > 0:

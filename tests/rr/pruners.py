@@ -42,6 +42,19 @@ def batch(seed: int, size: int = 8) -> tuple[Tensor, Tensor]:
     return torch.randn(size, 1, 8, 8, generator=generator), torch.randint(0, 3, (size,), generator=generator)
 
 
+def loss_of(pruner: ResRepPruner, seed: int = 0) -> torch.Tensor:
+    images, labels = batch(seed)
+    weight = next(pruner.model.parameters())
+    return F.cross_entropy(pruner.model.train()(images.to(weight)), labels)
+
+
+def observe(pruner: ResRepPruner, seed: int = 0, scale: float = 1.0) -> None:
+    """What a step's pre-hook does: gradients of the task (times `scale`), then adjusted."""
+    pruner.model.zero_grad()
+    (loss_of(pruner, seed) * scale).backward()
+    pruner.adjust_gradients(scale)
+
+
 def optimizer_of(pruner: ResRepPruner, lr: float = 0.05) -> torch.optim.SGD:
     optimizer = torch.optim.SGD(pruner.param_groups(lr=lr))
     pruner.attach(optimizer)

@@ -1,4 +1,4 @@
-"""What units are ranked by: against the loss without them, under scaling, masking and restarts; and by their price."""
+"""What units are ranked by: against the loss without them, under scaling, masking and restarts."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from rr import ResRepPruner, paper_config
-from rr.selection.importance import DECAY, TaylorScores, relative_unit_costs
+from rr.selection.importance import DECAY, TaylorScores
 from tests.rr.networks import Net, conv, head
-from tests.rr.pruners import IMAGES, LENIENT, batch, optimizer_of, step, stream_pruner, tiny_pruner
+from tests.rr.pruners import IMAGES, LENIENT, batch, loss_of, observe, optimizer_of, step, stream_pruner, tiny_pruner
 
 
 def taylor_stream(**settings: object) -> ResRepPruner:
@@ -35,19 +35,6 @@ def random_rows(pruner: ResRepPruner, seed: int = 0) -> None:
         for compactor in pruner.compactors.values():
             weight = compactor.pwc.weight
             weight.add_(0.3 * torch.randn(weight.shape, generator=generator).to(weight))
-
-
-def loss_of(pruner: ResRepPruner, seed: int = 0) -> torch.Tensor:
-    images, labels = batch(seed)
-    weight = next(pruner.model.parameters())
-    return F.cross_entropy(pruner.model.train()(images.to(weight)), labels)
-
-
-def observe(pruner: ResRepPruner, seed: int = 0, scale: float = 1.0) -> None:
-    """What a step's pre-hook does: gradients of the task (times `scale`), then adjusted."""
-    pruner.model.zero_grad()
-    (loss_of(pruner, seed) * scale).backward()
-    pruner.adjust_gradients(scale)
 
 
 def row_products(pruner: ResRepPruner, loss: torch.Tensor) -> np.ndarray:
@@ -158,6 +145,14 @@ def test_a_step_with_infinite_gradients_leaves_the_scores_alone() -> None:
         assert (pruner.candidate_scores() == before).all()
 
 
+def test_rows_that_see_other_numbers_of_images_are_squared_apart() -> None:
+    products = [torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[5.0]]), torch.tensor([[6.0], [7.0]])]
+    scores = TaylorScores(2, torch.zeros(1))
+    scores.observe(products, torch.full((4,), 2.0), torch.tensor([0, 1, 1, 1]), torch.ones(4))
+    expected = [1 + 9, (2 + 6) ** 2 + (4 + 7) ** 2 + 25]  # the second row and the last add, image by image
+    np.testing.assert_allclose(scores.scores(np.full(2, 2.0)) ** 2, expected)
+
+
 def test_before_the_first_step_scores_are_the_norms() -> None:
     pruner = taylor_tiny()
     random_rows(pruner)
@@ -165,7 +160,7 @@ def test_before_the_first_step_scores_are_the_norms() -> None:
 
 
 def test_a_masked_unit_falls_with_its_norm_and_is_not_called_back_by_the_loss() -> None:
-    scores, units = TaylorScores(3, torch.zeros(1)), [torch.tensor([0, 1, 2])]
+    scores, units = TaylorScores(3, torch.zeros(1)), torch.tensor([0, 1, 2])
     norms = torch.ones(3)
 
     def seen(slopes: list[float], masks: list[float]) -> np.ndarray:
@@ -262,76 +257,6 @@ def test_a_state_without_scores_loads() -> None:
     pruner.load_state_dict({"steps": 7})
     assert pruner.steps == 7
     assert (pruner.candidate_scores() == pruner.candidate_norms()).all()
-
-
-# By price ----------------------------------------------------------------------------------------------------------
-
-
-def costly_and_cheap(**settings: object) -> ResRepPruner:
-    """`costly` works on 8x8 pixels, `cheap` on 2x2; the rows of `cheap` are a little smaller."""
-    torch.manual_seed(0)
-    modules = {"costly": conv(1, 6), "a": conv(6, 6), "cheap": conv(6, 6), "b": conv(6, 6), "fc": nn.Linear(6, 3)}
-
-    def forward(net: Net, x: torch.Tensor) -> torch.Tensor:
-        x = F.max_pool2d(F.relu(net.a(F.relu(net.costly(x)))), 4)
-        return head(net, net.b(F.relu(net.cheap(x))))
-
-    config = paper_config(**{"flops_target": 0.3} | settings, include=("costly", "cheap"), rows_per_update=4)
-    pruner = ResRepPruner(Net(forward, **modules), IMAGES, config)
-    with torch.no_grad():
-        pruner.compactors["cheap"].pwc.weight.mul_(0.9)
-    return pruner
-
-
-def test_costly_rows_go_first_by_price() -> None:
-    found = {}
-    for per_mac in (False, True):
-        pruner = costly_and_cheap(per_mac=per_mac, flops_target=0.8)
-        pruner.update_masks()
-        found[per_mac] = [int(pruner.compactors[name].mask.sum()) for name in ("costly", "cheap")]
-    assert found == {False: [6, 2], True: [4, 6]}
-
-
-def test_a_price_is_what_the_graph_counts_without_the_unit() -> None:
-    pruner = costly_and_cheap()
-    graph, candidates = pruner.graph, pruner.candidates
-    alive = np.ones(graph.num_units, dtype=bool)
-    alive[candidates[[0, 1, 6, 8, 9]]] = False
-    expected, groups = [], graph.macs.group_of_unit[candidates]
-    for group in groups:
-        less = alive.copy()
-        less[next(other for other in graph.groups[group].units if alive[other])] = False
-        expected.append(graph.macs(alive) - graph.macs(less))
-    found = relative_unit_costs(graph.macs, graph.macs.group_widths(alive), groups)
-    np.testing.assert_allclose(found, np.array(expected) / np.mean(expected))
-    assert found.mean() == pytest.approx(1)
-
-
-def test_a_group_without_units_costs_what_its_last_one_did() -> None:
-    """Also one that a layer both reads and adds into, where the MACs go with the square of its width."""
-
-    class Square:
-        @staticmethod
-        def of_group_widths(widths: np.ndarray) -> float:
-            return float(widths[0] ** 2 + 3 * widths[1])
-
-    groups = np.array([0, 1, 1])
-    for width, price in ((0, 1), (1, 1), (5, 9)):
-        found = relative_unit_costs(Square(), np.array([width, 4]), groups)
-        np.testing.assert_allclose(found, np.array([price, 3, 3]) / ((price + 6) / 3))
-
-
-@pytest.mark.parametrize("score", ["norm", "taylor"])
-def test_prices_divide_either_score(score: str) -> None:
-    """Squared ones where these are what adds up."""
-    plain, priced = (costly_and_cheap(score=score, per_mac=per_mac) for per_mac in (False, True))
-    for pruner in (plain, priced):
-        observe(pruner)
-    sizes = plain.graph.macs.group_sizes
-    costs = relative_unit_costs(plain.graph.macs, sizes, plain.graph.macs.group_of_unit[plain.candidates])
-    assert costs[0] > 3 * costs[-1]
-    power = 1 if score == "norm" else 2
-    np.testing.assert_allclose(priced.candidate_scores() ** power * costs, plain.candidate_scores() ** power, rtol=1e-6)
 
 
 def test_taken_out_units_are_below_all_others() -> None:

@@ -14,7 +14,8 @@ after an epoch of warm-up, and high-rate the same without waiting; floor-N: each
 floor-or-none: 25%, or its block goes; multiples-8: widths in multiples of 8; refit: cut at once and refitted;
 streams: residual streams too; by-image: scores of each image's gradient, not of the batch's; smoothing: of the labels;
 cutout: squares of 8 pixels; average: the mean of the last fifth's weights; distill: the base teaches; distill-later:
-both; distill-outputs: what its stages return as well, to 65% of the run; base-*: the unpruned network with the same. A
+both; distill-outputs: what its stages return as well, to 65% of the run; distill-trained: the base trained on teaches,
+distill-average: the mean of its last fifth's weights; base-*: the unpruned network with the same. A
 difference within its own 95% interval is none.
 
 Writes results/gap.json and .png.
@@ -22,6 +23,7 @@ Writes results/gap.json and .png.
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run from the checkout without PYTHONPATH
@@ -65,8 +67,11 @@ ARMS = {
     **{f"base-{name}": unpruned(*change) for name, change in FOR_BOTH.items()},
     "distill-outputs": pruned(*DISTILL, "--distill-until", "65%", "--distill-outputs", "stage1", "stage2", "stage3"),
     "distill-later": pruned(*DISTILL, *LATER[30], lr=HIGH_LR),
+    "distill-trained": replace(pruned(*DISTILL), teacher="base"),
+    "distill-average": replace(pruned(*DISTILL), teacher="base-average"),
 }
-AGAINST = {"distill-later": "distill", "distill-outputs": "distill", **{f"base-{name}": "base" for name in FOR_BOTH}}
+DISTILLED = ("distill-later", "distill-outputs", "distill-trained", "distill-average")
+AGAINST = {**dict.fromkeys(DISTILLED, "distill"), **{f"base-{name}": "base" for name in FOR_BOTH}}
 RIVALS_OF_OURS = (
     *((arm, AGAINST.get(arm, "fast")) for arm in ARMS if arm != "fast"),
     *((name, f"base-{name}") for name in FOR_BOTH),

@@ -31,6 +31,7 @@ class Run:
         epochs, lr, seed: how long, at which learning rate and with which seed it trains.
         folder: what it writes to.
         command: trains it: the script, from the repository's root, and its options.
+        after: the folder of a run whose finished network it needs; None where it needs none.
     """
 
     arm: str
@@ -39,6 +40,7 @@ class Run:
     seed: int
     folder: Path
     command: tuple[str, ...]
+    after: Path | None = None
 
     @property
     def output(self) -> Path:
@@ -84,14 +86,18 @@ def train_all(runs: Sequence[Run], jobs: int, processes: int, threads: int, extr
     running: dict[Run, subprocess.Popen] = {}
     try:
         while waiting or running:
-            while waiting and len(running) < jobs:
-                run = waiting.pop()
+            while len(running) < jobs and (run := _next_ready(waiting)) is not None:
                 process = start(run, processes, threads, extra)
                 if process is None:
                     print(f"{run.folder.name}: another process is at work on it", flush=True)
                     complete = False
                 else:
                     running[run] = process
+            if waiting and not running:
+                print(
+                    f"{', '.join(run.folder.name for run in waiting)}: not trained, as what they need isn't", flush=True
+                )
+                return False
             time.sleep(0.2)
             for run, process in list(running.items()):
                 if process.poll() is None:
@@ -111,6 +117,15 @@ def train_all(runs: Sequence[Run], jobs: int, processes: int, threads: int, extr
             process.wait()
         signal.signal(signal.SIGTERM, before)
     return complete
+
+
+def _next_ready(waiting: list[Run]) -> Run | None:
+    """Take the first run off the end of the list that needs no other one, or whose other one is finished."""
+    for run in reversed(waiting):
+        if run.after is None or read_run(run.after) is not None:
+            waiting.remove(run)
+            return run
+    return None
 
 
 def start(run: Run, processes: int, threads: int, extra: Sequence[str]) -> subprocess.Popen | None:

@@ -39,6 +39,7 @@ class Arm:
         options: of the script, besides those that all arms share.
         of_epochs: options that depend on the number of epochs.
         starts_from_base: whether it gets the base's weights.
+        teacher: the arm whose finished network teaches it, at that arm's own learning rate; it is trained before.
     """
 
     script: str
@@ -46,6 +47,7 @@ class Arm:
     options: tuple[str, ...] = ()
     of_epochs: Callable[[int], tuple[str, ...]] = lambda epochs: ()
     starts_from_base: bool = True
+    teacher: str | None = None
 
 
 @dataclass(frozen=True)
@@ -143,18 +145,29 @@ def wanted_runs(study: Study, options: argparse.Namespace) -> list[Run]:
     """Every requested run, seed by seed, so that all arms of one seed are done early.
 
     Raises:
-        InputError: if a number of jobs, processes, threads or epochs is less than 1, and as `run_of` does.
+        InputError: if a number of jobs, processes, threads or epochs is less than 1, if a run's teacher is neither
+            trained nor among them, and as `run_of` does.
     """
     if min(options.jobs, options.processes, options.threads, *options.epochs) < 1:
         counts = (f"--{name} {getattr(options, name)}" for name in ("jobs", "processes", "threads", "epochs"))
         raise InputError(f"{', '.join(counts)}: give at least 1 of each")
-    return [
+    runs = [
         run_of(study, name, epochs, lr, seed, options)
         for epochs in options.epochs
         for seed in options.seeds
         for name in options.arms
         for lr in options.lr or [study.arms[name].lr]
     ]
+    there = {run.folder for run in runs}
+    for run in runs:
+        if run.after is not None and run.after not in there and read_run(run.after) is None:
+            raise InputError(f"{run.folder.name} is taught by {run.after.name}, which isn't trained: add it to --arms")
+    return runs
+
+
+def folder_of(name: str, epochs: int, lr: float, seed: int, options: argparse.Namespace) -> Path:
+    """What a run writes to."""
+    return options.runs / f"{name}-e{epochs}-lr{lr:g}-s{seed}"
 
 
 def run_of(study: Study, name: str, epochs: int, lr: float, seed: int, options: argparse.Namespace) -> Run:
@@ -171,7 +184,7 @@ def run_of(study: Study, name: str, epochs: int, lr: float, seed: int, options: 
     Raises:
         InputError: if the network that it starts from is missing.
     """
-    arm, folder = study.arms[name], options.runs / f"{name}-e{epochs}-lr{lr:g}-s{seed}"
+    arm, folder = study.arms[name], folder_of(name, epochs, lr, seed, options)
     command = [arm.script, "-a", options.arch, *COMMON, *arm.options, *arm.of_epochs(epochs)]
     command += ["--lr", f"{lr:g}", "--epochs", str(epochs)]
     command += ["--seed", str(seed), "--max-steps", str(options.max_steps), "--data-dir", str(options.data_dir)]
@@ -181,7 +194,9 @@ def run_of(study: Study, name: str, epochs: int, lr: float, seed: int, options: 
         if not base.is_file():
             raise InputError(f"{base} is missing: train it with train_base_model.py --seed {seed} (see --help)")
         command += ["--weights", str(base)]
-    return Run(name, epochs, lr, seed, folder, (*command, "--output-dir", str(folder)))
+    after = arm.teacher and folder_of(arm.teacher, epochs, study.arms[arm.teacher].lr, seed, options)
+    command += ["--teacher", str(after / FINISH_WEIGHTS)] if after else []
+    return Run(name, epochs, lr, seed, folder, (*command, "--output-dir", str(folder)), after)
 
 
 # The results -----------------------------------------------------------------------------------------------

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.studies import gap, study
+from benchmarks.studies.runs import Run
+from rr.errors import InputError
 from rr.exp_resrep import parse_arguments
 from tests.benchmarks.studies.helpers import NETWORK, call
 from training import to_plain
@@ -24,6 +26,7 @@ CHANGED = {
     "average": {"average_last"},
     "distill": {"distill"},
     "distill-outputs": {"distill", "distill_until", "distill_outputs"},
+    **{key: {"distill"} for key in ("distill-trained", "distill-average")},
     "distill-later": {"distill", "lr", "warmup_epochs", "tighten_steps"},
     "fast": set(),
 }
@@ -49,6 +52,23 @@ def test_a_change_that_a_base_can_have_is_set_against_a_base_that_has_it() -> No
         ours, base = gap.ARMS[name], gap.ARMS[f"base-{name}"]
         assert ours.options[-2:] == base.options[-2:] == change
         assert {(name, "fast"), (name, f"base-{name}"), (f"base-{name}", "base")} <= set(gap.RIVALS_OF_OURS)
+
+
+def test_a_better_teacher_is_trained_before(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    studies = []
+    monkeypatch.setattr(gap, "run_study", lambda found, arguments: studies.append(found))
+    gap.main([])
+
+    def wanted(*arms: str) -> list[Run]:
+        words = call(place, "--seeds", "1", "--epochs", "3", "--arms", *arms)
+        return study.wanted_runs(studies[0], study.parse_arguments(studies[0], words))
+
+    with pytest.raises(InputError, match=r"distill-trained-e3-lr0.02-s1 is taught by base-e3-lr0.02-s1.*--arms"):
+        wanted("distill-trained", "base-average")
+    taught, teacher, other = wanted("distill-average", "base-average", "fast")
+    assert taught.after == teacher.folder
+    assert taught.command[taught.command.index("--teacher") + 1] == str(teacher.folder / "finish.hdf5")
+    assert (teacher.after, other.after) == (None, None)
 
 
 def test_every_run_leaves_the_same_images_out(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

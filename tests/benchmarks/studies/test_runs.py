@@ -67,6 +67,33 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(
     assert [entry["arm"] for entry in json.loads((place / "some.json").read_text())["entries"]] == ["base"]
 
 
+def test_what_needs_another_run_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three at a time, the needed one in the middle: the one that needs it begins once it is finished, or never."""
+    finished, begun = set(), []
+
+    def begin(run: runs.Run, *_: object) -> subprocess.Popen:
+        begun.append((run.arm, set(finished)))
+        finished.update({run.folder} if run.arm != "fails" else set())
+        return subprocess.Popen(["true"])
+
+    monkeypatch.setattr(runs, "start", begin)
+    monkeypatch.setattr(runs, "read_run", lambda folder: {"top1": 1.0} if folder in finished else None)
+
+    def made(arm: str, after: str | None = None) -> runs.Run:
+        return runs.Run(arm, 1, 0.1, 0, tmp_path / arm, (), after and tmp_path / after)
+
+    assert runs.train_all([made("taught", "teacher"), made("teacher"), made("alone")], 3, 1, 1, ())
+    assert next(arm for arm, _ in begun) == "teacher"
+    assert dict(begun)["taught"] >= {tmp_path / "teacher"}
+    begun.clear()
+    (tmp_path / "fails.out").write_text("a reason\n")
+    assert not runs.train_all([made("never", "fails"), made("fails")], 1, 1, 1, ())
+    assert [arm for arm, _ in begun] == ["fails"]
+    assert re.search("fails: FAILED .*a reason\n.*never: not trained", capsys.readouterr().out, re.DOTALL)
+
+
 @pytest.mark.slow
 def test_compiling_more_threads_or_processes_make_it_no_other_run(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands, threads, popen = [], [], subprocess.Popen

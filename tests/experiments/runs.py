@@ -41,7 +41,7 @@ def pruned(*options: object, cwd: Path | None = None) -> Done:
 
 def stopped(signal_number: int, words: str, *options: object) -> Done:
     """Run the script in a process that sends itself a signal when it has logged the words."""
-    return forked.run("-m", "tests.experiments.stopped_run", signal_number, words, SCRIPT, *options)
+    return forked.run("-m", "tests.experiments.stopped_run", int(signal_number), words, SCRIPT, *options)
 
 
 def assert_same_weights(folder: Path, other: Path, names: Sequence[str] = ("finish.hdf5",)) -> None:

@@ -57,7 +57,8 @@ def test_compiled_code_is_told_of_where_there_is_any(
     counters["frames"].clear()
     compile_anew("a layer is gone")
     assert not caplog.messages
-    torch.compile(torch.nn.Linear(2, 2), backend="eager")(torch.zeros(1, 2))
+    # a function of its own: torch 2.6 may have given up on a layer that other tests compiled
+    torch.compile(lambda x: 2 * x, backend="eager")(torch.zeros(1, 2))
     compile_anew("a layer is gone")
     compile_anew("another is")
     assert [message.rpartition(": ")[2] for message in caplog.messages] == ["a layer is gone"]

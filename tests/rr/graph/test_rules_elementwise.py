@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rr import explain
 from rr.conversion import rehearse
 from rr.graph import ChannelGraph
+from tests.old_torch import fails_on_old_torch
 from tests.rr.flows import Case, behind_b, check_conversion, check_exact, check_unprunable, three
 from tests.rr.networks import Net, conv, head
 
@@ -201,7 +202,13 @@ UNEVEN = ("deviation", "logsumexp", "logcumsumexp", "smallest in a row", "positi
         pytest.param(lambda x: x.sigmoid(), id="halves", marks=pytest.mark.long),
     ],
 )
-@pytest.mark.parametrize("name", OF_ONE)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=fails_on_old_torch("a quantile can't be traced")) if name == "middle" else name
+        for name in OF_ONE
+    ],
+)
 def test_what_is_done_to_each_channel_alone(name: str, before: Callable[[Tensor], Tensor]) -> None:
     """Of dead channels, which are 0, or a half: what they become goes into a bias, or keeps them with a reason."""
     function = OF_ONE[name]

@@ -16,8 +16,10 @@ from data.worker import RESIZED
 from experiments.weight_files import check_is_weights
 from rr import InputError
 from rr.export.serving import load_served
+from training import logged_on_terminal
 
 
+@logged_on_terminal()
 def predicted(file: Path, paths: Sequence[Path], top: int = 5) -> str:
     """The likeliest classes of each image, by name.
 

@@ -46,11 +46,11 @@ def pruned_now(options: argparse.Namespace) -> str:
         InputError: for what a user can put right.
     """
     folder = Path(options.output_dir)
-    file = full_weights(options, folder)
-    options.arch = arch_of(options, file.attributes)
     asked = from_options(options, AskedLatency())
     refitting = refitting_of(options)
     with init_world(options.device) as world, logged_on_terminal(world):
+        file = full_weights(options, folder)
+        options.arch = arch_of(options, file.attributes)
         with first_rank_first(world):
             data = data_of(options, file.attributes)
         logger.info("%s", data.describe())

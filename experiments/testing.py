@@ -76,9 +76,9 @@ def examined(options: argparse.Namespace) -> str:
             raise InputError(f"{option} is {value}: give at least 1")
     for path in filter(None, (options.weights, options.against)):
         check_is_weights(path)
-    file = read_weights(options.weights)
-    options.arch = arch_of(options, file.attributes)
     with init_world(options.device) as world, logged_on_terminal(world):
+        file = read_weights(options.weights)
+        options.arch = arch_of(options, file.attributes)
         with first_rank_first(world):
             data = data_of(options, file.attributes)
         loaded = load(file, options.weights, options, data, world)

@@ -12,6 +12,7 @@ from experiments.weight_files import check_is_weights
 from rr.compactors import MASK_SUFFIX, WEIGHT_SUFFIX
 from rr.weights import WeightFile, read_pth, read_weights
 from rr.weights.arrays import to_arrays
+from training import logged_on_terminal
 
 DEAD_NORM = NEAR_ZERO = 1e-5
 KINDS = ("conv", "bn", "compactor", "mask", "classifier", "other")
@@ -19,6 +20,7 @@ STATISTICS = ("mean", "std", "min", "max", "positive", "negative", "zero", "near
 BN_NAMES = {"running_mean": "mu", "running_var": "var", "weight": "gamma", "bias": "beta"}
 
 
+@logged_on_terminal()
 def read(path: Path) -> tuple[WeightFile, str]:
     """The weights in a file or a checkpoint, and what that is, in words.
 

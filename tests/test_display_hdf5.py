@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -45,6 +46,16 @@ def test_base_model(tmp_path: Path) -> None:
     values = 500 * 800 + 500 + 10 * 500 + 10
     assert cells(done.stdout, "classifier") == ["classifier", "4", f"{values:,}", f"{4 * values:,}"]
     assert cells(done.stdout, "all")[2] == f"{25_500 + 280 + values:,}"
+
+
+def test_a_file_without_checksums_is_said_to_have_none(tmp_path: Path) -> None:
+    state = build_model("lenet5bn").state_dict()
+    save_hdf5(tmp_path / "ours.hdf5", state, {})
+    with h5py.File(tmp_path / "others.hdf5", "w") as file:
+        for name, value in state.items():
+            file[name] = value.numpy()
+    assert "checksum" not in display(tmp_path / "ours.hdf5").stderr
+    assert "others.hdf5 has no checksum" in display(tmp_path / "others.hdf5").stderr
 
 
 def test_counts_and_totals_of_the_original(tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ import numpy as np
 from torch import Tensor
 
 from rr.errors import InputError, first_line
+from rr.export.onnx_checksum import with_checksum
 from rr.export.runtimes import package
+from rr.weights.checksums import CHECKSUM
 from rr.whole_files import written_whole
 
 
@@ -47,9 +49,11 @@ def quantise_onnx(source: Path, path: Path, batches: Iterable[Tensor]) -> None:
                 raise InputError("there are no images to find the ranges with: give some") from error
             raise InputError(f"onnxruntime can't quantise the network ({first_line(error)})") from error
         model = onnx.load(str(made))
-    onnx.helper.set_model_props(model, {entry.key: entry.value for entry in held.metadata_props})
+    onnx.helper.set_model_props(
+        model, {entry.key: entry.value for entry in held.metadata_props if entry.key != CHECKSUM}
+    )
     with written_whole(path) as temporary:
-        temporary.write_bytes(model.SerializeToString())
+        temporary.write_bytes(with_checksum(model.SerializeToString()))
 
 
 class _Reader:

@@ -16,6 +16,7 @@ from torch.export import ExportedProgram
 from torch.utils._pytree import tree_leaves
 
 from rr.errors import InputError, first_line
+from rr.export.onnx_checksum import with_checksum
 from rr.export.program import CARD_FILE, save_program
 from rr.weights.card import CARD_KEY, NetworkCard
 from rr.whole_files import written_whole
@@ -65,7 +66,7 @@ def _onnx_model(program: ExportedProgram, card: NetworkCard) -> Any:
 def _write_onnx(path: Path, program: ExportedProgram, card: NetworkCard) -> None:
     model = _onnx_model(program, card)
     with written_whole(path) as temporary:
-        temporary.write_bytes(model.SerializeToString())
+        temporary.write_bytes(with_checksum(model.SerializeToString()))
 
 
 def _write_openvino(path: Path, program: ExportedProgram, card: NetworkCard) -> None:

@@ -10,10 +10,13 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from rr.errors import InputError
+from rr.export.onnx_checksum import check_onnx
 from rr.export.program import CARD_FILE
 from rr.export.pruned import SUFFIX, load_pruned
 from rr.export.runtimes import Runner, package, runner
 from rr.graph.exporting import without_dumps
+from rr.records import check_records
+from rr.weights import checksums
 from rr.weights.arrays import check_is_file
 from rr.weights.card import CARD_KEY, NetworkCard
 
@@ -50,7 +53,7 @@ def load_served(path: str | Path) -> Served:
         path: `.safetensors` (of `save_pruned`), `.pt2`, or `.onnx`.
 
     Raises:
-        InputError: if the file is missing or broken, ends in something else, or lacks the normalisation.
+        InputError: if the file is missing, broken or damaged, ends in something else, or lacks the normalisation.
     """
     path = Path(path)
     check_is_file(path)
@@ -78,22 +81,28 @@ def _asked(model: nn.Module, card: NetworkCard) -> Served:
 
 def _of_pt2(path: Path) -> Served:
     extra = {CARD_FILE: ""}
+    has_checksums = check_records(path)
     try:
         with without_dumps():
             model = torch.export.load(str(path), extra_files=extra).module()
     except Exception as error:  # a damaged archive raises nearly anything
         raise InputError(f"{path} isn't a whole .pt2 file ({type(error).__name__}): write or copy it again") from error
+    if not has_checksums:
+        checksums.tell_of_none(path)
     return _asked(model, _card(extra[CARD_FILE], path))
 
 
 def _of_onnx(path: Path) -> Served:
     package("onnxruntime")
     onnx = package("onnx")
+    has_checksum = check_onnx(path)
     try:
         held = {entry.key: entry.value for entry in onnx.load(str(path)).metadata_props}
         run = runner(path, "onnx")
     except Exception as error:  # protobuf's and the runtime's errors have no common class
         raise InputError(f"{path} isn't a whole .onnx file ({type(error).__name__}): write or copy it again") from error
+    if not has_checksum:
+        checksums.tell_of_none(path)
     return Served(run, _card(held.get(CARD_KEY, ""), path))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 import torch
 
@@ -60,3 +62,13 @@ def test_what_cant_be_evaluated_is_told_in_a_line(base_weights: Path, tmp_path: 
         done = scripts.call("tools/evaluate.py", *words)
         assert done.returncode == 2
         assert message in done.stderr
+
+
+def test_weights_without_checksums_are_said_to_have_none(tmp_path: Path) -> None:
+    """Also by the scripts that read them before they have their data: they said nothing."""
+    with h5py.File(tmp_path / "others.hdf5", "w") as file:
+        file["linear.weight"] = np.zeros((3, 64), np.float32)
+    for words in (["tools/evaluate.py"], ["tools/prune_now.py", "--flops-target", 0.5]):
+        done = scripts.call(words[0], tmp_path / "others.hdf5", *words[1:])
+        assert done.returncode == 2
+        assert "others.hdf5 has no checksum" in done.stderr

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from base_model import build_model
 from rr import InputError, NetworkCard
+from rr.export import exported_program
+from rr.export.runtimes import write_program
 from rr.export.serving import Served, load_served
 from rr.weights.networks import note_widths
 from rr.weights.safetensors_files import save_safetensors
@@ -48,3 +50,19 @@ def test_a_file_without_normalisation_or_of_another_kind_is_refused(tmp_path: Pa
         load_served(tmp_path / "a.hdf5")
     with pytest.raises(InputError, match=r"none\.onnx"):
         load_served(tmp_path / "none.onnx")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["pt2", "onnx"])
+def test_a_flipped_bit_in_a_weight_is_damage(form: str, tmp_path: Path) -> None:
+    """torch and the runtimes of ONNX compare nothing: the file predicted other classes without a word."""
+    torch.manual_seed(0)
+    model = build_model("lenet5bn", folded=True).eval()
+    path = tmp_path / f"a.{form}"
+    write_program(path, form, exported_program(model, torch.zeros(2, 1, 28, 28))[0], CARD)
+    load_served(path)
+    contents = bytearray(path.read_bytes())
+    contents[contents.index(model.conv2.conv.weight.detach().numpy().tobytes()[:64]) + 3] ^= 0x40
+    path.write_bytes(contents)
+    with pytest.raises(InputError, match=rf"a\.{form} is damaged"):
+        load_served(path)

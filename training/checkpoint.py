@@ -67,6 +67,9 @@ def load_run(state: TrainState, meter: Meter, callbacks: Sequence[Callback]) -> 
         state.optimizer.load_state_dict(saved["optimizer"])
         state.scheduler.load_state_dict(saved["scheduler"])
         meter.load_state_dict(saved["meter"])
+        _check_place(saved["epoch"], saved["step"], state)
+        skipped = saved.get("skipped", {"steps": 0, "in_a_row": 0})  # older checkpoints have none
+        state.skipped, state.skipped_in_a_row = int(skipped["steps"]), int(skipped["in_a_row"])
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:  # whole, but not its
         raise InputError(
             f"the checkpoint in {state.log.folder} isn't one of this run ({first_line(error)}): go on with the network "
@@ -74,6 +77,15 @@ def load_run(state: TrainState, meter: Meter, callbacks: Sequence[Callback]) -> 
         ) from error
     state.epoch, state.step = saved["epoch"], saved["step"]
     state.evaluations = saved.get("evaluations", {})
-    skipped = saved.get("skipped", {})  # older checkpoints have none
-    state.skipped, state.skipped_in_a_row = skipped.get("steps", 0), skipped.get("in_a_row", 0)
     logger.info("going on after epoch %d, step %d of %d", state.epoch, state.step, state.total_steps)
+
+
+def _check_place(epoch: int, step: int, state: TrainState) -> None:
+    """Check that a run of this length can stand there.
+
+    Raises:
+        ValueError: if it can't.
+    """
+    is_last = step == state.total_steps
+    if step > state.total_steps or not (is_last or epoch == step // state.steps_per_epoch):
+        raise ValueError(f"it stands after epoch {epoch}, step {step}, of {state.total_steps} steps")

@@ -23,6 +23,7 @@ _KINDS = {
     **{"recipe": dict, "meter": dict, "model": dict, "optimizer": dict, "scheduler": dict, "callbacks": list},
     **{"epoch": int, "step": int},
 }
+_NEWER_KINDS = {"evaluations": dict, "skipped": dict}  # older checkpoints have none
 
 
 def save(path: str | Path, state: dict[str, Any], keep: int | None = None) -> None:
@@ -61,10 +62,7 @@ def load(path: str | Path) -> dict[str, Any]:
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken file can make the unpickler raise nearly anything
         raise InputError(f"{path} isn't a whole checkpoint ({type(error).__name__})") from error
-    missing = [
-        name for name, kind in _KINDS.items() if not isinstance(saved, dict) or not isinstance(saved.get(name), kind)
-    ]
-    if missing:
+    if missing := _misfits(saved):
         raise InputError(f"{path} is no checkpoint of a run ({', '.join(missing)} missing or of another kind)")
     return saved
 
@@ -108,6 +106,18 @@ def make_way(latest: Path, keep: int) -> None:
             os.replace(path, latest.with_name(EARLIER.format(number + 1)))
     if keep > 1 and latest.exists():
         os.replace(latest, latest.with_name(EARLIER.format(1)))
+
+
+def _misfits(saved: Any) -> list[str]:
+    """The parts of a checkpoint that are missing, or of another kind."""
+    if not isinstance(saved, dict):
+        return list(_KINDS)
+    kinds = {**_KINDS, **{name: kind for name, kind in _NEWER_KINDS.items() if name in saved}}
+    return [
+        name
+        for name, kind in kinds.items()
+        if not isinstance(saved.get(name), kind) or (kind is int and saved[name] < 0)
+    ]
 
 
 def _kept(latest: Path) -> list[int]:

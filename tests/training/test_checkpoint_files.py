@@ -133,6 +133,10 @@ def damage(path: Path, how: str) -> None:
         torch.save(other, path)
     elif how == "a field of another type":
         torch.save({**other, "optimizer": [1]}, path)
+    elif how == "a field that older ones lack of another type":
+        torch.save({**contents(2), "skipped": None}, path)
+    elif how == "a negative step":
+        torch.save(contents(-2), path)
     elif how == "no dict":
         torch.save([1], path)
     else:
@@ -147,6 +151,7 @@ def damage(path: Path, how: str) -> None:
 
 
 DAMAGES = ("cut", "empty", "zeroed", "a bit flipped", "a field missing", "a field of another type", "no dict")
+DAMAGES += ("a field that older ones lack of another type", "a negative step")
 
 
 @pytest.mark.parametrize("how", DAMAGES)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from rr.errors import InputError
 from rr.settings import Share
 from tests import forked
 from tests.scripts import Done
@@ -126,3 +127,16 @@ def test_stop_after_the_last_checkpoint_only_finishes(tmp_path: Path) -> None:
     assert result.val.to_dict() == before[-1]["val"]
     assert metrics_without_times(tmp_path / "run") == before
     assert (tmp_path / "run" / "finish.hdf5").exists()
+
+
+@pytest.mark.parametrize("place", [{"step": 10**6}, {"epoch": 0}, {"skipped": {}}])
+def test_a_checkpoint_of_another_length_is_refused(tmp_path: Path, place: dict[str, object]) -> None:
+    """One that says a millionth step was taken for a finished run: its weights were written as the result."""
+    settings = tiny_recipe(tmp_path / "run", checkpoint_interval=9)
+    with pytest.raises(Stop):
+        run(settings, net="dropout", callbacks=[StepSum(), StopAt(11)])
+    latest = tmp_path / "run" / "latest.pth"
+    checkpoint_files.save(latest, {**checkpoint_files.load(latest), **place})
+    with pytest.raises(InputError, match="isn't one of this run"):
+        run(settings, net="dropout", callbacks=[StepSum(), Callback()], conti_or_fs="continue")
+    assert not (tmp_path / "run" / "finish.hdf5").exists()

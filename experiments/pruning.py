@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -29,7 +30,7 @@ from rr.copies import copy_of
 from rr.refit import check_can_be_cut
 from rr.weights import CONVERTED_WEIGHTS, load_network, load_strict, read_hdf5, save_hdf5
 from training import Callback, Recipe, RunState, barrier, broadcast_object, evaluate_pair
-from training.checkpoint_files import load
+from training.checkpoint_files import checkpoints, load
 from training.json_files import read_json, read_lines, write_json
 from training.run_folder import FINISH, FINISH_WEIGHTS, INIT_WEIGHTS, METRICS, RESULT, RUN, stored_result
 
@@ -89,11 +90,27 @@ def prune(
                 )
             elif not (run.folder / CONVERTED_WEIGHTS).exists():
                 logger.info("%s holds a finished run: converting and testing it", run.folder)
-                load_strict(model, read_hdf5(run.folder / FINISH_WEIGHTS).arrays, str(run.folder / FINISH_WEIGHTS))
+                load_strict(model, finished_weights(run.folder), str(run.folder / FINISH_WEIGHTS))
             else:
                 logger.info("%s holds the finished run of this recipe ('-c fs' starts it again)", run.folder)
             finish(run, pruner, start, asked)
             return reached(run, config)
+
+
+def finished_weights(folder: Path) -> dict[str, np.ndarray]:
+    """The arrays of a trained run's last file.
+
+    Raises:
+        InputError: if it is damaged; where there is a checkpoint, with the way back to it.
+    """
+    try:
+        return read_hdf5(folder / FINISH_WEIGHTS).arrays
+    except InputError as error:
+        if kept := checkpoints(folder):
+            raise InputError(
+                f"{error}; or delete it: '-c continue' then writes it again from {kept[0].name}"
+            ) from error
+        raise
 
 
 def starting_network(run: Run, start: PruningStart) -> tuple[nn.Module, str | None]:

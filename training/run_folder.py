@@ -1,6 +1,7 @@
 """What a run's folder holds, and what to do with the run that is already in it."""
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -36,6 +37,8 @@ LOCK, LOCK_SECONDS = ".lock", 10  # a run that was just killed can leave workers
 _LEFTOVER = re.compile(rf".+\.\d+{re.escape(BESIDE_SUFFIX)}|\..+\.(?:hdf5|pth)\.\d+\.tmp")
 # Where no run.json says whose a folder is, the only one.
 _LEFTOVER_OF_RUN = re.compile(rf"{re.escape(RUN)}\.\d+{re.escape(BESIDE_SUFFIX)}")
+
+logger = logging.getLogger(__name__)
 
 MOST_SHOWN = 5  # of the settings in which two runs differ
 
@@ -89,6 +92,8 @@ def prepare(
     if not finished and not checkpoints(folder):  # new, or stopped before there was anything to keep
         _clear(folder)
         return RunState.START
+    if (folder / RUN).exists() and stored is not None and stored_run(folder) is None:
+        logger.warning("%s is damaged: the settings are those in the checkpoint", folder / RUN)
     held = [stored] if finished else [stored, _recipe_in_checkpoint(folder)]  # the checkpoint's is what it was made by
     for one in held:
         if one is not None:

@@ -127,6 +127,12 @@ def test_a_finished_folder_is_tested_and_one_without_the_converted_file_converte
     pruned(*options)
     assert (folder / "finish.hdf5").read_bytes() == (finished / "finish.hdf5").read_bytes()
     assert_same_weights(finished, folder, ["finish_converted.hdf5"])
+    for name in ("finish_converted.hdf5", "finish.hdf5"):
+        (folder / name).unlink()
+    (folder / "finish.hdf5").write_bytes((finished / "finish.hdf5").read_bytes()[:5000])
+    damaged = prune(*options)
+    assert damaged.returncode == 2
+    assert "delete it: '-c continue' then writes it again from latest.pth" in damaged.stderr
 
 
 def test_a_target_for_parameters_and_widths_in_multiples(base_weights: Path, tmp_path: Path) -> None:

@@ -126,14 +126,18 @@ def checkpoint(folder: Path, recipe: dict) -> None:
 
 
 @pytest.mark.parametrize("text", [None, "", "null", '{"recipe": null}', "\0" * 20])
-def test_without_its_run_json_a_run_has_the_recipe_of_its_checkpoint(tmp_path: Path, text: str | None) -> None:
+def test_without_its_run_json_a_run_has_the_recipe_of_its_checkpoint(
+    tmp_path: Path, text: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
     checkpoint(tmp_path, RECIPE)
     if text is not None:
         (tmp_path / "run.json").write_text(text)
     assert stored_recipe(tmp_path) == RECIPE
     with pytest.raises(InputError, match=r"lr: there 0\.1, now 0\.5"):
         prepare(tmp_path, {**RECIPE, "lr": 0.5}, "continue")
+    caplog.clear()
     assert prepare(tmp_path, RECIPE, "continue") is RunState.RESUME
+    assert caplog.messages == [] if text is None else "run.json is damaged" in caplog.text
 
 
 def test_the_checkpoint_says_what_the_run_is_whatever_run_json_says(tmp_path: Path) -> None:

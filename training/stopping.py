@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+SOON = 0.01  # seconds: when a request that was lost is made again
 TOGETHER = 1.0  # seconds: a terminal and a launcher both pass a request on, so it can come twice
 
 
@@ -35,12 +39,19 @@ class StopRequests:
         self._since = 0.0
         self._is_held_back = False
         self._is_over = False
+        self._is_lost = False
 
     @contextmanager
     def received(self) -> Iterator[None]:
         """Within the context, SIGTERM and SIGINT are requests; none that came before counts."""
-        self.number, self._is_over = None, False
-        before = {}
+        self.number, self._is_over, self._is_lost = None, False, False
+        before, hook = {}, sys.unraisablehook
+
+        def unraisable(found: sys.UnraisableHookArgs) -> None:
+            if not self._is_made_again(found.exc_value):
+                hook(found)
+
+        sys.unraisablehook = unraisable
         try:
             for number in (signal.SIGTERM, signal.SIGINT):
                 # one that is ignored stays so, as SIGINT after nohup
@@ -50,6 +61,7 @@ class StopRequests:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+            sys.unraisablehook = hook
 
     def listen_to(self, name: str) -> None:
         """Another signal is a request too, for the rest of the process: a name without SIG."""
@@ -88,8 +100,21 @@ class StopRequests:
         is_first = self.number is None
         if is_first:
             self.number, self._since = number, now
+        if self._is_lost:
+            self._is_lost = False
+            self.leave()
         if (is_first and not self._is_held_back) or now - self._since >= TOGETHER:
             self.leave()
+
+    def _is_made_again(self, error: BaseException | None) -> bool:
+        """Whether an error is a request that came where Python can raise nothing (in a `__del__`, a callback)."""
+        if self.number is None or not isinstance(error, KeyboardInterrupt | Terminated):
+            return False
+        self._is_lost = True
+        again = threading.Timer(SOON, os.kill, (os.getpid(), self.number))
+        again.daemon = True
+        again.start()
+        return True
 
 
 _REQUESTS = StopRequests()

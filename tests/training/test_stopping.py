@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 
@@ -94,3 +96,25 @@ def test_another_signal_by_its_name() -> None:
         assert stopped.value.number == signal.SIGUSR1
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+class Freed:
+    """Asks for an end as it is freed, where Python can raise nothing."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def __del__(self) -> None:
+        come(self._number)
+
+
+@NUMBERS
+def test_one_that_nothing_could_be_raised_for_stops_all_the_same(
+    number: int, error: type[BaseException], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run went on to its end, after a traceback, where Ctrl-C came as an object was freed."""
+    hook = sys.unraisablehook
+    with pytest.raises(error):
+        work(StopRequests(), lambda: Freed(number) and None, lambda: time.sleep(5), held_back=False)
+    assert sys.unraisablehook is hook
+    assert not capsys.readouterr().err

@@ -53,7 +53,7 @@ def arrays_of(path: str | Path, state: Mapping[Any, Any]) -> dict[str, np.ndarra
         if not isinstance(name, str):
             raise InputError(f"{path} has a name that isn't text, {name!r:.50}: save a model's state dict")
         is_plain = isinstance(tensor, Tensor) and tensor.layout == torch.strided and not tensor.is_meta
-        if not is_plain or tensor.is_quantized or tensor.dtype not in NUMBERS:
+        if not is_plain or tensor.is_nested or tensor.is_quantized or tensor.dtype not in NUMBERS:
             kind = f"{tensor.layout}, {tensor.dtype}, {tensor.device}" if isinstance(tensor, Tensor) else type(tensor)
             raise InputError(f"{path} holds {name!r:.80}, which isn't a tensor of plain numbers ({kind}): convert it")
     check_size(path, {name: tensor.numel() * tensor.element_size() for name, tensor in state.items()})

@@ -29,13 +29,17 @@ def written(path: Path, payload: Any) -> Path:
     ("odd", "reason"),
     [
         (lambda: torch.eye(3).to_sparse(), "sparse"),
+        (
+            lambda: torch._nested_tensor_from_mask(torch.ones(1, 2, 3), torch.ones(1, 2, dtype=torch.bool)),
+            "plain numbers",
+        ),
         (lambda: torch.ones(3).to(torch.float8_e4m3fn), "float8"),
         (lambda: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8), "qint8"),
         (lambda: torch.ones(3).to("meta"), "meta"),
         (lambda: torch.ones(3, dtype=torch.complex64), "complex64"),
         (lambda: torch.ones(1).expand(10**6, 10**6), "asks for"),
     ],
-    ids=["sparse", "float8", "quantised", "meta", "complex", "expanded"],
+    ids=["sparse", "nested", "float8", "quantised", "meta", "complex", "expanded"],
 )
 def test_tensors_that_are_not_plain_numbers(odd: Callable[[], torch.Tensor], reason: str, tmp_path: Path) -> None:
     path = written(tmp_path / "a.pth", {**small_model().state_dict(), "odd": odd()})

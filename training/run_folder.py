@@ -20,6 +20,7 @@ RUN, LOG, METRICS, TENSORBOARD = "run.json", "log.txt", "metrics.jsonl", "tensor
 INIT_WEIGHTS, FINISH, FINISH_WEIGHTS = "init.hdf5", "finish.pth", "finish.hdf5"
 TEACHER_WEIGHTS = "teacher.hdf5"  # where another network teaches than the one that the run starts from
 RESULT, REPORT, PLOTS = "result.json", "report.html", "plots"
+CONVERTED_WEIGHTS = "finish_converted.hdf5"
 CONVERTED = ("finish_converted.safetensors", "finish_converted.pt2")  # beside its .hdf5 and .pth
 
 # Fields that may change between two parts of one run: they don't alter what is computed. What a run that was stopped by
@@ -31,6 +32,8 @@ FREE_FIELDS = frozenset(
         *("process_timeout", "non_finite_loss"),
     }
 )
+# Until the conversion is done: it alone asks for these, and may refuse one, after all of the training.
+OF_CONVERSION = frozenset({"threshold"})
 LOCK, LOCK_SECONDS = ".lock", 10  # a run that was just killed can leave workers behind for a moment
 
 # A process's number before the last suffix; `.NAME.NUMBER.tmp` in older versions.
@@ -95,9 +98,10 @@ def prepare(
     if (folder / RUN).exists() and stored is not None and stored_run(folder) is None:
         logger.warning("%s is damaged: the settings are those in the checkpoint", folder / RUN)
     held = [stored] if finished else [stored, _recipe_in_checkpoint(folder)]  # the checkpoint's is what it was made by
+    free = FREE_FIELDS if (folder / CONVERTED_WEIGHTS).exists() else FREE_FIELDS | OF_CONVERSION
     for one in held:
         if one is not None:
-            differing = _differences({**(defaults or {}), **translate(one)}, recipe, options or {})
+            differing = _differences({**(defaults or {}), **translate(one)}, recipe, options or {}, free)
             _refuse_another_recipe(folder, differing, conti_or_fs)
     if finished:
         return RunState.FINISHED
@@ -209,11 +213,13 @@ def _recipe_in_checkpoint(folder: str | Path) -> dict[str, Any] | None:
     return None
 
 
-def _differences(stored: dict[str, Any], recipe: dict[str, Any], options: Mapping[str, str]) -> list[str]:
+def _differences(
+    stored: dict[str, Any], recipe: dict[str, Any], options: Mapping[str, str], free: frozenset[str]
+) -> list[str]:
     def shown(fields: dict[str, Any], name: str) -> str:
         return json.dumps(fields[name]) if name in fields else "unset"
 
-    names = [name for name in {**stored, **recipe} if name not in FREE_FIELDS]
+    names = [name for name in {**stored, **recipe} if name not in free]
     names = [name for name in names if shown(stored, name) != shown(recipe, name)]
     names = [name for name in names if name in options] or names
     return [f"{options.get(name, name)}: there {shown(stored, name)}, now {shown(recipe, name)}" for name in names]

@@ -190,7 +190,7 @@ def _check(report: ConversionReport, cut_tolerance: float) -> None:
             raise ThresholdError(
                 f"rows under the threshold, with norms up to {report.largest_dropped:.1e}, still matter: without them "
                 f"the outputs change (cut_difference) by {difference:.2e} of the largest, and {limit:.2e} is allowed. "
-                "Nothing was written: give a lower threshold"
+                "Nothing was written: give a lower threshold (a run's training isn't lost: with -c continue)"
             )
         if not difference <= limit:  # NaN fails as well
             raise ConversionError(

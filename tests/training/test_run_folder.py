@@ -201,3 +201,12 @@ def test_two_runs_cannot_work_in_one_folder(tmp_path: Path, monkeypatch: pytest.
     process.join()
     with locked(tmp_path / "run"):
         pass
+
+
+def test_a_threshold_may_be_lowered_until_the_conversion_is_done(tmp_path: Path) -> None:
+    """A conversion that refuses it comes after all of the training, which was lost then."""
+    fill(tmp_path, "finish.hdf5", recipe={**RECIPE, "threshold": 0.01})
+    assert prepare(tmp_path, {**RECIPE, "threshold": 1e-5}, "continue") is RunState.FINISHED
+    (tmp_path / "finish_converted.hdf5").touch()
+    with pytest.raises(InputError, match=r"threshold: there 0\.01, now 1e-05"):
+        prepare(tmp_path, {**RECIPE, "threshold": 1e-5}, "continue")

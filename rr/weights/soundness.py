@@ -14,7 +14,7 @@ from rr.errors import InputError
 from rr.weights.arrays import WeightFile, to_array
 
 _VARIANCE = "running_var"
-_ALWAYS_ALLOWED = 200 * 2**20  # bytes in memory, however small the file
+_ALWAYS_ALLOWED = 64 * 2**20  # bytes in memory, however small the file
 _MOST_COMPRESSION = 10  # times a file's size: weights hardly compress
 _LONGEST_TEXT = 2**20  # of an attribute
 _TEXTS = ("arch", "dataset")  # attributes by which a network is built again

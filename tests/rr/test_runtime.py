@@ -11,6 +11,7 @@ import torch
 
 from rr import runtime
 from rr.runtime import Progress, compile_anew, stages
+from tests.old_torch import IS_OLD
 
 
 def test_without_a_terminal_each_stage_is_a_line(caplog: pytest.LogCaptureFixture) -> None:
@@ -57,8 +58,9 @@ def test_compiled_code_is_told_of_where_there_is_any(
     counters["frames"].clear()
     compile_anew("a layer is gone")
     assert not caplog.messages
-    # a function of its own: torch 2.6 may have given up on a layer that other tests compiled
     torch.compile(lambda x: 2 * x, backend="eager")(torch.zeros(1, 2))
+    if IS_OLD and not counters["frames"]:
+        pytest.skip("after a refit whose batches ran side by side, in threads, torch 2.6 compiles nothing more")
     compile_anew("a layer is gone")
     compile_anew("another is")
     assert [message.rpartition(": ")[2] for message in caplog.messages] == ["a layer is gone"]

@@ -89,6 +89,7 @@ PARTS = (
     study(f"{PAGES}/fast_settings.md", "table", "fast_settings.json"),
     study(f"{PAGES}/fast_settings.md", "first trial", "short_schedules_trial.json"),
     study(f"{PAGES}/narrowing.md", "table", "narrowing_accuracy.json"),
+    study(f"{PAGES}/gap.md", "table", "gap.json"),
     Part(
         f"{PAGES}/training_cost.md",
         "runs",

@@ -128,6 +128,7 @@ def library() -> dict[Path, ast.Module]:
     }
 
 
+@pytest.mark.slow
 def test_the_packages_and_scripts_are_found() -> None:
     assert {path.relative_to(ROOT).parts[0] for path in library()} == set(PACKAGES)
     assert {"rr.exp_resrep", "train_base_model", "transform_torchvision", "display_hdf5"} <= scripts()

@@ -40,6 +40,7 @@ def test_file_events_are_counted_and_a_run_is_killed_before_the_one_that_is_name
         assert (sorted(path.name for path in folder.iterdir()) if folder.exists() else None) == left
 
 
+@pytest.mark.slow
 def test_a_run_is_killed_inside_a_part(tmp_path: Path) -> None:
     """The report's function, which is let wait; the second call of two."""
     script = f"""

@@ -30,6 +30,7 @@ def test_without_the_means_it_says_so(
     assert not (tmp_path / "found.json").exists()
 
 
+@pytest.mark.slow
 def test_one_that_does_not_end_is_told_apart() -> None:
     words = ["pass", "raise SystemExit(3)", "import time; time.sleep(600)"]
     assert ended([subprocess.Popen([sys.executable, "-c", word]) for word in words], within=2) == [0, 3, None]

@@ -33,6 +33,7 @@ def test_a_pruner_takes_a_model_that_has_its_compactors() -> None:
         ResRepPruner(pruner.model, IMAGES, paper_config(flops_target=0.8, include=("0",)))
 
 
+@pytest.mark.slow
 def test_a_model_that_was_compiled_before_goes_through_its_compactors() -> None:
     torch.manual_seed(0)
     model = generic(tiny()).train()
@@ -76,6 +77,7 @@ def test_a_floor_may_be_a_share_of_each_groups_width(share: float, floors: tuple
     assert (found["a",], found["stem", "b"]) == floors  # of 6 and of 8 channels
 
 
+@pytest.mark.slow
 def test_a_block_that_may_go_keeps_its_share_or_goes() -> None:
     """`a` of 6 channels at any target: none, or at least half; of others always half."""
     found = set()

@@ -73,6 +73,7 @@ def test_takes_the_steps_of_a_plain_loop(
     assert (result.steps, result.epochs, result.train.num, result.val.num) == (14, 2, 50, 21)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("accumulate", "distill"), [(2, 0.0), (3, 0.5), (8, 0.0)])
 def test_accumulation_equals_the_whole_batch(tmp_path: Path, accumulate: int, distill: float) -> None:
     whole, _ = run(tiny_recipe(tmp_path / "whole", distill=distill))
@@ -205,6 +206,7 @@ class Shrinks(Callback):
         self.networks[state.step] = state.network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiles", [False, True])
 def test_a_network_is_compiled_once_it_keeps_its_shapes(
     tmp_path: Path, compiles: bool, monkeypatch: pytest.MonkeyPatch

@@ -61,6 +61,7 @@ def ended() -> None:
     raise RuntimeError("Connection was likely closed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", [stuck, ended])
 def test_where_the_list_is_out_of_reach_so_is_who_keeps_it(answer: Callable[[], None]) -> None:
     class Store:

@@ -14,6 +14,7 @@ from benchmarks.coverage.figures import BARS, proven
 from benchmarks.coverage.network import images
 
 
+@pytest.mark.slow
 def test_a_network_is_examined(tiny: Path) -> None:
     found = examine(f"{tiny}:build", most_parameters=10_000)
     assert found["bars"] == dict.fromkeys(BARS, True)

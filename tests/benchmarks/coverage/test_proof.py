@@ -16,6 +16,7 @@ from benchmarks.coverage.figures import bars
 from benchmarks.coverage.proof import counted_macs, give, on_disk
 
 
+@pytest.mark.slow
 def test_a_wrong_conversion_misses_the_bars(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     convert, fold = proof.convert, proof.fold
 

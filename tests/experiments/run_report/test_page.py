@@ -77,6 +77,7 @@ def test_the_page_has_the_figures_of_the_files_and_needs_nothing_beside_it(tmp_p
     assert all(base64.b64encode(plot.read_bytes()).decode() in page for plot in plots)
 
 
+@pytest.mark.slow
 def test_names_and_settings_are_text(tmp_path: Path) -> None:
     page = write_report([a_run(tmp_path / "one")]).read_text()
     assert "<script" not in page

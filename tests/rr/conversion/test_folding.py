@@ -157,6 +157,7 @@ class Gain(nn.Conv2d):
         return super().forward(self.act(x * self.gain * self.scale))
 
 
+@pytest.mark.slow
 def test_a_layer_with_parameters_and_modules_of_its_own() -> None:
     pruner, slim = pruned(two_layers(b=Gain(8, 8)))
     assert isinstance(slim.b, Gain)

@@ -77,6 +77,7 @@ def test_the_traced_tables_are_the_originals(name: str, tables: Tables, traced: 
     assert graph.widths(np.ones(graph.num_units, dtype=bool)) == full_widths(name)
 
 
+@pytest.mark.slow
 def test_the_tables_of_resnet56_hold_the_documented_entries(traced: Networks) -> None:
     graph = traced["src56"][2]
     documented = {1: [2], 3: [4], 18: [19, 20], 37: [38, 39], 56: [57]}
@@ -85,6 +86,7 @@ def test_the_tables_of_resnet56_hold_the_documented_entries(traced: Networks) ->
     assert len(graph.widths(graph.prunable)) == 57
 
 
+@pytest.mark.slow
 def test_the_units_of_resnet50(traced: Networks) -> None:
     model, _, graph = traced["sres50"]
     assert sum(len(group.units) for group in graph.groups if len(group.producers) > 1) == 256 + 512 + 1024 + 2048

@@ -14,6 +14,7 @@ from tests.rr.flows import three
 from tests.rr.networks import generic
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "through",
     [

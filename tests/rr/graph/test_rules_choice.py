@@ -76,6 +76,7 @@ def test_chosen_channels_are_pruned_exactly(case: str) -> None:
     check_exact(*EXACT[case])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", UNPRUNABLE)
 def test_places_that_no_buffer_holds_for_this_alone_keep_their_channels(case: str) -> None:
     check_unprunable(*UNPRUNABLE[case])

@@ -102,6 +102,7 @@ def test_a_narrow_recurrent_layer_knows_its_size_and_comes_back_from_a_file(case
         assert torch.equal(again(images), slim(images))
 
 
+@pytest.mark.slow
 def test_a_recurrent_layer_gets_narrower_while_it_trains() -> None:
     """What it makes of an image stays the same, and it goes on learning."""
     torch.manual_seed(0)
@@ -144,6 +145,7 @@ UNPRUNABLE: dict[str, Case] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", UNPRUNABLE)
 def test_what_no_columns_can_read_is_unprunable_with_a_reason(case: str) -> None:
     check_unprunable(*UNPRUNABLE[case])

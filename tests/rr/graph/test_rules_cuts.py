@@ -162,6 +162,7 @@ def test_a_number_of_another_use_is_told_from_one_that_cuts() -> None:
     check_unprunable(behind_b(lambda net, x: net.m(net.a(x))), modules, "a", only_rehearsed=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "function",
     [

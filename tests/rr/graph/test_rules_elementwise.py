@@ -264,6 +264,7 @@ SUMS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SUMS)
 def test_sums_over_channels_don_t_miss_those_that_are_zero(name: str) -> None:
     b = nn.Conv2d(9 if name == "as one more channel" else 8, 6, 1)

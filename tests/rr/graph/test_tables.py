@@ -100,6 +100,7 @@ def test_a_table_without_a_reader_is_caught_by_the_proof(traced: Networks) -> No
         compactor_convert(model, full_widths("src20"), 1e-5, wrong, graph.follow_dict(), example_inputs=images)
 
 
+@pytest.mark.slow
 def test_the_users_own_macs_decide(traced: Networks) -> None:
     plain, images, graph = traced["src20"]
     model = copy.deepcopy(plain)

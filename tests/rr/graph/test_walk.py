@@ -57,6 +57,7 @@ def test_known_operations_convert_exactly(case: str) -> None:
     check_exact(*EXACT[case])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", UNPRUNABLE)
 def test_what_has_no_rule_is_unprunable_with_a_reason(case: str) -> None:
     check_unprunable(*UNPRUNABLE[case])

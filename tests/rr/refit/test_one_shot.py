@@ -240,6 +240,7 @@ def test_the_last_batches_nearest_to_the_share_are_held_out(sizes: tuple[int], s
     assert [*feed.fitted, *feed.unseen] == list(range(len(sizes)))
 
 
+@pytest.mark.slow
 def test_what_the_stream_has_lost_is_mended_by_the_blocks_behind() -> None:
     """The first block's error is added to the second one's target: the sum is nearer than the block's own part."""
     torch.manual_seed(0)
@@ -311,6 +312,7 @@ def test_batches_with_labels_are_told_of() -> None:
         prune(redundant(), images()[0], pairs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outputs", [1, 4])
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_few_images_are_enough_to_run(count: int, outputs: int) -> None:
@@ -329,6 +331,7 @@ def test_wrong_settings_are_refused(settings: dict[str, float]) -> None:
         RefitConfig(**settings)
 
 
+@pytest.mark.slow
 def test_a_target_that_cannot_be_reached() -> None:
     with pytest.raises(InputError, match="can't be reached"):
         prune(redundant(), images()[0], images(), include=("0",), flops_target=0.01)

@@ -140,6 +140,7 @@ def test_a_group_keeps_its_floor_or_goes_altogether(
     assert ((widths == 0) | (widths >= np.minimum(floor, problem["sizes"]))).all()
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(problems(), st.lists(st.integers(1, 4), min_size=6, max_size=6), st.integers(1, 3))
 def test_updates_in_multiples_never_stall(problem: dict[str, object], multiples: list[int], granularity: int) -> None:
@@ -156,6 +157,7 @@ def test_updates_in_multiples_never_stall(problem: dict[str, object], multiples:
     assert (problem["macs_of"](widths) <= problem["target"]) == reachable
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(problems())
 def test_a_larger_budget_only_adds_and_the_minimum_holds(problem: dict[str, object]) -> None:

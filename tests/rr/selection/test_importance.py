@@ -46,6 +46,7 @@ def row_products(pruner: ResRepPruner, loss: torch.Tensor) -> np.ndarray:
     return products
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [taylor_stream, lambda: as_double(taylor_tiny)])
 def test_a_score_is_the_loss_of_losing_the_unit_to_first_order(make: Callable[[], ResRepPruner]) -> None:
     """(L(q) - L((1 - e) q)) / e tends to it, the error to zero with e."""
@@ -90,6 +91,7 @@ def overwriting() -> ResRepPruner:
     return ResRepPruner(model, IMAGES, paper_config(**LENIENT, score="taylor", by_image=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [

@@ -137,11 +137,13 @@ def test_the_packages_and_scripts_are_found() -> None:
     }
 
 
+@pytest.mark.slow
 def test_packages_import_only_what_they_may_know() -> None:
     found = {place(path): forbidden_imports(path.relative_to(ROOT).parts[0], tree) for path, tree in library().items()}
     assert not {path: names for path, names in found.items() if names}
 
 
+@pytest.mark.slow
 def test_imports_make_no_circle() -> None:
     """Nor with those that a type checker alone sees; nor do whole sub-packages of rr, so one is above the other."""
     found = arrows(trees())
@@ -183,6 +185,7 @@ def test_help_needs_no_torch() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_nobody_imports_everything() -> None:
     assert not {place(path): star_imports(tree) for path, tree in trees().items() if star_imports(tree)}
 

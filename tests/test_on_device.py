@@ -165,6 +165,7 @@ class StopAt(Callback):
             raise Stop
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"amp": True}], ids=["float32", "bfloat16"])
 def test_a_run_that_was_stopped_ends_as_the_whole_one(tmp_path: Path, settings: dict[str, bool]) -> None:
     settings = {**settings, "device": DEVICE.type, "checkpoint_interval": 4}

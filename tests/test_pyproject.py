@@ -78,6 +78,7 @@ def test_a_package_has_one_range() -> None:
     assert not {name: found for name, found in ranges.items() if len(found) > 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path",
     sorted(path for path in (ROOT / "rr").rglob("*.py") if path != ROOT / SCRIPT),

@@ -24,6 +24,7 @@ def exit_code(words: list[str]) -> int:
     return stopped.value.code
 
 
+@pytest.mark.slow
 def test_trains_and_does_so_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train_base_model.main(arguments(tmp_path / "run"))
     with h5py.File(tmp_path / "run" / "finish.hdf5") as file:
@@ -92,6 +93,7 @@ def first_weights(folder: Path) -> dict[str, np.ndarray]:
         return {name: file[name][()] for name in file}
 
 
+@pytest.mark.slow
 def test_a_function_in_a_file_is_fine_tuned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "mine.py"
     path.write_text(

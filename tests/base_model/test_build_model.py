@@ -108,6 +108,7 @@ def test_macs_of_full_networks(name: str, expected: int) -> None:
     assert macs(meta_model(name), name) == expected
 
 
+@pytest.mark.slow
 def test_published_widths_of_the_pruned_resnet50() -> None:
     model = meta_model("sres50", widths=PRUNED_SRES50)
     assert macs(model, "sres50") == 1_858_866_887
@@ -126,6 +127,7 @@ def test_widths_are_in_the_order_of_the_modules(name: str) -> None:
     assert classifier == model_info(name).num_classes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*SMALL, "smi1", "sres50"])
 def test_any_valid_widths(name: str) -> None:
     widths = odd_widths(name)

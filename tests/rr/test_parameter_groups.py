@@ -11,6 +11,7 @@ from rr import ResRepPruner, param_groups
 from tests.rr.networks import tiny
 
 
+@pytest.mark.slow
 def test_parameter_groups_have_the_papers_settings() -> None:
     model = build_model("src20")
     pruner = ResRepPruner(model, torch.zeros(1, 3, 16, 16))

@@ -228,6 +228,7 @@ def test_a_network_is_compiled_once_it_keeps_its_shapes(
     assert len(steps) == 21 * compiles  # where graphs' memory is overwritten, they must know a step's beginning
 
 
+@pytest.mark.slow
 def test_a_run_of_recorded_steps_is_that_of_any_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dropout too draws the numbers of its step. The fused optimiser rounds in another way."""
     recorder = Counted()

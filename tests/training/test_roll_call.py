@@ -33,12 +33,14 @@ def called(error: RuntimeError, there: list[int], size: int) -> dict[int, Proces
     return {rank: call.result() for rank, call in calls.items()}
 
 
+@pytest.mark.slow
 def test_who_hangs_is_named_by_the_first_of_the_others() -> None:
     raised = called(LATE, [1, 3], size=4)
     assert {str(error) for error in raised.values()} == {"processes 0, 2 of 4 (from 0) are gone, or hang"}
     assert {rank: error.is_told_here for rank, error in raised.items()} == {1: True, 3: False}
 
 
+@pytest.mark.slow
 def test_who_is_gone_is_named_by_the_first() -> None:
     """The others leave as soon as it is there: who waits for one of them notices nothing before."""
     raised = called(CUT, [0, 1, 3], size=4)

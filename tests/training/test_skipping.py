@@ -65,6 +65,7 @@ class GradientAt(Callback):
             self.handle.remove()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("breaks", [PoisonAt, GradientAt])
 def test_a_skipped_step_changes_nothing_and_is_counted(tmp_path: Path, breaks: Callable[[int], Callback]) -> None:
     settings = {"non_finite_loss": "skip"}
@@ -97,6 +98,7 @@ class StopAt(Callback):
             raise Stop
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_keeps_the_count(tmp_path: Path) -> None:
     """It is stopped between two steps that are left out, and its last checkpoint is right behind the first of them."""
     whole, stopped = (tmp_path / name for name in ("whole", "stopped"))

@@ -32,6 +32,7 @@ def test_outputs_are_kept_within_the_context_alone_and_nothing_stays_on_the_netw
     assert len(kept.found) == 2
 
 
+@pytest.mark.slow
 def test_a_compiled_network_gives_the_same_gradients() -> None:
     model, teacher = network(), network().requires_grad_(False)
     teacher[0].weight.mul_(1.5)

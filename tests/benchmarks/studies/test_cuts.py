@@ -53,6 +53,7 @@ def test_a_target_under_one_filter_each_is_refused(data: Data) -> None:
         uniform_widths("src20", data, 0.01)
 
 
+@pytest.mark.slow
 def test_l1_keeps_the_filters_with_the_largest_norms_and_all_their_numbers(network: nn.Module, data: Data) -> None:
     narrow = cut("l1", "src20", network, data, 0.47).double().eval()
     for name, conv in inner_convolutions(network):
@@ -63,6 +64,7 @@ def test_l1_keeps_the_filters_with_the_largest_norms_and_all_their_numbers(netwo
         assert torch.allclose(narrow(images()), network(images()), rtol=0, atol=1e-5)  # it was built in float32
 
 
+@pytest.mark.slow
 def test_scratch_has_the_widths_of_l1_and_none_of_its_weights(network: nn.Module, data: Data) -> None:
     narrow, other = (cut(how, "src20", network, data, 0.47) for how in ("l1", "scratch"))
     assert widths_of(narrow) == widths_of(other)

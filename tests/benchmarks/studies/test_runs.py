@@ -67,6 +67,7 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(
     assert [entry["arm"] for entry in json.loads((place / "some.json").read_text())["entries"]] == ["base"]
 
 
+@pytest.mark.slow
 def test_what_needs_another_run_waits_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -27,6 +27,7 @@ def network(width: int, last: bool = True) -> nn.Module:
     return model
 
 
+@pytest.mark.slow
 def test_every_layer_has_its_macs_and_what_is_gone_is_none() -> None:
     base, pruned = network(4), network(3, last=False)
     found = {layer.name: layer for layer in layer_times(base, pruned, torch.zeros(2, 3, 6, 6), 0)}

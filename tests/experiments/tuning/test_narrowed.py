@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from base_model import build_model
@@ -9,6 +10,7 @@ from experiments.tuning.narrowed import alive_at_target, narrow_at_random
 from rr import ResRepPruner, fast_config
 
 
+@pytest.mark.slow
 def test_the_network_is_as_narrow_as_the_target_and_plain() -> None:
     torch.manual_seed(0)
     model = build_model("src8").train()

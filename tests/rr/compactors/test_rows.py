@@ -27,6 +27,7 @@ from tests.rr.pruners import (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [tiny_pruner, stream_pruner])
 @pytest.mark.parametrize("scale", [1.0, 1024.0, torch.tensor(65536.0)])
 def test_gradients_are_the_formula(make: Callable[[], ResRepPruner], scale: float | Tensor) -> None:
@@ -41,6 +42,7 @@ def test_gradients_are_the_formula(make: Callable[[], ResRepPruner], scale: floa
             assert torch.equal(pruner.compactors[host].pwc.weight, weights[host])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("proximal", [False, True])
 @pytest.mark.parametrize("masked_penalty", [None, 0.0, 0.3])
 @pytest.mark.parametrize("scale", [1.0, torch.tensor(65536.0)])

@@ -38,6 +38,7 @@ def pruned() -> nn.Module:
     return rr.prune(model, torch.randn(2, 3, 8, 8), [torch.randn(16, 3, 8, 8)], flops_target=0.5)
 
 
+@pytest.mark.slow
 def test_a_pruned_network_comes_back_with_its_card(tmp_path: Path) -> None:
     slim, images = pruned(), torch.randn(3, 3, 8, 8)
     save_pruned(slim, tmp_path / "new" / "slim.safetensors", CARD)

@@ -106,6 +106,7 @@ def test_the_units_of_resnet50(traced: Networks) -> None:
     assert everything.sum() == 7616 + 256 + 512 + 1024 + 2048
 
 
+@pytest.mark.slow
 def test_internal_layers_of_resnet56_are_the_first_of_each_block(traced: Networks) -> None:
     graph = traced["src56"][2]
     selected = graph.select("internal")
@@ -235,6 +236,7 @@ def test_hosts_are_the_conv_bn_modules(traced: Networks) -> None:
             assert site.host == expected
 
 
+@pytest.mark.slow
 def test_nobody_writes_into_a_graph(traced: Networks) -> None:
     graph = traced["src20"][2]
     layer, site = graph.layers["stage1.conv1.conv"], next(iter(graph.sites.values()))

@@ -125,6 +125,7 @@ def test_the_constant_of_a_mobilenet_block() -> None:
     assert constants_of(graph, model, np.ones(graph.num_units, dtype=bool)) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("padding", [1, (0, 1), "same"])
 def test_a_padded_consumer_behind_a_depthwise_layer_gets_a_diagonal_compactor(padding: object) -> None:
     model = separable(kernel=3, padding=padding)
@@ -162,6 +163,7 @@ def test_what_can_not_go_in_the_end_has_no_compactor_on_the_way() -> None:
     assert "bn" not in graph.sites
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 7])
 @pytest.mark.parametrize("pool", [(3, 2, 1), (2,)])
 def test_a_pool_that_counts_its_padding_asks_for_a_diagonal_compactor(pool: tuple[int, ...], size: int) -> None:
@@ -177,6 +179,7 @@ def test_a_pool_that_counts_its_padding_asks_for_a_diagonal_compactor(pool: tupl
     torch.testing.assert_close(slim(IMAGES), model(IMAGES), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 2, 7])
 def test_what_a_padded_depthwise_layer_cuts_is_silenced_whatever_the_image_size(size: int) -> None:
     """On a single pixel, or on two by two, a border can't be told from the rest; the network may see larger images."""

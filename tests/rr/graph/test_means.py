@@ -6,6 +6,7 @@ import copy
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -46,6 +47,7 @@ class WithoutEpsilon(ResponseNorm):
         return x + self.weight.view(1, -1, 1, 1) * (x * norms) + self.bias.view(1, -1, 1, 1)
 
 
+@pytest.mark.slow
 def test_a_norm_by_the_mean_of_all_channels_is_exact_with_fewer(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = generic(three(behind_b(lambda net, x: net.r(net.a(x))), b=nn.Conv2d(8, 6, 1)))

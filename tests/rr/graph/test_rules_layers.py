@@ -177,6 +177,7 @@ def test_images_that_are_stacked_into_the_batch_share_their_channels() -> None:
     check_conversion(model, graph, images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pixels", "layer"), [((3, 3), nn.ConvTranspose2d(8, 4, 2, 2)), ((9,), nn.Conv1d(8, 4, 3))])
 def test_an_image_out_of_a_linear_layer_loses_channel_after_channel(pixels: tuple[int, ...], layer: nn.Module) -> None:
     """As generators begin: a channel's pixels go together, and no other channel's with them."""
@@ -216,6 +217,7 @@ def split_attention() -> nn.Module:
     return generic(three(forward, b=conv(6, 6), **parts))
 
 
+@pytest.mark.slow
 def test_groups_that_are_added_up_keep_the_same_channels_also_in_a_file(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model, images = split_attention().eval(), torch.randn(2, 3, 6, 6)
@@ -237,6 +239,7 @@ def test_groups_that_are_added_up_keep_the_same_channels_also_in_a_file(tmp_path
             assert torch.equal(again(images), slim(images))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compactors", ["dense", "diagonal"])
 def test_groups_that_are_added_up_get_narrower_while_they_train(compactors: str) -> None:
     """What reads channels goes on the way, what the groups make at the end."""
@@ -256,6 +259,7 @@ def test_groups_that_are_added_up_get_narrower_while_they_train(compactors: str)
     torch.testing.assert_close(pruner.convert()(images), before)
 
 
+@pytest.mark.slow
 def test_norms_of_other_kinds_come_back_from_a_file(tmp_path: Path) -> None:
     """Half of the channels gone, by whole groups; the numbers of a norm are generic."""
 

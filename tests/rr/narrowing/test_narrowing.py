@@ -19,6 +19,7 @@ from tests.rr.networks import Net, conv, generic, head
 from tests.rr.pruners import set_masks
 
 
+@pytest.mark.slow
 def test_folding_waits_for_the_end_of_dying() -> None:
     """A fold while others still die disturbs the training; when nothing more is to die, all layers are folded."""
     pruner = folding_pruner("residual, inner layers", flops_target=0.6)

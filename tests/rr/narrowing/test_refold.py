@@ -224,6 +224,7 @@ def test_a_compiled_network_and_an_average_follow() -> None:
     assert curves[0] == curves[1]
 
 
+@pytest.mark.slow
 def test_a_fold_that_would_change_the_network_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     pruner = folding_pruner("residual, inner layers")
     kill(pruner, 0.5)

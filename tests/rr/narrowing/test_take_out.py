@@ -208,6 +208,7 @@ def test_a_compiled_network_and_an_average_follow() -> None:
     assert curves[0] == curves[1]
 
 
+@pytest.mark.slow
 def test_without_the_setting_nothing_can_be_taken_out() -> None:
     pruner = ResRepPruner(build_model("src20"), torch.randn(2, 3, 32, 32), ResRepConfig())
     with pytest.raises(ValueError, match="narrow='rows'"):

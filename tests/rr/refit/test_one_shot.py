@@ -52,6 +52,7 @@ class Rows(nn.Module):
         return x.transpose(1, 2).flatten(0, 1)  # [N x places, D]
 
 
+@pytest.mark.slow
 def test_channels_that_others_can_stand_in_for_go_without_a_loss() -> None:
     model = redundant()
     slim = prune(
@@ -196,6 +197,7 @@ def test_what_a_forward_raises_ends_all_batches() -> None:
     assert after <= before
 
 
+@pytest.mark.slow
 def test_the_report_is_of_batches_that_the_fit_has_not_seen() -> None:
     """Its figures are those of the last batch, which changes nothing else; by hand, with plain torch."""
     model, batches = redundant(), images(64)
@@ -251,6 +253,7 @@ def test_what_the_stream_has_lost_is_mended_by_the_blocks_behind() -> None:
     assert error(model, both, batches) < 0.5
 
 
+@pytest.mark.slow
 def test_rounds_multiples_and_the_least_width() -> None:
     torch.manual_seed(0)
     model, batches = NETWORKS["residual"]().eval(), images(64)
@@ -262,6 +265,7 @@ def test_rounds_multiples_and_the_least_width() -> None:
     assert slim.refit_report.conversion.macs_after <= 0.7 * slim.refit_report.conversion.macs_before
 
 
+@pytest.mark.slow
 def test_a_target_for_parameters() -> None:
     torch.manual_seed(0)
     model, batches = NETWORKS["residual"]().eval(), images(32)

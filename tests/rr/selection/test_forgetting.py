@@ -170,6 +170,7 @@ def test_a_larger_budget_only_adds_and_the_minimum_holds(problem: dict[str, obje
     assert (widths_without(problem, forgotten) >= np.minimum(problem["sizes"], problem["least"])).all()
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(problems())
 def test_least_macs_are_those_without_limit_or_target(problem: dict[str, object]) -> None:

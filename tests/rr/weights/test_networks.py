@@ -74,6 +74,7 @@ def test_a_converted_network_comes_back_without_this_projects_scripts(traced: Ne
         load_converted(tmp_path / "a.hdf5", build_model("src32", num_classes=10))
 
 
+@pytest.mark.slow
 def test_a_converted_file_has_the_originals_names(traced: Networks, tmp_path: Path) -> None:
     plain, images, graph = traced["src20"]
     slim, report = convert(LiveModel(plain, graph), images)

@@ -40,7 +40,7 @@ wheel: $(VENV)/.installed-dev
 
 $(VENV)/.installed: requirements.txt
 	@echo "=== setting up $(VENV): PyTorch and what the scripts need; some minutes, once"
-	@echo "=== 5.8 GB with CUDA wheels, and 3 GB for a moment while pip unpacks; free here: $$(df -Ph . | awk 'NR == 2 {print $$4}')"
+	@echo "=== some 6 GB with CUDA wheels, and 3 GB for a moment while pip unpacks; free here: $$(df -Ph . | awk 'NR == 2 {print $$4}')"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
 	touch $@

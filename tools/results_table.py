@@ -28,6 +28,7 @@ from benchmarks.coverage.tables import PAGE as COVERAGE_PAGE
 from benchmarks.coverage.tables import page as coverage_page
 from benchmarks.coverage.tables import random_table
 from benchmarks.coverage.tables import summary as coverage_summary
+from benchmarks.first_commands_table import first_commands_sentence
 from benchmarks.formats_table import formats_table
 from benchmarks.latency_table import latency_target_table
 from benchmarks.studies.one_shot_table import one_shot_table
@@ -74,6 +75,7 @@ PARTS = (
     Part(README, "lossless", RUNS, lambda *runs: whole_runs.lossless(runs)),
     Part(README, "ways", ("short_schedules.json",), ways_table),
     Part(README, "coverage", ("coverage.json",), coverage_summary),
+    Part(README, "first commands", ("first_commands.json",), first_commands_sentence),
     Part(f"{PAGES}/runs.md", "results", RUNS, lambda *runs: whole_runs.accuracy_table(runs)),
     Part(f"{PAGES}/runs.md", "lossless", RUNS, lambda *runs: whole_runs.lossless(runs)),
     Part(f"{PAGES}/runs.md", "proofs", RUNS, lambda *runs: whole_runs.proof_table(whole_runs.NAMES, runs)),

@@ -30,13 +30,8 @@ from training import init_world, surroundings
 from training.endings import ends_in_one_line
 from training.options import OptionParser
 
-TARGETS = (
-    ".venv/.installed",
-    "demo",
-    ".venv/.installed-dev",
-    "test-fast",
-    "test",
-)  # of the Makefile, in a newcomer's order
+# Of the Makefile, in a newcomer's order.
+TARGETS = (".venv/.installed", "demo", ".venv/.installed-dev", "test-fast", "test")
 ENVIRONMENT = ".venv"
 
 

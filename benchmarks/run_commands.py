@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rr.weights import CONVERTED_WEIGHTS, read_hdf5
+from rr.weights import read_hdf5
 from training.endings import TARGET_MISSED
-from training.run_folder import FINISH_WEIGHTS
+from training.run_folder import CONVERTED_WEIGHTS, FINISH_WEIGHTS
 
 FINALS = (FINISH_WEIGHTS, CONVERTED_WEIGHTS)
 ENDED = (0, TARGET_MISSED)  # exit codes of a run that came to its end: few steps may not reach the target

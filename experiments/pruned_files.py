@@ -11,8 +11,9 @@ from torch import nn
 
 from data import Data
 from rr import InputError, NetworkCard, save_pruned
-from rr.weights import CONVERTED_WEIGHTS, save_converted
+from rr.weights import save_converted
 from training import file_attributes
+from training.run_folder import CONVERTED_WEIGHTS
 
 _OF_THIS_MACHINE = ("data_dir", "output_dir", "base_weights", "teacher")  # paths: nobody else's business
 

@@ -28,11 +28,20 @@ from experiments.timed_target import TimedTarget, measured, noted, with_flops_ta
 from rr import InputError, ResRepConfig, ResRepPruner
 from rr.copies import copy_of
 from rr.refit import check_can_be_cut
-from rr.weights import CONVERTED_WEIGHTS, load_network, load_strict, read_hdf5, save_hdf5
+from rr.weights import load_network, load_strict, read_hdf5, save_hdf5
 from training import Callback, Recipe, RunState, barrier, broadcast_object, evaluate_pair
 from training.checkpoint_files import checkpoints, load
 from training.json_files import read_json, read_lines, write_json
-from training.run_folder import FINISH, FINISH_WEIGHTS, INIT_WEIGHTS, METRICS, RESULT, RUN, stored_result
+from training.run_folder import (
+    CONVERTED_WEIGHTS,
+    FINISH,
+    FINISH_WEIGHTS,
+    INIT_WEIGHTS,
+    METRICS,
+    RESULT,
+    RUN,
+    stored_result,
+)
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from experiments.refit_images import refit_images
 from experiments.testing import arch_of, data_of, load
 from experiments.weight_files import check_is_weights
 from rr import InputError, RefitConfig, RefitReport, prune
-from rr.weights import CONVERTED_WEIGHTS, WeightFile, read_weights
+from rr.weights import WeightFile, read_weights
 from training import (
     Evaluation,
     evaluate_pair,
@@ -28,7 +28,7 @@ from training import (
     to_plain,
 )
 from training.json_files import write_json
-from training.run_folder import RESULT
+from training.run_folder import CONVERTED_WEIGHTS, RESULT
 
 logger = logging.getLogger(__name__)
 

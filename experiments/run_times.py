@@ -9,9 +9,9 @@ import torch
 from experiments.latency.layers import timed_layers
 from experiments.run import Run
 from experiments.testing import folded
-from rr.weights import CONVERTED_WEIGHTS, load_network
+from rr.weights import load_network
 from training.json_files import read_lines
-from training.run_folder import METRICS
+from training.run_folder import CONVERTED_WEIGHTS, METRICS
 
 WORTH_SECONDS = 60.0  # of training; a shorter run isn't held up by timing
 SECONDS = 2.0  # for all rounds

@@ -7,9 +7,9 @@ from pathlib import Path
 import h5py
 
 from rr.errors import InputError
-from rr.weights import CONVERTED_WEIGHTS, WeightFile
+from rr.weights import WeightFile
 from rr.weights.arrays import check_is_file
-from training.run_folder import CONVERTED, FINISH_WEIGHTS
+from training.run_folder import CONVERTED, CONVERTED_WEIGHTS, FINISH_WEIGHTS
 
 # In a run's folder: a pruned network's files, first the one that stands alone; and a full one's.
 PRUNED, FULL = (CONVERTED[0], CONVERTED_WEIGHTS), (FINISH_WEIGHTS,)

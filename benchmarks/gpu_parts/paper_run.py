@@ -22,11 +22,10 @@ from benchmarks.gpu_parts.precision import may_record
 from benchmarks.gpu_parts.setting import LEFT, Figures, Setting
 from benchmarks.run_commands import ENDED
 from rr.errors import InputError
-from rr.weights import CONVERTED_WEIGHTS
 from rr.whole_files import written_whole
 from training.checkpoint_files import LATEST
 from training.json_files import read_json, read_lines
-from training.run_folder import FINISH_WEIGHTS, METRICS, RESULT, RUN
+from training.run_folder import CONVERTED_WEIGHTS, FINISH_WEIGHTS, METRICS, RESULT, RUN
 
 ROOT = Path(__file__).resolve().parents[2]
 STOPS_IN = 30  # seconds: the end of a step, a checkpoint, and packing

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rr.weights import CONVERTED_WEIGHTS, load_network
+from rr.weights import load_network
 from training import Paired, data_for, evaluate_pair, init_world, network_builder
-from training.run_folder import FINISH_WEIGHTS
+from training.run_folder import CONVERTED_WEIGHTS, FINISH_WEIGHTS
 
 
 def paired_runs(

@@ -11,9 +11,8 @@ import numpy as np
 
 from experiments.row_norms import decoded
 from rr.errors import InputError
-from rr.weights import CONVERTED_WEIGHTS
 from training.json_files import read_json, read_lines
-from training.run_folder import CONVERTED, FINISH_WEIGHTS, METRICS, RESULT, RUN, stored_result
+from training.run_folder import CONVERTED, CONVERTED_WEIGHTS, FINISH_WEIGHTS, METRICS, RESULT, RUN, stored_result
 
 WEIGHTS = (FINISH_WEIGHTS, CONVERTED_WEIGHTS, str(Path(CONVERTED_WEIGHTS).with_suffix(".pth")), *CONVERTED)
 

@@ -9,7 +9,6 @@ from rr.weights.hdf5 import read_hdf5, save_hdf5
 from rr.weights.loading import load_start, load_strict
 from rr.weights.narrow_build import fit_shapes, left_of_norm
 from rr.weights.networks import (
-    CONVERTED_WEIGHTS,
     converted_in,
     load_converted,
     load_network,
@@ -21,7 +20,6 @@ from rr.weights.stand_ins import Constant, Gone
 from rr.weights.torch_files import read_pth, save_pth
 
 __all__ = [
-    "CONVERTED_WEIGHTS",
     "Constant",
     "Gone",
     "NetworkCard",

@@ -21,7 +21,6 @@ from rr.weights.narrow_build import fit_shapes
 from rr.weights.torch_files import save_pth
 
 _HDF5_SUFFIXES, _TORCH_SUFFIXES = (".hdf5", ".h5"), (".pth", ".pt")
-CONVERTED_WEIGHTS = "finish_converted.hdf5"  # what a ResRep run ends with, in its folder
 
 
 def load_network(path: str | Path, build: Callable[[], nn.Module]) -> tuple[nn.Module, WeightFile]:

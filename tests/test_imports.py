@@ -151,6 +151,7 @@ def test_imports_make_no_circle() -> None:
     assert circle(between_rooms(found)) == []
 
 
+@pytest.mark.slow
 def test_libraries_do_not_print() -> None:
     found = {place(path): len(prints(tree)) for path, tree in library().items()}
     assert {path: lines for path, lines in found.items() if lines} == {SPEAKS_FOR_THE_SCRIPTS: 1}

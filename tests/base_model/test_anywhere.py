@@ -174,6 +174,7 @@ def test_there_is_nothing_to_download_for_others(mine: Path) -> None:
             pretrained_weights(name)
 
 
+@pytest.mark.slow
 def test_every_network_of_torchvision_has_its_own_classes() -> None:
     assert isinstance(build_any("torchvision/googlenet", 4), nn.Module)
     assert build_any("torchvision/googlenet", 4).aux1.fc2.out_features == 4

@@ -30,6 +30,7 @@ def run(tmp_path: Path, script: str, moment: Moment) -> int:
     return subprocess.run([sys.executable, *words, moment.folder], timeout=AMPLE).returncode
 
 
+@pytest.mark.slow
 def test_file_events_are_counted_and_a_run_is_killed_before_the_one_that_is_named(tmp_path: Path) -> None:
     counts = tmp_path / "counts.json"
     assert run(tmp_path, SCRIPT, Moment(str(tmp_path / "whole"), counts=str(counts))) == 0

@@ -95,6 +95,7 @@ def test_a_block_that_may_go_keeps_its_share_or_goes() -> None:
     assert min(found - {0}) >= 3
 
 
+@pytest.mark.slow
 def test_layers_are_chosen_by_topic_and_by_name() -> None:
     def chosen(**settings: object) -> set[str]:
         planned = plan(residual(), IMAGES, paper_config(**settings))
@@ -106,6 +107,7 @@ def test_layers_are_chosen_by_topic_and_by_name() -> None:
     assert chosen(layers="all", include=("a",)) == {"a"}
 
 
+@pytest.mark.slow
 def test_it_is_said_why_a_layer_was_not_to_be_pruned() -> None:
     def why(**settings: object) -> dict[str, str]:
         report = ResRepPruner(residual(), IMAGES, paper_config(flops_target=0.9, **settings)).report

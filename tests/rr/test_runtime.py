@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
+import select
 import sys
 
 import pytest
@@ -38,14 +40,21 @@ def test_of_many_parts_a_line_comes_now_and_then(
 
 def test_a_terminal_without_a_size_shows_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     reader, writer = os.openpty()  # a new one has 0 columns
-    os.set_blocking(reader, False)
     with open(writer, "w") as terminal, open(reader, "rb", buffering=0) as shown:
         monkeypatch.setattr(sys, "stderr", terminal)
         with stages("tracing") as over:
-            assert b"tracing:   0%" in (shown.read(200) or b"")
+            assert comes(b"tracing:   0%", shown)
             over()
         with Progress("refitting", 4, "layers"):
-            assert b"refitting:   0%" in (shown.read(1000) or b"")
+            assert comes(b"refitting:   0%", shown)
+
+
+def comes(text: bytes, shown: io.RawIOBase) -> bool:
+    """Whether a terminal shows the text; what is written to one is there to be read some time later."""
+    so_far = b""
+    while text not in so_far and select.select([shown], [], [], 60)[0]:
+        so_far += shown.read(200) or b""
+    return text in so_far
 
 
 def test_compiled_code_is_told_of_where_there_is_any(

@@ -62,6 +62,7 @@ def test_where_nothing_can_go_it_says_so(tmp_path: Path) -> None:
     assert "with --layers all no unit can go" in run.stdout
 
 
+@pytest.mark.slow
 def test_a_function_that_needs_the_number_of_classes_gets_it(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text(

@@ -67,6 +67,7 @@ def test_at_the_target_the_variants_have_its_widths(setting: Setting) -> None:
         assert len(changed) > 0.9 * sum(tensor.requires_grad for tensor in training.model.parameters())
 
 
+@pytest.mark.slow
 def test_units_die_in_one_order_and_evenly() -> None:
     pruner = training_of(ROWS, TINY).pruner
     schedule = RandomDeaths(pruner)

@@ -88,6 +88,7 @@ def test_what_cannot_be_exported_is_told_in_a_line(tmp_path: Path, caplog: pytes
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
 
 
+@pytest.mark.slow
 def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"must end in \.safetensors"):
         save_pruned(pruned(), tmp_path / "a.hdf5", CARD)

@@ -249,6 +249,7 @@ def test_nobody_writes_into_a_graph(traced: Networks) -> None:
             names["another"] = "thing"
 
 
+@pytest.mark.slow
 def test_select_by_patterns(traced: Networks) -> None:
     graph = traced["src20"][2]
 

@@ -207,6 +207,7 @@ def test_parts_by_sizes_that_a_module_keeps_lose_channels_on_their_own() -> None
     assert len(set(graph.layers["a"].out_units.tolist())) == 8  # 4 where channels at the same places go together
 
 
+@pytest.mark.slow
 def test_sizes_of_another_use_are_told_from_those_that_cut() -> None:
     check_unprunable(behind_b(lambda net, x: net.m(net.a(x))), {"m": CutsElsewhere()}, "a", only_rehearsed=True)
     two = Mixed([3, 5], [3, 3])

@@ -122,6 +122,7 @@ def test_what_has_no_rule_is_unprunable_with_a_reason(case: str) -> None:
     check_unprunable(*UNPRUNABLE[case], only_rehearsed=case in ONLY_REHEARSED)
 
 
+@pytest.mark.slow
 def test_a_concatenating_network_with_bn_behind() -> None:
     """Two dense layers in the style of DenseNet, whose BN stands before the convolution."""
     torch.manual_seed(0)

@@ -123,6 +123,7 @@ class Reversible(nn.Module):
         return y
 
 
+@pytest.mark.slow
 def test_a_forward_may_free_the_memory_of_what_it_has_read() -> None:
     model, images = generic(three(behind_b(lambda net, x: net.r(net.a(x))), r=Reversible())).eval(), IMAGES
     graph = ChannelGraph(model, images)

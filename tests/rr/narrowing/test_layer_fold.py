@@ -32,6 +32,7 @@ def test_training_goes_on_in_nearly_the_same_function(family: str) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=2e-3 * float(expected.abs().max()))
 
 
+@pytest.mark.slow
 def test_rows_keep_their_norms_and_filters_their_length() -> None:
     """Scores, penalty and learning rate go on as they were."""
     pruner = folding_pruner("residual, inner layers")

@@ -82,6 +82,7 @@ def test_a_run_that_was_killed_goes_on_bit_by_bit(optimizer: str) -> None:
     assert wide.report.widths == again.report.widths
 
 
+@pytest.mark.slow
 def test_compactors_that_cannot_go_into_what_is_before_them_stay() -> None:
     """A block-diagonal one behind a grouped convolution: outputs go from the others, and training goes on with all."""
     pruner = folding_pruner("all sorts", flops_target=0.6)

@@ -91,6 +91,7 @@ def test_a_converted_file_has_the_originals_names(traced: Networks, tmp_path: Pa
     assert list(payload) == ["state_dict", "deps", "attributes"]
 
 
+@pytest.mark.slow
 def test_networks_of_other_models_are_refused(traced: Networks, tmp_path: Path) -> None:
     plain, images, graph = traced["src20"]
     slim, _ = convert(LiveModel(plain, graph), images)

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 import torch_pruning
 from torch import Tensor, nn
 
-from benchmarks.studies.cuts import layers_that_stay
 from rr import RefitConfig, prune
+from rr.graph import ChannelGraph
 from training import count_macs
 
 IMPORTANCES = {
@@ -58,7 +58,7 @@ def cut(way: str, model: nn.Module, images: Sequence[Tensor], labels: Sequence[T
 def _cut_share(
     model: nn.Module, example: Tensor, importance: Any, gradients: dict[str, Tensor], share: float, is_global: bool
 ) -> nn.Module:
-    """A copy without this share of the channels in the blocks' first convolutions, at least one left in each."""
+    """A copy without this share of the channels in the layers that ours prunes too, at least one left in each."""
     narrow = copy.deepcopy(model)
     for name, parameter in narrow.named_parameters():
         parameter.grad = gradients[name].clone() if name in gradients else None
@@ -68,9 +68,17 @@ def _cut_share(
         importance=importance,
         global_pruning=is_global,
         pruning_ratio=share,
-        ignored_layers=layers_that_stay(narrow),
+        ignored_layers=_layers_that_stay(narrow, example),
     ).step()
     return narrow.requires_grad_(True)
+
+
+def _layers_that_stay(model: nn.Module, example: Tensor) -> list[nn.Module]:
+    """The layers with channels of their own that ours doesn't prune: those of the residual streams, and the last."""
+    graph = ChannelGraph(model, example)
+    selected = graph.select()
+    makers = (layer for layer in graph.layers.values() if layer.kind.makes_channels)
+    return [model.get_submodule(layer.name) for layer in makers if not selected[layer.out_units].all()]
 
 
 def _gradients(way: str, model: nn.Module, images: Sequence[Tensor], labels: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -2,12 +2,15 @@
 
     python benchmarks/studies/prune_now.py --data-dir DIR                      # src56 from results/bases
     python benchmarks/studies/prune_now.py --data-dir DIR --targets 0.47 --draws 0 --ways "ResRep's refit"
+    python benchmarks/studies/prune_now.py -a timm/tf_efficientnet_lite0 --data-dir DIR --data-name "ImageNet samples"
 
-Each way gets the same training images (2,000; three draws), prunes the same layers (the first convolution of each
-block) to at most a share of the MACs, with its package's defaults, and is tested on all test images, as it is and with
-batch norm's statistics anew from those images. Ours sees no labels, and its statistics stay. Each cut has a process of
-its own, whose seconds and memory are noted. Cuts that the file has are not made again. Writes results/prune_now.json;
-then run tools/results_table.py. A minute for each of ours on one core, from seconds to minutes for the others.
+Each way gets the same images (2,000 training images; three draws), prunes the same layers (those inside the blocks) to
+at most a share of the MACs, with its package's defaults, and is tested on all test images, as it is and with batch
+norm's statistics anew from those images. Ours sees no labels, and its statistics stay. EfficientNet-Lite0 has its
+published ImageNet weights; half of the images in DIR, a folder per class, is for the fit, the other half for the
+test. Each cut has a process of its own, whose seconds and memory are noted. Cuts that the file has are not made again.
+Writes results/prune_now.json and .png; then run tools/results_table.py. A minute for each of ours on one core, from
+seconds to minutes for the others.
 """
 
 from __future__ import annotations
@@ -18,8 +21,6 @@ import resource
 import sys
 import time
 from collections.abc import Sequence
-from itertools import islice
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -27,24 +28,20 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run from the checkout without PYTHONPATH
 
-from base_model import build_model
 from benchmarks.processes import in_processes
 from benchmarks.studies.one_shot import OURS, WAYS, cut, with_statistics_anew
-from data import load_data
-from rr.weights import load_network
+from benchmarks.studies.one_shot_plot import plot_cuts
+from benchmarks.studies.subjects import IMAGENET, subject
 from rr.whole_files import write_text_whole
-from training import count_macs, evaluate, init_world, surroundings
-from training.run_folder import FINISH_WEIGHTS
+from training import count_macs, init_world, surroundings
 
 ROOT = Path(__file__).resolve().parents[2]
-BATCH = 100
 LIMIT_S = 3600  # for one cut
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Make the cuts that the file lacks; each is on disk as soon as it is known."""
     options = parse_arguments(arguments)
-    world = init_world("cpu")
     results: dict[str, Any] = json.loads(options.output.read_text()) if options.output.exists() else {"cuts": {}}
     names = [
         f"{options.arch} {target:g} {draw} {way}"
@@ -53,12 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for way in options.ways
     ]
     todo = [name for name in names if name not in results["cuts"]]
-    results |= {**surroundings(world), "images": options.images, "data": options.data_name, "threads": options.threads}
+    results |= {**surroundings(init_world("cpu")), "threads": options.threads}
     each = (options.data_dir, options.bases, options.images, options.threads)
     for name, found in in_processes(measured, todo, each, options.jobs, LIMIT_S):
-        results["cuts"][name] = {**found, "commit": results["commit"]}
+        results["cuts"][name] = {**found, "data": options.data_name, "commit": results["commit"]}
         write_text_whole(options.output, json.dumps(results, indent=1) + "\n")
         print(f"{name}: {found}", flush=True)
+    plot_cuts(results, options.output.with_suffix(".png"))
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -70,14 +68,18 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--data-dir", type=Path, required=True, help="folder with train/ and test/, a folder per class")
+    parser.add_argument(
+        "--data-dir", type=Path, required=True, help=f"with train/ and test/, a folder per class; {IMAGENET}: of those"
+    )
+    parser.add_argument(
+        "-a", "--arch", default="src56", help=f"a network of the bases, or {IMAGENET} (default: %(default)s)"
+    )
     parser.add_argument("--data-name", default="CIFAR-10 (JPEG copies)", help="what the figures call the data")
-    parser.add_argument("-a", "--arch", default="src56", help="a CIFAR ResNet: src20, src56 (default: src56)")
     parser.add_argument("--bases", type=Path, default=ROOT / "results/bases", help="folder with ARCH/s0/finish.hdf5")
     parser.add_argument("--targets", type=float, nargs="+", default=[0.8, 0.6, 0.47, 0.35], help="shares of the MACs")
     parser.add_argument("--draws", type=int, nargs="+", default=[0, 1, 2], help="of the images")
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS, metavar="WAY", help=", ".join(WAYS))
-    parser.add_argument("--images", type=int, default=2000, help="training images (default: 2000)")
+    parser.add_argument("--images", type=int, default=2000, help="to fit with, at most (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=1, help="cuts side by side")
     parser.add_argument("--threads", type=int, default=1, help="of each")
     parser.add_argument("--output", type=Path, default=ROOT / "results/prune_now.json")
@@ -91,31 +93,27 @@ def measured(name: str, data_dir: Path, bases: Path, images: int, threads: int) 
         name: network, share of the MACs, draw of the images, way.
         data_dir: of the images.
         bases: of the trained network.
-        images: how many training images.
+        images: how many to fit with.
         threads: torch's.
     """
     torch.set_num_threads(threads)
     arch, share, draw, way = name.split(" ", 3)
-    world, data = init_world("cpu"), load_data("folder", data_dir)
-    model, _ = load_network(bases / arch / "s0" / FINISH_WEIGHTS, lambda: build_model(arch))
-    model.eval()
-    size = min(BATCH, images)
-    batches = list(islice(data.train_batches(0, batch_size=size, seed=int(draw), device="cpu"), ceil(images / size)))
-    inputs, labels = [batch.images.float() for batch in batches], [batch.labels for batch in batches]
+    whole = subject(arch, data_dir, bases, images, int(draw))
+    model, inputs = whole.model, whole.images
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began, began_cpu = time.perf_counter(), time.process_time()
-    slim = cut(way, model, inputs, labels, float(share))
+    slim = cut(way, model, inputs, whole.labels, float(share))
     found: dict[str, Any] = {
         "seconds": round(time.perf_counter() - began, 1),
         "cpu_seconds": round(time.process_time() - began_cpu, 1),
         "mib": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024,
+        "images": sum(map(len, inputs)),
         "macs_ratio": count_macs(slim, inputs[0][:1]) / count_macs(model, inputs[0][:1]),
-        "base": evaluate(model, data, world, batch_size=500).to_dict()["top1"],
-        "top1": evaluate(slim, data, world, batch_size=500).to_dict()["top1"],
+        "base": whole.top1(model),
+        "top1": whole.top1(slim),
     }
     if way != OURS:
-        anew = with_statistics_anew(slim, inputs)
-        found["top1_statistics_anew"] = evaluate(anew, data, world, batch_size=500).to_dict()["top1"]
+        found["top1_statistics_anew"] = whole.top1(with_statistics_anew(slim, inputs))
     return found
 
 

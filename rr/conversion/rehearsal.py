@@ -7,6 +7,7 @@ A trace can't tell a size that the forward computes (`x.shape[1]`) from one that
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -62,19 +63,24 @@ def rehearse(
 
     failure = _failure(model, graph, example_inputs, selected, about_half)
     groups = [group for group in graph.groups if selected[group.units].any()]
-    groups.sort(key=lambda group: group.units[0] in graph.counted)
+    groups.sort(key=lambda group: (group.units[0] in graph.counted, _kind(group)))
     suspects = sum(group.units[0] in graph.counted for group in groups)
-    if not groups or failure(groups) is None:
+    if not groups or (reason := failure(groups)) is None:
         return graph
     if (unlike := failure([])) is not None:  # whatever channels there are
         found = [(group, unlike) for group in groups]
     else:
-        found = at_fault(groups, failure, suspects)
+        found = _halves_at_fault(groups, reason, failure, suspects)
     reasons: dict[int, str] = {}
     for group, reason in found:
         logger.warning("%s stays as wide as it is: %s", ", ".join(group.producers), reason)
         reasons |= dict.fromkeys(group.units.tolist(), reason)
     return graph.with_reasons(reasons)
+
+
+def _kind(group: Group) -> str:
+    """The name of its first layer without numbers: of the blocks of a network, all are at fault or none mostly."""
+    return re.sub(r"\d+", "", group.producers[0])
 
 
 def rehearse_vanishing(
@@ -125,10 +131,11 @@ def _failure(
         except Exception as error:  # whatever a user's class raises when a copy of it is narrowed
             return f"it can't be made narrower ({first_line(error)}): {advice}"
         for probe in probes:
-            zeroed = replace(probe, outputs=outputs_of(full, probe.inputs, torch.float64))
             where = "" if probe is probes[0] else f" at inputs of {probe.shape}"
-            try:
-                difference = zeroed.difference(outputs_of(narrow, probe.inputs, torch.float64))
+            try:  # the narrow one first: where its forward fails, the full one needn't run
+                outputs = outputs_of(narrow, probe.inputs, torch.float64)
+                zeroed = replace(probe, outputs=outputs_of(full, probe.inputs, torch.float64))
+                difference = zeroed.difference(outputs)
             except Exception as error:  # whatever the user's forward raises, it means the same
                 helps = SAME_LAYERS if tried and where else advice
                 return f"its forward fails {how}{where} ({first_line(error)}): {helps}"
@@ -168,17 +175,28 @@ def _as_training_may_leave_it(model: nn.Module, example_inputs: Inputs) -> tuple
         return full, measured_probes(full, example_inputs)
 
 
-def at_fault(groups: Sequence[Group], failure: Failure, suspects: int = 0) -> list[tuple[Group, str]]:
+def at_fault(groups: Sequence[Group], failure: Failure) -> list[tuple[Group, str]]:
     """The groups with which a rehearsal fails, found by halving: few rehearsals where few are at fault.
 
     Args:
         groups: the groups.
         failure: rehearses some of them, and says what goes wrong.
-        suspects: how many at the end of the list are likelier to be at fault; the first cut is before them.
     """
     reason = failure(groups) if groups else None
-    if reason is None:
-        return []
+    return [] if reason is None else _halves_at_fault(groups, reason, failure)
+
+
+def _halves_at_fault(
+    groups: Sequence[Group], reason: str, failure: Failure, suspects: int = 0
+) -> list[tuple[Group, str]]:
+    """Those at fault among groups whose rehearsal has failed.
+
+    Args:
+        groups: the groups.
+        reason: what went wrong with them all.
+        failure: as in `at_fault`.
+        suspects: how many at the end of the list are likelier to be at fault; the first cut is before them.
+    """
     if len(groups) == 1:
         return [(groups[0], reason)]
     middle = len(groups) - suspects if 0 < suspects < len(groups) else len(groups) // 2

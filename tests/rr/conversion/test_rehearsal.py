@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rr import ResRepPruner, explain, paper_config
-from rr.conversion import rehearse
+from rr.conversion import rehearsal, rehearse
+from rr.conversion.folding import fold
 from rr.conversion.rehearsal import at_fault
 from rr.graph import ChannelGraph, Group
 from tests.rr.networks import Net, conv, head
@@ -114,6 +115,29 @@ def test_two_layers_whose_widths_must_be_equal_are_found_out() -> None:
     graph = rehearsed(model)
     assert not graph.prunable[graph.layers["a"].out_units].any()
     assert graph.prunable[graph.layers["b"].out_units].all()
+
+
+def test_blocks_that_are_alike_are_rehearsed_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of eight blocks' first layers all are at fault: halves of an order by kind are fewer than by block."""
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fixed, self.free, self.out = conv(8, 8), conv(8, 8), conv(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            middle = self.fixed(x).view(-1, 8, *x.shape[2:])
+            return x + self.out(self.free(middle).relu())
+
+    folds = []
+    monkeypatch.setattr(rehearsal, "fold", lambda *arguments: folds.append(1) or fold(*arguments))
+    model, images = nn.Sequential(conv(1, 8), *(Block() for _ in range(8))), torch.randn(2, 1, 4, 4)
+    graph = ChannelGraph(model, images)
+    graph = rehearse(model, graph, images, graph.select())
+    for block in range(1, 9):
+        assert not graph.prunable[graph.layers[f"{block}.fixed"].out_units].any()
+        assert graph.prunable[graph.layers[f"{block}.free"].out_units].all()
+    assert len(folds) <= 2 + 2 * 8  # all, none, two halves, then what is in one of them
 
 
 def test_the_rehearsal_blames_few_groups_in_few_trials() -> None:

@@ -18,15 +18,17 @@ class Listing:
     Attributes:
         files: full paths of the images.
         labels: int64 [N], the class of each.
-        ignored: full paths of what isn't an image by its suffix, no regular file, or a link to what is elsewhere.
+        ignored: full paths of what isn't an image by its suffix.
+        left_out: full paths of what is no regular file, or a link to what is elsewhere.
     """
 
     files: tuple[str, ...]
     labels: np.ndarray
     ignored: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     def part(self, chosen: np.ndarray) -> "Listing":
-        """The files of the places [N] that are true, without what was ignored."""
+        """The files of the places [N] that are true, without what isn't taken."""
         return Listing(tuple(self.files[place] for place in chosen.nonzero()[0]), self.labels[chosen])
 
 
@@ -87,17 +89,19 @@ def _list(split: Path, classes: tuple[str, ...]) -> Listing:
     files: list[str] = []
     labels: list[int] = []
     ignored: list[str] = []
+    left_out: list[str] = []
     for label, name in enumerate(classes):
-        inside, left_out = _walk(split / name, set(places) | {_identity(split)})
+        inside, elsewhere = _walk(split / name, set(places) | {_identity(split)})
         found = [file for file in inside if file.lower().endswith(SUFFIXES)]
-        ignored += left_out + [file for file in inside if not file.lower().endswith(SUFFIXES)]
+        ignored += [file for file in inside if not file.lower().endswith(SUFFIXES)]
+        left_out += elsewhere
         if not found:
             raise InputError(
                 f"no images in '{split / name}' (looked for {' '.join(SUFFIXES)}); add some or remove the folder"
             )
         files += found
         labels += [label] * len(found)
-    return Listing(tuple(files), np.array(labels, dtype=np.int64), tuple(ignored))
+    return Listing(tuple(files), np.array(labels, dtype=np.int64), tuple(ignored), tuple(left_out))
 
 
 def _walk(top: Path, elsewhere: set[tuple[int, int]]) -> tuple[list[str], list[str]]:

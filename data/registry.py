@@ -169,7 +169,11 @@ def _load_folder(name: str, root: Path, image_size: int | None, workers: int, ho
             image_size, why_this_size = 224, f"as the first training image is over {LARGEST_IN_MEMORY} pixels"
         elif name == "folder":
             why_this_size = "the smaller side of the first training image"
-    found = str(root), (*folders.train.ignored, *folders.val.ignored), why_this_size
+    ignored, left_out = (
+        (*folders.train.ignored, *folders.val.ignored),
+        (*folders.train.left_out, *folders.val.left_out),
+    )
+    found = str(root), ignored, left_out, why_this_size
     if name == "folder" and image_size <= LARGEST_IN_MEMORY:
         images = load_small_images(folders, image_size, threads=max(workers, 1))
         train, val = (

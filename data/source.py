@@ -35,7 +35,8 @@ class DataInfo:
         image_size: side of its images, which are square, in pixels.
         mean, std: per channel, of values in 0 ... 1.
         root: the folder that it was read from, if any.
-        ignored: files in that folder that aren't images.
+        ignored: files in that folder that aren't images by their suffix.
+        left_out: what else is there and isn't read: links to what is elsewhere, pipes.
         why_this_size: how the images' size was chosen, in words, where nobody gave it.
         left_alone: validation images of the set itself, where training images take their place.
     """
@@ -48,6 +49,7 @@ class DataInfo:
     std: tuple[float, ...]
     root: str = ""
     ignored: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     why_this_size: str = ""
     left_alone: int = 0
 
@@ -90,9 +92,13 @@ class Data(ABC):
             found += f" ({info.why_this_size}; --image-size changes that)"
         if info.left_alone:
             found += f"; validation images held out of the training ones, the set's own {info.left_alone:,} unused"
-        if info.ignored:
-            count, first = len(info.ignored), ", ".join(info.ignored[:3])
-            found += f"; {count:,} file{'s' * (count > 1)} ignored, no image suffix ({first}{', ...' * (count > 3)})"
+        for paths, why in (
+            (info.ignored, "no image suffix"),
+            (info.left_out, "a link to what is elsewhere, or no regular file"),
+        ):
+            if count := len(paths):
+                first = ", ".join(paths[:3]) + ", ..." * (count > 3)
+                found += f"; {count:,} file{'s' * (count > 1)} ignored, {why} ({first})"
         return found
 
     def steps_per_epoch(self, batch_size: int) -> int:

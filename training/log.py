@@ -62,6 +62,7 @@ class RunLog:
         run = run_folder.stored_run(self.folder) if resume else None
         if run is not None:
             run.setdefault("resumed", []).append({**surroundings(world), "command": _command()})
+            run["recipe"] |= {name: recipe[name] for name in run_folder.OF_CONVERSION if name in recipe}
         else:
             run = {"recipe": recipe, "seed": recipe.get("seed"), **surroundings(world), "command": _command()}
         write_json(self.folder / run_folder.RUN, run)

@@ -40,7 +40,7 @@ def test_a_link_is_followed_once_and_never_into_another_class(root: Path, tmp_pa
     listing = list_class_folders(root).train
     assert listing.files == before.files
     assert listing.labels.tolist() == before.labels.tolist()
-    left_out = {os.path.basename(path) for path in listing.ignored}
+    left_out = {os.path.basename(path) for path in listing.left_out}
     assert {"loop", "again", "split", "bees"} < left_out
     assert len(left_out & {"more", "twice"}) == 1  # two ways into one folder: the first is taken
 
@@ -57,7 +57,16 @@ def test_what_is_no_regular_file_is_left_out(root: Path, tmp_path: Path) -> None
     (root / "train" / "ant" / "gone.png").symlink_to("nowhere.png")
     listing = list_class_folders(root).train
     assert len(listing.files) == 12
-    assert {os.path.basename(path) for path in listing.ignored} == {"pipe.png", "gone.png"}
+    assert {os.path.basename(path) for path in listing.left_out} == {"pipe.png", "gone.png"}
+
+
+def test_it_is_said_why_a_file_is_ignored(root: Path) -> None:
+    pipe, note = root / "train" / "ant" / "pipe.png", root / "train" / "bee" / "note.txt"
+    os.mkfifo(pipe)
+    note.write_text("bees")
+    said = load_data("folder", root).describe()
+    assert f"1 file ignored, no image suffix ({note})" in said
+    assert f"1 file ignored, a link to what is elsewhere, or no regular file ({pipe})" in said
 
 
 def test_a_file_is_what_its_contents_are(root: Path, tmp_path: Path) -> None:

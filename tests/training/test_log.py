@@ -40,6 +40,12 @@ def test_run_json_tells_where_the_figures_come_from(tmp_path: Path) -> None:
     assert len(resumed["resumed"]) == 1
 
 
+def test_what_a_conversion_is_asked_for_later_is_what_run_json_says(tmp_path: Path) -> None:
+    RunLog(tmp_path, FIRST, {**RECIPE, "threshold": 0.01})
+    RunLog(tmp_path, FIRST, {**RECIPE, "threshold": 1e-5, "other": 1}, resume=True)
+    assert json.loads((tmp_path / "run.json").read_text())["recipe"] == {**RECIPE, "threshold": 1e-5}
+
+
 def test_curves_have_the_published_tags(tmp_path: Path) -> None:
     with RunLog(tmp_path, FIRST, RECIPE) as log:
         log.curves("Train", Evaluation(50.0, 90.0, 1.5, 10), 100)

@@ -1,9 +1,10 @@
-"""Narrow networks made without compactors: by the L1 norms of filters, by Torch-Pruning, or with new weights."""
+"""Narrow networks that are fine-tuned: by the L1 norms of filters, by Torch-Pruning's scores, or with new weights."""
 
 from __future__ import annotations
 
 import copy
 import re
+from itertools import islice
 from typing import Any
 
 import torch
@@ -16,13 +17,15 @@ from training import count_macs
 
 INNER = re.compile(r"\.block\d+\.conv1\.conv$")  # what the paper prunes in these networks
 PRUNING_STEPS = 400  # of Torch-Pruning's cut, as in its own experiments
+SCORED = 20, 100  # batches and images in each, by which Taylor scores are taken
 
 
 def cut(how: str, arch: str, model: nn.Module, data: Data, target: float) -> nn.Module:
     """A narrow network made from the model, which stays as it is.
 
     Args:
-        how: 'l1' and 'torch-pruning' keep weights of the model, 'scratch' has new ones; 'unpruned' gives a copy.
+        how: 'l1', 'taylor' and 'torch-pruning' keep weights of the model, 'scratch' has new ones; 'unpruned' gives a
+            copy.
         arch: the model's name.
         model: the trained network.
         data: the data set that it is for.
@@ -33,6 +36,8 @@ def cut(how: str, arch: str, model: nn.Module, data: Data, target: float) -> nn.
     """
     if how == "unpruned":
         return copy.deepcopy(model)
+    if how == "taylor":
+        return cut_by_taylor(model, data, target)
     if how == "torch-pruning":
         return cut_by_torch_pruning(copy.deepcopy(model), data, target)
     sizes = {"num_classes": data.num_classes, "in_channels": data.in_channels, "image_size": data.image_size}
@@ -125,10 +130,7 @@ def group_pruner(model: nn.Module, data: Data, penalty: float) -> Any:
     Raises:
         InputError: if the package is missing.
     """
-    try:
-        import torch_pruning
-    except ImportError:
-        raise InputError("how 'torch-pruning' needs that package: `pip install torch-pruning`") from None
+    torch_pruning = _torch_pruning("torch-pruning")
     device = next(model.parameters()).device
     return torch_pruning.pruner.GroupNormPruner(
         model,
@@ -140,6 +142,30 @@ def group_pruner(model: nn.Module, data: Data, penalty: float) -> Any:
         iterative_steps=PRUNING_STEPS,
         ignored_layers=layers_that_stay(model),
     )
+
+
+def cut_by_taylor(model: nn.Module, data: Data, target: float) -> nn.Module:
+    """Cut at once by Torch-Pruning's Taylor scores of some training images; the model stays as it is.
+
+    Raises:
+        InputError: if the package is missing.
+    """
+    _torch_pruning("taylor")
+    from benchmarks.studies.one_shot import cut as cut_at_once  # needs the package
+
+    device = next(model.parameters()).device
+    batches = list(islice(data.train_batches(0, batch_size=SCORED[1], seed=0, device=device), SCORED[0]))
+    was_training = model.training
+    try:
+        return cut_at_once(
+            "Taylor",
+            model.eval(),
+            [batch.images.float() for batch in batches],
+            [batch.labels for batch in batches],
+            target,
+        )
+    finally:
+        model.train(was_training)
 
 
 def cut_by_torch_pruning(model: nn.Module, data: Data, target: float) -> nn.Module:
@@ -156,3 +182,11 @@ def cut_by_torch_pruning(model: nn.Module, data: Data, target: float) -> nn.Modu
             return model
         pruner.step()
     raise InputError(f"flops_target {target:g} can't be reached: raise it")
+
+
+def _torch_pruning(how: str) -> Any:
+    try:
+        import torch_pruning
+    except ImportError:
+        raise InputError(f"how '{how}' needs the package torch-pruning: `pip install torch-pruning`") from None
+    return torch_pruning

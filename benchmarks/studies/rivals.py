@@ -4,7 +4,8 @@
         --weights src20_train/finish.hdf5 --epochs 12 --schedule cosine --milestones --lr 0.05 --output-dir l1
 
 l1: the first convolution of every block keeps the same share of its filters, those with the largest L1 norm (Li et al.,
-2017), and the narrow network is fine-tuned. scratch: a new network of those widths. torch-pruning: Torch-Pruning's
+2017), and the narrow network is fine-tuned. taylor: the same with the filters that Torch-Pruning's Taylor scores leave.
+scratch: a new network of the widths of l1. torch-pruning: Torch-Pruning's
 group sparsity (Fang et al., 2023) for a part of the epochs, its own cut of the same layers to the same MACs, then
 fine-tuning for the rest; the part before the cut is a run in the subfolder sparse/. unpruned: the given network,
 trained further: the accuracy that pruning should keep. With --distill the network of --weights teaches. A run that was
@@ -62,7 +63,7 @@ class Rival:
     """
 
     how: str = setting(
-        "which way to a network", "l1", topic="rival", choices=("l1", "scratch", "torch-pruning", "unpruned")
+        "which way to a network", "l1", topic="rival", choices=("l1", "taylor", "scratch", "torch-pruning", "unpruned")
     )
     base_weights: str | None = setting(
         "weights of the trained network; scratch needs none", None, topic="rival", flags=("--weights",)
@@ -110,7 +111,7 @@ def run_rival(recipe: Recipe, rival: Rival, call: Call | None = None) -> None:
     Raises:
         InputError: for what a user can put right.
     """
-    if recipe.arch not in model_names() or not recipe.arch.startswith("src"):
+    if rival.how != "unpruned" and not (recipe.arch in model_names() and recipe.arch.startswith("src")):
         raise InputError(f"only the CIFAR ResNets have these layers, not {recipe.arch}: give -a src20, say")
     if recipe.distill and rival.base_weights is None and recipe.teacher is None:
         raise InputError("distill needs a teacher, the trained network: give its file with --weights, or --teacher")

@@ -19,12 +19,12 @@ from training import ends_in_one_line
 from training.run_folder import FINISH_WEIGHTS
 
 PRUNE, RIVALS = "rr/exp_resrep.py", "benchmarks/studies/rivals.py"
-TARGET = ("--flops-target", "0.47")
+SHARE = 0.47  # of the MACs
+TARGET = ("--flops-target", f"{SHARE}")
 NETWORKS = ("src20", "src56", "src8")  # the last one to try a study in minutes
-DATASET = "folder"
 COMMON = (
-    *("--dataset", DATASET, "--batch-size", "128", "--schedule", "cosine", "--milestones"),
-    *("--weight-decay", "5e-4", "--amp", "--channels-last"),
+    *("--batch-size", "128", "--schedule", "cosine", "--milestones", "--weight-decay", "5e-4"),
+    *("--amp", "--channels-last"),
     *("--val-interval", "5", "--val-last", "1", "--save-interval", "0", "--checkpoint-interval", "100"),
 )
 
@@ -40,6 +40,7 @@ class Arm:
         of_epochs: options that depend on the number of epochs.
         starts_from_base: whether it gets the base's weights.
         teacher: the arm whose finished network teaches it, at that arm's own learning rate; it is trained before.
+        more_epochs: how many more than the study's it has, for what its base has had.
     """
 
     script: str
@@ -48,6 +49,7 @@ class Arm:
     of_epochs: Callable[[int], tuple[str, ...]] = lambda epochs: ()
     starts_from_base: bool = True
     teacher: str | None = None
+    more_epochs: int = 0
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,10 @@ class Study:
         epochs: the lengths, if the command line names none.
         rivals: pairs of arms whose difference is reported; the first one is meant to be above the second.
         hold_out: training images that are left out of training, for a study by which settings are chosen; 0: none.
+        network: the only one that it is about; None where the command line says.
+        dataset: the set's name.
+        target: the share of the MACs that the arms' networks keep, which the file says.
+        seeds: if the command line names none.
     """
 
     description: str
@@ -69,6 +75,10 @@ class Study:
     epochs: tuple[int, ...]
     rivals: tuple[tuple[str, str], ...] = ()
     hold_out: int = 0
+    network: str | None = None
+    dataset: str = "folder"
+    target: float = SHARE
+    seeds: tuple[int, ...] = (0, 1, 2)
 
 
 def run_study(study: Study, arguments: Sequence[str] | None = None) -> None:
@@ -84,7 +94,11 @@ def run_study(study: Study, arguments: Sequence[str] | None = None) -> None:
     options = parse_arguments(study, arguments)
     with ends_in_one_line():
         runs = wanted_runs(study, options)
-        kept = {(*key_of(entry), one["seed"]) for entry in earlier_results(options)["entries"] for one in entry["runs"]}
+        kept = {
+            (*key_of(entry), one["seed"])
+            for entry in earlier_results(study, options)["entries"]
+            for one in entry["runs"]
+        }
         for run in runs:
             check_command(run)
         waiting = [run for run in runs if read_run(run.folder) is None and (*run.entry, run.seed) not in kept]
@@ -110,15 +124,15 @@ def parse_arguments(study: Study, arguments: Sequence[str] | None) -> argparse.N
     parser.add_argument("--data-name", default="CIFAR-10 (JPEG copies)", help="what the figures call the data")
     parser.add_argument("--bases", type=Path, required=True, help="folder with s{seed}/finish.hdf5")
     parser.add_argument("--runs", type=Path, required=True, help="folder of the runs' folders")
+    first = study.network or NETWORKS[0]
+    networks = (study.network,) if study.network else NETWORKS
+    parser.add_argument("-a", "--arch", default=first, choices=networks, help="the network; a folder of runs each")
     parser.add_argument(
-        "-a", "--arch", default=NETWORKS[0], choices=NETWORKS, help="the network; a folder of runs each"
-    )
-    parser.add_argument(
-        "--output", type=Path, help=f"default: results/{study.output}, with the network's name if not {NETWORKS[0]}"
+        "--output", type=Path, help=f"default: results/{study.output}, with the network's name if not {first}"
     )
     parser.add_argument("--arms", nargs="+", default=arms, choices=arms, metavar="ARM", help=", ".join(arms))
     parser.add_argument("--epochs", nargs="+", type=int, default=list(study.epochs))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(study.seeds))
     parser.add_argument("--lr", nargs="+", type=float, help="these learning rates in place of each arm's own")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
     parser.add_argument(
@@ -133,7 +147,7 @@ def parse_arguments(study: Study, arguments: Sequence[str] | None) -> argparse.N
     parser.add_argument("--max-steps", type=int, default=0, help="for a trial: stop each run after this many steps")
     options = parser.parse_args(arguments)
     if options.output is None:
-        name, of_network = Path(study.output), "" if options.arch == NETWORKS[0] else f"_{options.arch}"
+        name, of_network = Path(study.output), "" if options.arch == first else f"_{options.arch}"
         options.output = ROOT / "results" / f"{name.stem}{of_network}{name.suffix}"
     return options
 
@@ -185,8 +199,9 @@ def run_of(study: Study, name: str, epochs: int, lr: float, seed: int, options: 
         InputError: if the network that it starts from is missing.
     """
     arm, folder = study.arms[name], folder_of(name, epochs, lr, seed, options)
-    command = [arm.script, "-a", options.arch, *COMMON, *arm.options, *arm.of_epochs(epochs)]
-    command += ["--lr", f"{lr:g}", "--epochs", str(epochs)]
+    command = [arm.script, "-a", options.arch, "--dataset", study.dataset]
+    command += [*COMMON, *arm.options, *arm.of_epochs(epochs)]
+    command += ["--lr", f"{lr:g}", "--epochs", str(epochs + arm.more_epochs)]
     command += ["--seed", str(seed), "--max-steps", str(options.max_steps), "--data-dir", str(options.data_dir)]
     command += ["--hold-out", str(study.hold_out)] if study.hold_out else []
     if arm.starts_from_base:
@@ -212,7 +227,7 @@ def write_results(study: Study, runs: Sequence[Run], options: argparse.Namespace
         (epochs, arm, lr): {"arm": arm, "epochs": epochs, "lr": lr, **entry_of(folders)}
         for (epochs, arm, lr), folders in groups.items()
     }
-    earlier = earlier_results(options)
+    earlier = earlier_results(study, options)
     for entry in earlier["entries"]:
         found[key_of(entry)] = joined(found[key_of(entry)], entry) if key_of(entry) in found else entry
     if not found:
@@ -220,8 +235,8 @@ def write_results(study: Study, runs: Sequence[Run], options: argparse.Namespace
     place = {arm: index for index, arm in enumerate(study.arms)}
     entries = [found[key] for key in sorted(found, key=lambda key: (key[0], place.get(key[1], len(place)), key[2]))]
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    leads = with_pairs(leads_of(entries, study.rivals), groups, earlier.get("leads", []), options, study.hold_out)
-    results = {**heading(options), "leads": leads, "entries": entries}
+    leads = with_pairs(leads_of(entries, study.rivals), groups, earlier.get("leads", []), study, options)
+    results = {**heading(study, options), "leads": leads, "entries": entries}
     write_text_whole(options.output, json.dumps(results, indent=1) + "\n")
     plot_arms(results, options.output.with_suffix(".png"))
     print("\n".join([in_short(entries), *map(lead_in_words, leads)]))
@@ -231,8 +246,8 @@ def with_pairs(
     leads: Sequence[Figures],
     groups: Mapping[EntryKey, Mapping[int, Path]],
     earlier: Sequence[Figures],
+    study: Study,
     options: argparse.Namespace,
-    hold_out: int = 0,
 ) -> list[Figures]:
     """The leads, where those of one seed also say how their networks compare image by image (`paired`).
 
@@ -240,8 +255,8 @@ def with_pairs(
         leads: as `leads_of` gives them.
         groups: the folders of finished runs, by entry and seed.
         earlier: leads of the file as it was; their `paired` is kept where a folder is gone.
+        study: has the data set, and says which images they are compared on.
         options: the command line's.
-        hold_out: training images that take the validation images' place.
     """
     known = {identity(lead): lead["paired"] for lead in earlier if "paired" in lead}
     pairs: dict[int, tuple[Path, Path]] = {}
@@ -251,7 +266,7 @@ def with_pairs(
             rival, arm = (groups.get(key, {}).get(lead["seeds"][0]) for key in keys)
             if rival is not None and arm is not None:
                 pairs[place] = rival, arm
-    measured = paired_runs(options.arch, DATASET, options.data_dir, list(pairs.values()), hold_out)
+    measured = paired_runs(options.arch, study.dataset, options.data_dir, list(pairs.values()), study.hold_out)
     found = {place: paired.to_dict() for place, paired in zip(pairs, measured, strict=True)}
     found = {**{place: known[identity(lead)] for place, lead in enumerate(leads) if identity(lead) in known}, **found}
     return [{**lead, "paired": found[place]} if place in found else lead for place, lead in enumerate(leads)]
@@ -263,7 +278,7 @@ def identity(lead: Figures) -> tuple[object, ...]:
     return *(lead.get(name) for name in names), tuple(lead.get("seeds", ())), lead["points"]["mean"]
 
 
-def earlier_results(options: argparse.Namespace) -> Figures:
+def earlier_results(study: Study, options: argparse.Namespace) -> Figures:
     """With --keep, what the output file has.
 
     Raises:
@@ -272,15 +287,15 @@ def earlier_results(options: argparse.Namespace) -> Figures:
     if not (options.keep and options.output.is_file()):
         return {"leads": [], "entries": []}
     results = json.loads(options.output.read_text())
-    for name, ours in heading(options).items():
+    for name, ours in heading(study, options).items():
         if results[name] != ours:
             raise InputError(f"{options.output} is of {name} {results[name]}, not {ours}: give --keep another --output")
     return results
 
 
-def heading(options: argparse.Namespace) -> Figures:
+def heading(study: Study, options: argparse.Namespace) -> Figures:
     """What all entries of a file share."""
-    return {"network": options.arch, "data": options.data_name, "target": float(TARGET[1])}
+    return {"network": options.arch, "data": options.data_name, "target": study.target}
 
 
 def key_of(entry: Figures) -> EntryKey:

@@ -94,3 +94,14 @@ def test_torch_pruning_cuts_inner_layers_alone_and_dead_channels_first(network: 
         assert (conv.out_channels < whole) == (name in dead), name
     with torch.no_grad():
         assert torch.allclose(narrow(images().float()), before, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_taylor_cuts_the_inner_layers_to_the_target(network: nn.Module, data: Data) -> None:
+    network = network.float().train()
+    narrow = cut("taylor", "src20", network, data, 0.6)
+    assert 0.5 < count_macs(narrow, IMAGE) / count_macs(network, IMAGE) <= 0.6
+    full = dict(convolutions(network))
+    changed = {name for name, conv in convolutions(narrow) if conv.out_channels < full[name].out_channels}
+    assert changed <= {name for name, _ in inner_convolutions(network)}
+    assert network.training

@@ -90,7 +90,8 @@ def test_leads_of_one_seed_are_compared_where_the_runs_are_and_else_kept(monkeyp
     leads = [lead("ours", 1.0), lead("many", 2.0, seeds=2), lead("gone", 3.0), lead("trained anew", 4.0)]
     before = [{**lead(*of), "paired": of} for of in (("ours", 1.0), ("gone", 3.0), ("trained anew", 5.0))]
     options = SimpleNamespace(arch="src20", data_dir=Path("images"))
-    found = study.with_pairs(leads, groups, before, options, 7)
+    of_held_out = study.Study("", ARMS, "short.json", (12,), hold_out=7)
+    found = study.with_pairs(leads, groups, before, of_held_out, options)
     assert asked == [(Path("theirs"), Path("ours"))]
     assert [one.get("paired") for one in found] == [Paired(1, 2, 10).to_dict(), None, ("gone", 3.0), None]
     assert [{**one, "paired": None} for one in found] == [{**one, "paired": None} for one in leads]

@@ -60,7 +60,7 @@ class ConversionReport:
         float32_own_error: the unconverted model in float32 against itself in float64.
         proven_at: the shapes of the first input at which that was found: the examples', then other sizes that the
             model takes.
-        one_way_branches: where the forward compares sizes of its input, with the same result at all of these
+        one_way_branches: where the forward compares or rounds sizes of its input, with the same result at all of these
             (`rr.conversion.size_branches`).
     """
 
@@ -142,7 +142,7 @@ class ConversionReport:
             f"{self.cut_difference:.1e} between that and the network as trained (largest dropped row: "
             f"{self.largest_dropped:.1e}); proven at {' and '.join(self.proven_at)}"
             + (" alone" if len(self.proven_at) == 1 else "")
-            + ("; not where sizes compare otherwise in " if self.one_way_branches else "")
+            + ("; not where sizes compare or round otherwise in " if self.one_way_branches else "")
             + ", ".join(self.one_way_branches)
         )
 

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, fx
 
 from rr.graph.channel_ids import channel_vector, compact, spread, uniform, varying
+from rr.graph.layers import LayerKind
 from rr.graph.operations import ELEMENTWISE, OperationKind, kind_of, operation
-from rr.graph.trace import argument, shape_of
+from rr.graph.trace import argument, named_arguments, shape_of
 from rr.graph.walk import Ids, Walk
 
 _CONVOLUTIONS = {OperationKind.CONVOLUTION, OperationKind.TRANSPOSED}
@@ -75,11 +76,11 @@ def listed(moved: Tensor | tuple[Tensor, ...] | list[Tensor]) -> Ids:
 
 
 def _split_channels(walk: Walk, node: fx.Node, source: Tensor, moved: Tensor) -> Tensor | None:
-    """A view that splits a dimension of channels into several ([C] as [groups, C / groups]); the last of them shrinks.
+    """A view that splits a dimension of channels into several ([C] as [groups, C / groups]): one of them shrinks.
 
-    What lies at the same place of each group therefore goes together. Where it is an image out of a linear layer
-    ([C h w] as [C, h, w]), the first shrinks, and each channel's pixels go together. A wrong guess shows in the
-    rehearsal.
+    What lies at the same place along the others therefore goes together. Where the forward says -1, that one shrinks.
+    Else it is the last, but the first where it is an image out of a linear layer ([C h w] as [C, h, w]): each channel's
+    pixels go together. A wrong guess shows in the rehearsal.
     """
     shape, before, after = moved.shape, varying(source), varying(moved)
     for dim in set(range(moved.dim())) - set(after):  # merging dimensions made whole copies of the ids
@@ -87,9 +88,35 @@ def _split_channels(walk: Walk, node: fx.Node, source: Tensor, moved: Tensor) ->
     if len(after) > len(before):
         if len(before) != 1:
             return None
-        moved = walk.flow.tie(moved, after[1:] if after[0] == 1 and _is_convolved(node) else after[:-1])
+        free = [dim for dim in after if dim == _free_dimension(node)]
+        if after[0] == 1 and _is_convolved(node):
+            free = after[:1]
+        moved = walk.flow.tie(moved, [dim for dim in after if dim not in (free or after[-1:])])
         walk.flow.count(moved)
+    elif _cuts_groups(walk, node, source, moved, before, after):
+        moved = walk.flow.tie(moved, after)
     return moved.expand(shape)
+
+
+def _free_dimension(node: fx.Node) -> int | None:
+    """Which dimension of a view the forward leaves to the others (-1)."""
+    named = named_arguments(node)
+    sizes = list(named.get("size") or named.get("shape") or named.get("sizes") or [])
+    if -1 not in sizes:
+        return None
+    first = named["dim"] % len(shape_of(node.args[0])) if operation(node) == "unflatten" else 0
+    return first + sizes.index(-1)
+
+
+def _cuts_groups(walk: Walk, node: fx.Node, source: Tensor, moved: Tensor, before: list[int], after: list[int]) -> bool:
+    """Whether a view cuts channels that go by whole groups of a convolution into as many parts as the forward says."""
+    if not len(before) == len(after) == 1 or after[0] == _free_dimension(node):
+        return False
+    if moved.shape[after[0]] >= source.shape[before[0]]:
+        return False
+    units = {walk.flow.find(int(channel)) for channel in compact(moved).unique()}
+    grouped = (call.out_ids for call in walk.flow.layers if call.kind is LayerKind.GROUPED)
+    return any(units == {walk.flow.find(int(channel)) for channel in np.unique(ids)} for ids in grouped)
 
 
 def _is_convolved(node: fx.Node) -> bool:

@@ -14,9 +14,8 @@ from tests.rr.networks import Net, conv, generic
 IMAGES = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 
 
-def shuffled(net: Net, x: Tensor) -> Tensor:
-    x = F.relu(net.a(x))
-    return x.view(x.shape[0], 2, x.shape[1] // 2, *x.shape[2:]).transpose(1, 2).flatten(1, 2)
+def shuffled_in(parts: int, x: Tensor) -> Tensor:
+    return x.view(x.shape[0], parts, x.shape[1] // parts, *x.shape[2:]).transpose(1, 2).flatten(1, 2)
 
 
 # What b reads, and the layers whose outputs may all be pruned.
@@ -68,8 +67,29 @@ EXACT: dict[str, Case] = {
         {"c": conv(3, 5), "b": conv(13, 6)},
         "a c b",
     ),
-    "shuffled": (behind_b(shuffled), {}, "a b"),
+    "shuffled": (behind_b(lambda net, x: shuffled_in(2, F.relu(net.a(x)))), {}, "a b"),
     "shuffled by a module": (behind_b(lambda net, x: net.s(net.a(x))), {"s": nn.ChannelShuffle(4)}, "a b"),
+    "shuffled by the groups of a convolution": (
+        behind_b(lambda net, x: shuffled_in(2, net.c(net.a(x)))),
+        {"c": conv(8, 8, groups=2)},
+        "a c b",
+    ),
+    "shuffled by more parts than a convolution's groups": (
+        behind_b(lambda net, x: shuffled_in(4, net.c(shuffled_in(2, net.a(x))))),
+        {"c": conv(8, 8, groups=2)},
+        "a c b",
+    ),
+    "whole groups, however many": (
+        behind_b(lambda net, x: net.c(net.a(x)).unflatten(1, (-1, 2)).amax(2)),
+        {"c": conv(8, 8, groups=2), "b": conv(4, 6)},
+        "a c b",
+    ),
+    "the largest of neighbours": (
+        behind_b(lambda net, x: net.a(x).view(len(x), -1, 2, *x.shape[2:]).amax(2)),
+        {"b": conv(4, 6)},
+        "a b",
+    ),
+    "the largest of parts": (behind_b(lambda net, x: net.a(x).unflatten(1, (2, -1)).amax(1)), {"b": conv(4, 6)}, "a b"),
     "pixels from channels": (behind_b(lambda net, x: F.pixel_shuffle(net.a(x), 2)), {"b": conv(2, 6)}, "a b"),
     "channels from pixels": (behind_b(lambda net, x: F.pixel_unshuffle(net.a(x), 2)), {"b": conv(32, 6)}, "a b"),
 }

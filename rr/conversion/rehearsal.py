@@ -21,6 +21,7 @@ from rr.conversion.folding import fold
 from rr.conversion.proof import FLOAT64_TOLERANCE, Probe, exact_copy, measured_probes, outputs_of
 from rr.errors import InputError, first_line
 from rr.graph import ChannelGraph, Group, Inputs, LiveModel
+from rr.graph.dead_constants import UnfoldableError
 from rr.graph.vanishing import may_vanish, without_unread
 
 logger = logging.getLogger(__name__)
@@ -128,6 +129,8 @@ def _failure(
         live.zero_dead_rows(alive)
         try:
             narrow = fold(live, alive)
+        except UnfoldableError as error:
+            return str(error)  # why no bias can hold it
         except Exception as error:  # whatever a user's class raises when a copy of it is narrowed
             return f"it can't be made narrower ({first_line(error)}): {advice}"
         for probe in probes:

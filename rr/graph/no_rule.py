@@ -29,6 +29,8 @@ _WHY = {  # what becomes of the channels that stay when another one is gone
 def reason_of(walk: Walk, node: fx.Node) -> str:
     """Why nothing that passes through an operation can be pruned."""
     name, kind, place = operation(node), kind_of(node), running_module(node) or "the model"
+    if node in walk.of_parameters:
+        return f"meets what {name} in {place} makes of parameters, which has no rule here"
     if not has_sizes(node):
         return f"passes through {name} in {place}, whose size depends on values"
     if writes_to_part(node):

@@ -28,7 +28,9 @@ _READS_A_VECTOR = {
 
 
 def unary(walk: Walk, node: fx.Node) -> Ids | None:
-    """The same channels."""
+    """The same channels; what else it reads (an exponent) is a number for all, or one for each."""
+    if len(node.all_input_nodes) > 1:
+        return binary(walk, node)
     return walk.ids.get(node.args[0]) if len(walk.activations(node)) == 1 else None
 
 
@@ -78,10 +80,11 @@ def _met(walk: Walk, first: Tensor, second: Tensor, *, in_stream: bool) -> Tenso
         any(ids.shape[dim] < other.shape[dim] and not uniform(compact(other), [dim]) for dim in range(dims))
         for ids, other in ((first, second), (second, first))
     ]
-    if any(meets_all):  # [N, 1, H, W] meets every channel of [N, C, H, W]: no pair of them belongs together
+    if any(meets_all):  # [N, 1, H, W] meets every channel of [N, C, H, W], and so does each weight of branches, [B]
         one, many = (first, second) if meets_all[0] else (second, first)
-        if all(meets_all) or varying(one):
+        if all(meets_all):
             return None
+        many = walk.flow.tie(many, varying(one)) if varying(one) else many
         walk.flow.protect(compact(one).flatten().numpy(), "one channel that meets all channels of another tensor")
         return many.expand(shape)
     first, second = (compact(ids) for ids in torch.broadcast_tensors(first, second))

@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 
 from rr.graph.channel_ids import ChannelFlow, compact
 from rr.graph.layers import LayerCall, Sizes
-from rr.graph.operations import OperationKind, kind_of, only_choose, operation
+from rr.graph.operations import ELEMENTWISE, OperationKind, kind_of, only_choose, operation
 from rr.graph.trace import Trace, has_sizes, readers_of, running_module
 
 _OF_VECTORS = {OperationKind.UNARY, OperationKind.VIEW, OperationKind.MOVE, OperationKind.CAST, OperationKind.LIKE}
@@ -31,6 +31,7 @@ class Walk:
         written: operations whose outputs are numbers that the forward writes down, without channels; whether these are
             all the same.
         of_vectors: operations whose channels are those of parameters with a number per channel, and of nothing else.
+        of_parameters: operations that compute with parameters, buffers and numbers alone.
         readers: parameter's or buffer's name -> the operations that read it, under whichever of its names.
     """
 
@@ -43,6 +44,7 @@ class Walk:
         self.ids: dict[fx.Node, Ids] = {}
         self.written: dict[fx.Node, bool] = {}
         self.of_vectors: set[fx.Node] = set()
+        self.of_parameters = _of_parameters(trace)
         self.readers = readers_of(trace, model)
         self._of_all_channels: set[int] = set()
         self._first_calls: dict[str, LayerCall] = {}
@@ -60,13 +62,18 @@ class Walk:
     def computes_with(self, node: fx.Node) -> bool:
         """Whether the forward computes something else of a parameter with a number per channel (FrozenBatchNorm).
 
-        Where the parameter itself meets the channels, the rule for that operation knows what to do with it.
+        With other parameters, too (ACON's difference of two). Where the parameter itself meets the channels, the rule
+        for that operation knows what to do with it.
         """
         name = self.trace.parameter(node)
         if name is None or node.op != "placeholder" or sum(size > 1 for size in node.meta["val"].shape) != 1:
             return False
         readers = self.readers[name]
-        return any(kind_of(reader) in _OF_VECTORS for reader in readers) and not only_choose(readers)
+        computes = any(
+            kind_of(reader) in _OF_VECTORS or (kind_of(reader) in ELEMENTWISE and reader in self.of_parameters)
+            for reader in readers
+        )
+        return computes and not only_choose(readers)
 
     def tried(self, what: str, name: str, trial: Callable[[], bool]) -> bool:
         """Whether a module is of a kind that its numbers alone tell: tried at its first call, of all walks."""
@@ -158,3 +165,14 @@ class Walk:
         own = (self.trace.parameter(source) for source in node.all_input_nodes)
         readers = (reader for parameter in own if parameter is not None for reader in self.readers[parameter])
         return any(operation(reader) != operation(node) or running_module(reader) != name for reader in readers)
+
+
+def _of_parameters(trace: Trace) -> set[fx.Node]:
+    """The operations that compute with parameters, buffers and numbers alone."""
+    found: set[fx.Node] = set()
+    for node in trace.nodes:
+        sources = node.all_input_nodes
+        own = node.op == "call_function" and bool(sources)
+        if own and all(source in found or trace.parameter(source) is not None for source in sources):
+            found.add(node)
+    return found

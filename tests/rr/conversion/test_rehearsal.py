@@ -64,6 +64,26 @@ def test_a_forward_that_takes_other_channels_when_there_are_fewer_is_found_out()
     assert not graph.prunable[graph.layers["a"].out_units].any()
 
 
+def test_a_constant_that_only_these_values_leave_has_its_own_reason() -> None:
+    """A shift by two vectors, the one less the other: what is left of it depends on which is larger."""
+    torch.manual_seed(0)
+    model = Net(
+        lambda net, x: head(net, net.b(F.relu(net.a(x) * net.scale + (net.shift - net.mean * net.scale)))),
+        a=conv(1, 8),
+        b=conv(8, 4),
+        scale=nn.Parameter(0.5 + torch.rand(8, 1, 1)),
+        shift=nn.Parameter(1 + torch.rand(8, 1, 1)),
+        mean=nn.Parameter(0.1 * torch.rand(8, 1, 1)),
+        fc=nn.Linear(4, 3),
+    )
+    images = torch.randn(2, 1, 4, 4)
+    graph = ChannelGraph(model, images)
+    assert graph.prunable[graph.layers["a"].out_units].any()
+    graph = rehearse(model, graph, images, graph.prunable)
+    reasons = {graph.reasons[int(unit)] for unit in graph.layers["a"].out_units}
+    assert reasons == {"when dead, a constant that padding cuts at the border reaches b"}
+
+
 class AsksForItsNorm(nn.Module):
     """Goes another way where no batch norm stands in its place."""
 

@@ -78,6 +78,15 @@ def test_what_runs_a_convolution_but_is_no_layer_is_explained(
     assert f"no plain layer: {why}" in lines[-2]
 
 
+def test_what_is_made_of_parameters_is_told_apart_from_channels() -> None:
+    """Places that are learnt, at the size of the images: nothing is pooled there over channels."""
+    model = three(
+        behind_b(lambda net, x: net.a(x) + F.interpolate(net.places, x.shape[2:])),
+        places=nn.Parameter(torch.randn(1, 8, 3, 3)),
+    )
+    assert "meets what upsample_nearest2d in the model makes of parameters" in explain(ChannelGraph(model, IMAGES))
+
+
 class Blur(nn.Module):
     """As timm's BlurPool2d: a kernel in a buffer, the same for all channels."""
 

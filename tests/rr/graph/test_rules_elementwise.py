@@ -30,6 +30,13 @@ def branches(net: Net, x: Tensor) -> Tensor:
     return (both * choice).sum(1)
 
 
+def weighted(net: Net, x: Tensor) -> Tensor:
+    """As EfficientDet fuses features of several sizes."""
+    weights = F.relu(net.w)
+    both = torch.stack([net.a(x), net.c(x)], -1)
+    return (both * weights / (weights.sum(0) + 1e-4)).sum(-1)
+
+
 class Buffer(nn.Module):
     """A buffer `k` alone."""
 
@@ -61,6 +68,31 @@ EXACT: dict[str, Case] = {
         behind_b(lambda net, x: (lambda y: y * net.s(y).sigmoid())(net.a(x))),
         {"s": conv(8, 1)},
         "a b",
+    ),
+    "a scale of two vectors": (
+        behind_b(lambda net, x: net.a(x) * (net.g - net.h) + (1 + net.g) * net.a(x)),
+        {"g": nn.Parameter(torch.randn(8, 1, 1)), "h": nn.Parameter(torch.randn(8, 1, 1))},
+        "a b",
+    ),
+    "a clamped scale": (
+        behind_b(lambda net, x: net.a(x) * net.g.clamp(0, 1)),
+        {"g": nn.Parameter(torch.rand(8, 1, 1))},
+        "a b",
+    ),
+    "a power for all": (
+        behind_b(lambda net, x: net.a(x).clamp(min=1e-6).pow(net.p).mean((2, 3), keepdim=True).pow(1 / net.p)),
+        {"p": nn.Parameter(torch.tensor([3.0])), "b": conv(8, 6, 1)},
+        "a b",
+    ),
+    "a power for each channel": (
+        behind_b(lambda net, x: F.relu(net.a(x)) ** net.p),
+        {"p": nn.Parameter(1 + torch.rand(8, 1, 1))},
+        "a b",
+    ),
+    "branches by weights that are learnt": (
+        behind_b(weighted),
+        {"c": conv(3, 8), "w": nn.Parameter(torch.rand(2))},
+        "a c",
     ),
     "a list of numbers": (behind_b(lambda net, x: net.a(x) * torch.tensor([[[[0.5]]]])), {}, "a b"),
 }

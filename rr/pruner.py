@@ -207,8 +207,7 @@ class ResRepPruner:
         """
         if self._narrowing is None:
             raise InputError("channels can be taken out only with the setting narrow='rows' or 'full'")
-        gone = self._narrowing.narrow(~self.unmasked.alive, self.target_met, self._optimizers, also)
-        if gone:
+        if gone := self._narrowing.narrow(~self.unmasked.alive, self.target_met, self._optimizers, also):
             self._rows_changed()
         return gone
 
@@ -322,6 +321,7 @@ class ResRepPruner:
     def _before_step(self, optimizer: torch.optim.Optimizer, scale: Tensor | float) -> None:
         if self.retired:
             return
+        self._watch.in_step()
         if not self._loop_is_checked:
             self.live.check_modules(self.selected)
             check_loop(self._rows.weights, optimizer)

@@ -100,6 +100,10 @@ class StepWatch:
         weight = self._weight()
         self._seen = 0 if weight is None else weight._version
 
+    def in_step(self) -> None:
+        """An attached optimiser is at a step, which changes the weight between the calls of its closure (LBFGS)."""
+        self._passes = self._missed = 0
+
     def stop(self) -> None:
         """Watch no longer."""
         self._handle.remove()
@@ -207,7 +211,10 @@ def check_loop(weights: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer
         )
     others = (parameter for group in optimizer.param_groups for parameter in group["params"])
     if all(weight.grad is None for weight in weights) and any(other.grad is not None for other in others):
-        raise InputError("the loss reaches no compactor: train the very model that the pruner was built on")
+        raise InputError(
+            "the loss reaches no compactor: train the very model that the pruner was built on, and call "
+            "pruner.attach(optimizer) once this optimizer trains all of it (behind a warm-up of the head alone)"
+        )
     if are_several() and not _gradients_agree(weights):
         raise InputError(
             "the compactors' gradients differ between the processes: wrap the model in DistributedDataParallel after "

@@ -70,6 +70,7 @@ class LiveModel:
         self.remaining = remaining or Remaining(graph.num_units)
         self.compactors = find_compactors(model)
         self.modules = dict(model.named_modules())
+        self._parameters = {name: tuple(module._parameters) for name, module in self.modules.items()}
 
     def follower(self, model: nn.Module) -> LiveModel:
         """A copy of the model (an average of its weights, say) that has the same channels left."""
@@ -88,7 +89,7 @@ class LiveModel:
             selected: [num_units] of bool; what has no channel of any of these may be replaced.
 
         Raises:
-            InputError: if one with a compactor, or one that gets narrower, is another one now.
+            InputError: if one with a compactor, or one that gets narrower, is another one now, or has lost a parameter.
         """
         narrowed = (
             layer.name
@@ -103,6 +104,12 @@ class LiveModel:
                     f"{name!r} is another module than when the pruner was built, which knows nothing of it: replace "
                     "modules (SyncBatchNorm.convert_sync_batchnorm, another classifier) before the pruner is built"
                 )
+            for leaf in self._parameters[name]:
+                if leaf not in now[name]._parameters and name not in self.graph.computed:
+                    raise _lost(f"{leaf!r} of {name!r}")
+        for host, compactor in self.compactors.items():
+            if "weight" not in compactor.pwc._parameters:
+                raise _lost(f"the matrix of the compactor behind {host!r}")
 
     def unit_norms(self) -> np.ndarray:
         """[num_units]: root mean square over a unit's rows of their L2 norms; infinite where a row has no compactor.
@@ -135,3 +142,11 @@ class LiveModel:
             dead = torch.from_numpy(np.flatnonzero(~alive[self.remaining.present(site.units)]))
             if len(dead):
                 self.compactors[site.host].pwc.weight[dead] = 0.0
+
+
+def _lost(what: str) -> InputError:
+    return InputError(
+        f"{what} is no parameter any more, as it was when the pruner was built: put weight norms, parametrisations and "
+        "torch.nn.utils.prune on before that, never on compactors, and remove what came later (prune.remove, "
+        "parametrize.remove_parametrizations) before the conversion"
+    )

@@ -224,7 +224,7 @@ def test_where_nothing_can_go_the_reasons_are_told() -> None:
         ResRepPruner(model, NOISE, CONFIG)
     quantised = Net(lambda net, x: F.conv2d(x, torch.fake_quantize_per_tensor_affine(net.a.weight, 0.1, 0, -8, 7)))
     quantised.a = conv(1, 8)
-    with pytest.raises(InputError, match="left: passes through fake_quantize"):
+    with pytest.raises(InputError, match="left: meets what fake_quantize"):
         ResRepPruner(quantised, NOISE, CONFIG)
     summed = Net(lambda net, x: head(net, net.b(net.a(x).cumsum(1))), a=conv(1, 8), b=conv(8, 8), fc=nn.Linear(8, 3))
     with pytest.raises(InputError, match=r"can't be reached.*have to stay \(a: passes through cumsum"):

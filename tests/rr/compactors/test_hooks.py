@@ -313,6 +313,26 @@ def test_loops_that_work_are_left_in_peace(between: Callable[[ResRepPruner], Non
     assert pruner.steps == 25
 
 
+def test_a_closure_that_one_step_calls_many_times_is_no_foreign_step() -> None:
+    """LBFGS changes the weights between the calls."""
+    pruner = tiny_pruner()
+    optimizer = torch.optim.LBFGS(pruner.model.parameters(), lr=1e-3, max_iter=8)
+    pruner.attach(optimizer)
+    images, calls = torch.randn(4, 1, 8, 8), []
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = pruner.model(images).square().mean()
+        loss.backward()
+        calls.append(loss)
+        return loss
+
+    for _ in range(2):
+        optimizer.step(closure)
+    assert len(calls) > 6
+    assert pruner.steps == 2
+
+
 def test_narrowing_between_steps_is_no_foreign_step() -> None:
     torch.manual_seed(0)
     model = generic(

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
+import pytest
 import torch
+from torch import nn
+from torch.nn.utils import parametrizations, prune
 
+from rr import InputError
 from rr.graph import LiveModel
-from tests.rr.networks import Networks, insert_generic_compactors
+from tests.rr.networks import Networks, insert_generic_compactors, trained_tiny
 
 
 def test_norms_of_units_with_several_rows(traced: Networks) -> None:
@@ -26,3 +31,29 @@ def test_norms_of_units_with_several_rows(traced: Networks) -> None:
     without = LiveModel(model, graph)
     del without.compactors["stage1.block1.conv2"]
     assert np.isinf(without.unit_norms()[units]).all()
+
+
+@pytest.mark.parametrize(
+    "put_on",
+    [
+        lambda model: parametrizations.weight_norm(model[0]),
+        lambda model: parametrizations.spectral_norm(model[3]),
+        lambda model: prune.l1_unstructured(model[1], "weight", 0.3),
+        lambda model: prune.l1_unstructured(model[1].compactor.pwc, "weight", 0.3),
+    ],
+)
+def test_a_weight_that_is_computed_since_the_pruner_was_built_is_told(put_on: Callable[[nn.Module], object]) -> None:
+    """It ended in torch's own errors, at the conversion."""
+    model, graph, _, _ = trained_tiny()
+    live = LiveModel(model, graph)
+    live.check_modules(graph.prunable)
+    put_on(model)
+    with pytest.raises(InputError, match=r"is no parameter any more, .* remove what came later"):
+        live.check_modules(graph.prunable)
+
+
+def test_a_weight_that_is_plain_again_is_taken() -> None:
+    model, graph, _, _ = trained_tiny()
+    live = LiveModel(model, graph)
+    prune.remove(prune.l1_unstructured(model[0], "weight", 0.3), "weight")
+    live.check_modules(graph.prunable)

@@ -81,7 +81,7 @@ class ChannelFlow:
         first = compact(ids)
         shape = first.shape
         for dim in dims:
-            first = first.narrow(dim, 0, 1)
+            first = first.narrow(dim, 0, min(1, first.shape[dim]))
         self.unite(compact(ids).flatten().numpy(), first.expand(shape).flatten().numpy())
         return first.expand(ids.shape)
 
@@ -108,7 +108,7 @@ def uniform(ids: Tensor, dims: Sequence[int]) -> bool:
     """Whether the ids are the same all along `dims`."""
     first = ids
     for dim in dims:
-        first = first.narrow(dim, 0, 1)
+        first = first.narrow(dim, 0, min(1, first.shape[dim]))
     return bool((ids == first).all())
 
 
@@ -121,9 +121,9 @@ def varying(ids: Tensor) -> list[int]:
 def channel_vector(ids: Tensor, channel_dim: int) -> np.ndarray | None:
     """The id of each channel, [C], where every position along the other dimensions has the same; else None.
 
-    None too where there is no batch beside the channels.
+    None too where there is no batch beside the channels, or nothing in it.
     """
-    if ids.dim() < 2:
+    if ids.dim() < 2 or not ids.numel():
         return None
     channels = ids.shape[channel_dim]
     ids = compact(ids)

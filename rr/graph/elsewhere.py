@@ -16,8 +16,10 @@ from rr.graph.layers import Layer, LayerKind, Sum
 from rr.graph.operations import OperationKind, kind_of
 from rr.graph.sizes import larger_at_once
 from rr.graph.tensors import ExampleInputs, Inputs
-from rr.graph.trace import Trace, trace_model
+from rr.graph.trace import Trace, is_empty, trace_model
 from rr.graph.walk import Trials
+
+_LAYERS = {OperationKind.CONVOLUTION, OperationKind.TRANSPOSED, OperationKind.LINEAR, OperationKind.BATCH_NORM}
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,8 @@ def traced_elsewhere(model: nn.Module, example_inputs: Inputs, trials: Trials | 
             trace = trace_model(model, larger)
         except Exception:  # whatever the user's forward raises: it doesn't take this size
             continue
+        if any(is_empty(node) for node in trace.nodes if kind_of(node) in _LAYERS):
+            continue  # of what has nothing to work on there, nothing can be said
         return Elsewhere.of("at another size of the input", trace, model, trials)
     return None
 

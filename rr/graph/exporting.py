@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr
 from typing import Any
@@ -109,6 +110,20 @@ def switches_as_numbers(model: nn.Module) -> Iterator[list[str]]:
         for module, name, buffer in switches:
             del vars(module)[name]
             module._buffers[name] = buffer
+
+
+@contextmanager
+def in_one_grad_mode() -> Iterator[None]:
+    """Let this thread's `no_grad`, `enable_grad` and `set_grad_enabled` do nothing.
+
+    An export hides what runs in another mode than the first in a graph of its own.
+    """
+    before, thread = torch._C._set_grad_enabled, threading.get_ident()
+    torch._C._set_grad_enabled = lambda mode: None if threading.get_ident() == thread else before(mode)
+    try:
+        yield
+    finally:
+        torch._C._set_grad_enabled = before
 
 
 class DataAsDetached(TorchFunctionMode):

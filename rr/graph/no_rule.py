@@ -6,7 +6,7 @@ from torch import fx, nn
 from torch.nn.modules.conv import _ConvNd
 
 from rr.graph.operations import ELEMENTWISE, OperationKind, kind_of, operation, writes_to_part
-from rr.graph.trace import argument, has_sizes, running_module, shape_of
+from rr.graph.trace import argument, has_sizes, is_empty, running_module, shape_of
 from rr.graph.walk import Walk
 
 LAYERS = {OperationKind.CONVOLUTION, OperationKind.TRANSPOSED, OperationKind.LINEAR}
@@ -33,6 +33,8 @@ def reason_of(walk: Walk, node: fx.Node) -> str:
         return f"meets what {name} in {place} makes of parameters, which has no rule here"
     if not has_sizes(node):
         return f"passes through {name} in {place}, whose size depends on values"
+    if is_empty(node):
+        return f"{name} in {place} has nothing to work on for the example inputs: give more of them"
     if writes_to_part(node):
         return f"{name} in {place} writes into a tensor that others read"
     if name in _WHY and kind not in ELEMENTWISE:

@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from rr.graph.channel_ids import channel_vector, compact, spread
+from rr.graph.channel_ids import channel_vector, compact, spread, uniform
 from rr.graph.layers import LayerCall, LayerKind, Sizes, Sum
 from rr.graph.rules_columns import bare_matrix
 from rr.graph.rules_elementwise import record_vector
@@ -121,6 +121,14 @@ def _columns(walk: Walk, ids: Tensor) -> np.ndarray | None:
     return columns
 
 
+def _last_columns(walk: Walk, ids: Tensor) -> np.ndarray | None:
+    """The id of each input feature; those that stand behind each other (tokens of several layers) go together."""
+    columns = channel_vector(ids, -1)
+    if columns is None and ids.dim() > 1 and ids.numel() and not uniform(compact(ids), [ids.dim() - 1]):
+        columns = channel_vector(walk.flow.tie(compact(ids), range(ids.dim() - 1)).expand(ids.shape), -1)
+    return columns
+
+
 def transposed_convolution(walk: Walk, node: fx.Node) -> Ids | None:
     """New channels."""
     weight = argument(node, 1, "weight")
@@ -139,7 +147,7 @@ def linear(walk: Walk, node: fx.Node) -> Ids | None:
     """New channels along the last dimension."""
     weight = argument(node, 1, "weight")
     name = walk.layer_of(node, weight, "weight", nn.Linear)
-    columns = channel_vector(walk.ids[node.args[0]], -1)
+    columns = _last_columns(walk, walk.ids[node.args[0]])
     if name is None and walk.trace.parameter(weight) is not None:
         return bare_matrix(walk, node, node.args[0], weight, dim=1)
     if name is None or columns is None:

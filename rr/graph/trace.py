@@ -20,6 +20,7 @@ from rr.errors import InputError, first_line
 from rr.graph.exporting import (
     DataAsDetached,
     drop_releases,
+    in_one_grad_mode,
     switches_as_numbers,
     without_autocast,
     without_dumps,
@@ -70,6 +71,7 @@ def trace_model(model: nn.Module, example_inputs: Inputs | ExampleInputs) -> Tra
         InputError: if the model can't be exported.
     """
     inputs = ExampleInputs.of(example_inputs).like(model)
+    known = frozenset(named_tensors(model))
     own, model = OwnTensors(model), copy_of(model)  # a forward may count its calls, or keep what it computes
     model.requires_grad_(False)  # or torch's FLOP counter fails where a layer is given a view of a parameter
     with ExitStack() as stack:
@@ -103,14 +105,17 @@ def trace_model(model: nn.Module, example_inputs: Inputs | ExampleInputs) -> Tra
                     min(unread),
                     error,
                 )
-    trace = _trace_of(exported, inputs, names, evaluated, macs)
-    return trace if in_eval is None else replace(trace, in_eval=_trace_of(in_eval, inputs, names, evaluated, macs))
+    trace = _trace_of(exported, inputs, names, known, evaluated, macs)
+    return (
+        trace if in_eval is None else replace(trace, in_eval=_trace_of(in_eval, inputs, names, known, evaluated, macs))
+    )
 
 
 def _trace_of(
     exported: torch.export.ExportedProgram,
     inputs: ExampleInputs,
     names: Mapping[str, str],
+    known: frozenset[str],
     evaluated: frozenset[str],
     macs: int,
 ) -> Trace:
@@ -119,9 +124,11 @@ def _trace_of(
         if stack := node.meta.get("nn_module_stack"):
             node.meta["nn_module_stack"] = {call: (names.get(path, path), kind) for call, (path, kind) in stack.items()}
     tensors = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    parameters = {placeholder: _by_first_name(name, names) for placeholder, name in tensors.items()}
     return Trace(
         nodes=tuple(exported.graph.nodes),
-        parameters={placeholder: _by_first_name(name, names) for placeholder, name in tensors.items()},
+        # A buffer that the forward itself has registered is a constant to it.
+        parameters={placeholder: name for placeholder, name in parameters.items() if name in known},
         user_inputs=frozenset(name for name in signature.user_inputs if isinstance(name, str)),
         batch=inputs.batch_size,
         evaluated=evaluated,
@@ -155,6 +162,12 @@ def has_sizes(node: fx.Node) -> bool:
         for part in tree_leaves(value.meta.get("val"))
         for size in getattr(part, "shape", ())
     )
+
+
+def is_empty(node: fx.Node) -> bool:
+    """Whether the first tensor that an operation reads has no elements (`x[1:]` of a batch of one)."""
+    first = node.args[0].meta.get("val") if node.args and isinstance(node.args[0], fx.Node) else None
+    return isinstance(first, torch.Tensor) and 0 in first.shape
 
 
 def is_number(node: fx.Node) -> bool:
@@ -207,7 +220,7 @@ def _run(model: nn.Module, inputs: ExampleInputs) -> None:
 def _export(model: nn.Module, inputs: ExampleInputs) -> torch.export.ExportedProgram:
     def export() -> torch.export.ExportedProgram:
         # Strict, torch 2.6's default, can't trace every forward that non-strict, the default since, can.
-        with without_dumps(), without_stack_traces():
+        with without_dumps(), without_stack_traces(), in_one_grad_mode():
             exported = torch.export.export(model, inputs.args, dict(inputs.kwargs), strict=False)
         drop_releases(exported.graph)
         return exported

@@ -184,3 +184,29 @@ def test_places_among_more_channels_at_another_size_keep_them() -> None:
     assert graph.prunable[graph.layers["a"].out_units].all()
     reasons = {graph.reasons[int(unit)] for unit in graph.layers["b"].out_units}
     assert reasons == {"at another size of the input, places reads another number of channels"}
+
+
+def two_norms(net: Net, x: Tensor) -> Tensor:
+    """The first image has a norm of its own: of a batch of one, nothing is left for the other."""
+    x = net.a(x)
+    return net.fc(net.b(F.relu(torch.cat([net.n(x[:1]), net.m(x[1:])]))).mean((2, 3)))
+
+
+def test_a_layer_that_has_nothing_to_work_on_for_some_batch_is_looked_at_with_another() -> None:
+    torch.manual_seed(0)
+    norms = {"n": nn.BatchNorm2d(8), "m": nn.BatchNorm2d(8)}
+    model = generic(Net(two_norms, a=conv(3, 8), **norms, b=conv(8, 6), fc=nn.Linear(6, 2))).eval()
+    assert ChannelGraph(model, IMAGES.expand(2, -1, -1, -1)).prunable.sum() == 14
+    graph = ChannelGraph(model, IMAGES)
+    assert graph.prunable.sum() == 6
+    assert "batch_norm in m has nothing to work on for the example inputs: give more of them" in graph.reasons.values()
+
+
+def test_convolutions_that_share_a_batch_are_traced_with_one_image() -> None:
+    def halves(net: Net, x: Tensor) -> Tensor:
+        half = len(x) // 2
+        return net.fc(torch.cat([net.b(x[:half]), net.c(x[half:])]).mean((2, 3)))
+
+    model = Net(halves, b=conv(3, 6), c=conv(3, 6), fc=nn.Linear(6, 2))
+    assert not ChannelGraph(model, IMAGES).prunable.any()
+    assert ChannelGraph(model, IMAGES.expand(2, -1, -1, -1)).prunable.sum() == 6

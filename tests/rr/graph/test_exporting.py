@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from rr.conversion import rehearse
 from rr.graph import ChannelGraph
-from rr.graph.exporting import without_autocast
+from rr.graph.exporting import in_one_grad_mode, without_autocast
 from tests.old_torch import fails_on_old_torch
 from tests.rr.flows import behind_b, check_conversion, check_exact, three
 from tests.rr.networks import Net, conv, generic, head
@@ -95,6 +96,37 @@ def in_half_precision(net: Net, x: Tensor) -> Tensor:
 
 def test_layers_under_an_autocast_of_their_own_are_pruned() -> None:
     check_exact(behind_b(in_half_precision), {"b": nn.Conv2d(8, 6, 1)}, "a b")
+
+
+def with_gradients(net: Net, x: Tensor) -> Tensor:
+    with torch.enable_grad():
+        x = net.a(x)
+    with torch.set_grad_enabled(net.training), torch.no_grad():
+        return x.relu()
+
+
+def test_layers_in_another_grad_mode_are_pruned() -> None:
+    check_exact(behind_b(with_gradients), {}, "a b")
+    assert torch.is_grad_enabled()
+
+
+def test_grad_modes_do_nothing_meanwhile_and_all_afterwards() -> None:
+    with in_one_grad_mode(), torch.no_grad():
+        assert torch.is_grad_enabled()
+        with ThreadPoolExecutor(1) as others:
+            assert not others.submit(lambda: torch.no_grad()(torch.is_grad_enabled)()).result()
+    with torch.no_grad():
+        assert not torch.is_grad_enabled()
+    assert torch.is_grad_enabled()
+
+
+def test_a_buffer_that_the_forward_registers_is_no_parameter_of_the_network() -> None:
+    def keeping(net: Net, x: Tensor) -> Tensor:
+        x = net.a(x)
+        net.register_buffer("last", x.detach().amax((0, 2, 3)), persistent=False)
+        return x.relu()
+
+    check_exact(behind_b(keeping), {}, "b")
 
 
 def test_autocast_does_nothing_meanwhile_and_all_afterwards() -> None:

@@ -88,6 +88,11 @@ EXACT: dict[str, Case] = {
         {"l": nn.Linear(8, 6)},
         "a l",
     ),
+    "tokens of two layers": (
+        lambda net, x: net.fc(F.relu(net.l(torch.cat([net.a(x).flatten(2).mT, net.c(x).flatten(2).mT], 1)).mean(1))),
+        {"c": conv(3, 8, stride=2), "l": nn.Linear(8, 6)},
+        "a c l",
+    ),
     "an image out of a linear layer": (
         behind_b(lambda net, x: net.l(net.a(x).mean((2, 3))).unflatten(1, (-1, 3, 3))),
         {"l": nn.Linear(8, 72)},

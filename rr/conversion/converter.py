@@ -161,6 +161,7 @@ def _differences(expected: _Expected, folded: nn.Module) -> dict[str, object]:
         "float32_own_error": expected.own_error,
         "proven_at": tuple(probe.shape for probe in probes),
         "one_way_branches": expected.one_way_branches,
+        "fixed_arguments": tuple(first.inputs.others),
     }
 
 

@@ -62,6 +62,7 @@ class ConversionReport:
             model takes.
         one_way_branches: where the forward compares or rounds sizes of its input, with the same result at all of these
             (`rr.conversion.size_branches`).
+        fixed_arguments: what else the model is called with than tensors: the proof is of these values alone.
     """
 
     macs_before: int
@@ -80,6 +81,7 @@ class ConversionReport:
     float32_own_error: float | None = None
     proven_at: tuple[str, ...] = ()
     one_way_branches: tuple[str, ...] = ()
+    fixed_arguments: tuple[str, ...] = ()
 
     @property
     def macs_ratio(self) -> float:
@@ -98,6 +100,7 @@ class ConversionReport:
             "widths": list(self.widths),
             "proven_at": list(self.proven_at),
             "one_way_branches": list(self.one_way_branches),
+            "fixed_arguments": list(self.fixed_arguments),
             "layers": [asdict(layer) for layer in self.layers],
             "macs_ratio": self.macs_ratio,
             "parameters_ratio": self.parameters_ratio,
@@ -144,6 +147,7 @@ class ConversionReport:
             + (" alone" if len(self.proven_at) == 1 else "")
             + ("; not where sizes compare or round otherwise in " if self.one_way_branches else "")
             + ", ".join(self.one_way_branches)
+            + (f"; with {', '.join(self.fixed_arguments)} alone" if self.fixed_arguments else "")
         )
 
 

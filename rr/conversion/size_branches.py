@@ -9,7 +9,6 @@ what `int(...)`, `len(...)` and functions of `math` other than `ceil` and `floor
 from __future__ import annotations
 
 import linecache
-import logging
 import math
 import operator
 import sys
@@ -24,9 +23,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from rr.conversion.proof import outputs_of
+from rr.errors import first_line
 from rr.graph import ExampleInputs
-
-logger = logging.getLogger(__name__)
 
 _TORCH = str(Path(torch.__file__).parent)
 _COMPARISONS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
@@ -49,16 +47,15 @@ def one_way_branches(copy: nn.Module, inputs: Sequence[ExampleInputs]) -> tuple[
         inputs: at each of the sizes; the model takes them.
 
     Returns:
-        None of them where the forward fails with such numbers.
+        The forward itself where it fails with such numbers, so that nothing is known of it.
     """
     seen: dict[_Place, _Seen] = {}
     try:
         for each in inputs:
             with _CountedSizes(seen):
                 outputs_of(copy, each, torch.float32)
-    except Exception:  # whatever a forward raises that asks for plain numbers; nothing depends on this run
-        logger.debug("branches on sizes aren't looked for: the forward fails where sizes notice what they are used for")
-        return ()
+    except Exception as error:  # whatever a forward raises that asks for plain numbers; nothing depends on this run
+        return (f"the forward (which of them it does can't be followed: {first_line(error)})",)
     return tuple(
         f"{Path(file).name}:{line} ({_in_words(sign, max(found.operands))})"
         for (file, line, _, sign), found in seen.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -53,6 +54,14 @@ class ExampleInputs:
     def tensors(self) -> list[Tensor]:
         """All tensors, in the order of the arguments."""
         return [leaf for leaf in tree_leaves((self.args, dict(self.kwargs))) if isinstance(leaf, Tensor)]
+
+    @property
+    def others(self) -> list[str]:
+        """The arguments that hold something other than tensors, in words: `mode='nearest'`, `argument 2: None`."""
+        named = [(f"argument {place}: ", value) for place, value in enumerate(self.args, start=1)]
+        named += [(f"{name}=", value) for name, value in self.kwargs.items()]
+        found = ((name, [leaf for leaf in tree_leaves(value) if not isinstance(leaf, Tensor)]) for name, value in named)
+        return [name + ", ".join(map(reprlib.repr, leaves)) for name, leaves in found if leaves]
 
     @property
     def batch_size(self) -> int:

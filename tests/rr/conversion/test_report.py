@@ -7,12 +7,15 @@ import json
 import sys
 
 import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from rr import InputError
 from rr.conversion import convert
 from rr.conversion.widths_plot import width_figure
-from rr.graph import LiveModel
-from tests.rr.networks import trained_tiny
+from rr.graph import ChannelGraph, LiveModel
+from tests.rr.networks import conv, trained_tiny
 
 
 def test_the_report_is_plain() -> None:
@@ -21,6 +24,25 @@ def test_the_report_is_plain() -> None:
     plain = json.loads(json.dumps(report.as_dict()))
     assert plain["widths"] == list(report.widths)
     assert plain["macs_ratio"] == report.macs_after / report.macs_before
+
+
+def test_a_report_says_for_which_arguments_alone_a_proof_is() -> None:
+    class Padded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = conv(1, 4), conv(4, 3)
+
+        def forward(self, x: Tensor, mode: str | None = None) -> Tensor:
+            x = self.a(x)
+            return self.b(F.pad(x, (1, 1, 1, 1), value=1.0) if mode == "wide" else x)
+
+    model, images = Padded(), torch.randn(2, 1, 6, 6)
+    for inputs, words in (({"x": images, "mode": "wide"}, "; with mode='wide' alone"), ({"x": images}, "")):
+        graph = ChannelGraph(model, inputs)
+        _, report = convert(LiveModel(model, graph), inputs)
+        assert str(report).endswith(words)
+        assert (" alone" in str(report)) == bool(words)
+        assert report.as_dict()["fixed_arguments"] == ["mode='wide'"] * bool(words)
 
 
 def test_the_plot_has_each_layer_before_and_after() -> None:

@@ -71,7 +71,6 @@ def network(forward: object) -> nn.Module:
             ],
         ),
         (of_sizes_on_both_sides, []),
-        (lambda net, x: head(net, net.a(x) * {int: 1}[type(x.shape[2])]), []),  # wants plain numbers
     ],
 )
 def test_what_comes_out_the_same_at_all_sizes_is_named(forward: object, found: list[str]) -> None:
@@ -79,6 +78,12 @@ def test_what_comes_out_the_same_at_all_sizes_is_named(forward: object, found: l
     branches = one_way_branches(model, SIZES)
     assert [branch.partition(" ")[2] for branch in branches] == found
     assert all(branch.startswith(f"{Path(__file__).name}:") for branch in branches)
+
+
+def test_a_forward_that_wants_plain_numbers_is_named_itself() -> None:
+    model = network(lambda net, x: head(net, net.a(x) * {int: 1}[type(x.shape[2])]))
+    (branch,) = one_way_branches(model, SIZES)
+    assert branch.startswith("the forward (which of them it does can't be followed: ")
 
 
 def test_a_report_says_which_sizes_a_proof_says_nothing_of() -> None:

@@ -22,3 +22,9 @@ def test_inputs_stay_as_they_are_whatever_the_forward_does_to_them() -> None:
     ExampleInputs.of(images).call(model)
     ChannelGraph(model, images)
     assert (images == 1).all()
+
+
+def test_arguments_that_are_no_tensors_are_named() -> None:
+    images = torch.ones(2, 4)
+    inputs = ExampleInputs((images, None, [images, 3]), {"mask": images, "mode": "pad", "sizes": (images, (2, 5))})
+    assert inputs.others == ["argument 2: None", "argument 3: 3", "mode='pad'", "sizes=2, 5"]

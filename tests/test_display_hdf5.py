@@ -72,6 +72,7 @@ def test_counts_and_totals_of_the_original(tmp_path: Path) -> None:
     assert cells(output, "vectors")[1:3] == ["10", f"{8 * 35 + 510:,}"]
 
 
+@pytest.mark.slow
 def test_other_formats_say_what_they_are(tmp_path: Path) -> None:
     model = build_model("src20", folded=True)
     torch.save(build_model("src20").state_dict(), tmp_path / "state.pth")

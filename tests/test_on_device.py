@@ -180,6 +180,7 @@ def test_a_run_that_was_stopped_ends_as_the_whole_one(tmp_path: Path, settings: 
         torch.testing.assert_close(other["model"][name], tensor, **({"rtol": 0, "atol": 0} if IS_EXACT else CLOSE))
 
 
+@pytest.mark.slow
 def test_what_the_others_can_stand_in_for_goes_without_training() -> None:
     """Half of the channels of the first layer are mixtures of the others."""
     torch.manual_seed(0)

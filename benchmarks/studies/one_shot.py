@@ -43,10 +43,11 @@ def cut(way: str, model: nn.Module, images: Sequence[Tensor], labels: Sequence[T
     example, (kind, settings, is_global) = images[0][:2], IMPORTANCES[way]
     limit = target * count_macs(model, example)
     gradients = _gradients(way, model, images, labels)
+    staying = _layers_that_stay(model, example)
     low, high, found = 0.0, 1.0, None
     for _ in range(TRIES):
         share = (low + high) / 2
-        narrow = _cut_share(model, example, kind(**settings), gradients, share, is_global)
+        narrow = _cut_share(model, example, kind(**settings), gradients, share, is_global, staying)
         if count_macs(narrow, example) <= limit:
             high, found = share, narrow
         else:
@@ -56,7 +57,13 @@ def cut(way: str, model: nn.Module, images: Sequence[Tensor], labels: Sequence[T
 
 
 def _cut_share(
-    model: nn.Module, example: Tensor, importance: Any, gradients: dict[str, Tensor], share: float, is_global: bool
+    model: nn.Module,
+    example: Tensor,
+    importance: Any,
+    gradients: dict[str, Tensor],
+    share: float,
+    is_global: bool,
+    staying: Sequence[str],
 ) -> nn.Module:
     """A copy without this share of the channels in the layers that ours prunes too, at least one left in each."""
     narrow = copy.deepcopy(model)
@@ -68,17 +75,17 @@ def _cut_share(
         importance=importance,
         global_pruning=is_global,
         pruning_ratio=share,
-        ignored_layers=_layers_that_stay(narrow, example),
+        ignored_layers=[narrow.get_submodule(name) for name in staying],
     ).step()
     return narrow.requires_grad_(True)
 
 
-def _layers_that_stay(model: nn.Module, example: Tensor) -> list[nn.Module]:
+def _layers_that_stay(model: nn.Module, example: Tensor) -> list[str]:
     """The layers with channels of their own that ours doesn't prune: those of the residual streams, and the last."""
     graph = ChannelGraph(model, example)
     selected = graph.select()
     makers = (layer for layer in graph.layers.values() if layer.kind.makes_channels)
-    return [model.get_submodule(layer.name) for layer in makers if not selected[layer.out_units].all()]
+    return [layer.name for layer in makers if not selected[layer.out_units].all()]
 
 
 def _gradients(way: str, model: nn.Module, images: Sequence[Tensor], labels: Sequence[Tensor]) -> dict[str, Tensor]:

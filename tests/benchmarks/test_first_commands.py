@@ -35,6 +35,7 @@ def checkout(folder: Path, makefile: str) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_clone_is_set_up_and_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = checkout(tmp_path / "checkout", MAKEFILE)
     monkeypatch.setattr(first_commands, "ROOT", root)

@@ -65,6 +65,7 @@ def test_what_a_reader_lets_through_is_told_of(monkeypatch: pytest.MonkeyPatch) 
     assert [escape["input"] for escape in found["escapes"]] == [29, 31, 32, 35, 36]
 
 
+@pytest.mark.slow
 def test_a_file_is_gone_on_with(tmp_path: Path) -> None:
     output = tmp_path / "fuzz.json"
     options = ["--readers", "run.json", "--output", str(output), "--inputs"]

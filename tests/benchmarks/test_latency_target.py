@@ -35,6 +35,7 @@ def test_rows_are_written_one_by_one_and_done_once(tmp_path: Path, monkeypatch: 
     assert [row["runtime"] for row in json.loads(output.read_text())["rows"]] == ["eager", "openvino"]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_reached_is_a_row_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     def prune(*_: object, **__: object) -> torch.nn.Module:
         raise InputError("latency_target 0.1 can't be reached")

@@ -22,6 +22,7 @@ def runs(draw):
     return num_examples, batch_size, world_size
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(run=runs(), epoch=st.integers(0, 500), seed=st.integers(0, 2**40))
 def test_an_epoch_has_every_example_once(run, epoch, seed):

@@ -164,6 +164,7 @@ def large(tmp_path_factory):
     return make_folder(tmp_path_factory.mktemp("large"), size=(90, 80))
 
 
+@pytest.mark.slow
 def test_large_images_come_from_workers_with_any_number_of_them(large):
     reference = load_data("folder", large, workers=0)
     assert isinstance(reference, ImageFolderData)

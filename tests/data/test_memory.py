@@ -89,6 +89,7 @@ def test_validation_over_ranks_has_every_image_once(synthetic):
     assert torch.equal(images_of(dealt), whole)
 
 
+@pytest.mark.slow
 def test_synthetic_images_can_be_learnt():
     data = load_data("synthetic")
     train = next(data.train_batches(0, batch_size=data.num_train, seed=0, device=CPU))  # augmented

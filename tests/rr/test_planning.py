@@ -21,6 +21,7 @@ NOISE = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 CONFIG = paper_config(flops_target=0.5)
 
 
+@pytest.mark.slow
 def test_a_pruner_takes_a_model_that_has_its_compactors() -> None:
     pruner = tiny_pruner()
     randomise(pruner)

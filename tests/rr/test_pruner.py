@@ -82,6 +82,7 @@ def test_a_wrapped_model_is_refused() -> None:
         ResRepPruner(nn.DataParallel(tiny()), IMAGES)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_is_the_uninterrupted_one() -> None:
     settings = {"warmup_steps": 2, "mask_interval": 3, "rows_per_update": 2}
 

@@ -53,6 +53,7 @@ def test_both_networks_in_every_setting_and_layer(files: Path, monkeypatch: pyte
     assert (files / "new" / "out.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_what_is_refused(files: Path) -> None:
     def said(*options: object) -> str:
         done = scripts.call("tools/latency.py", *options, "--runtimes", "eager", *TINY, cwd=files)

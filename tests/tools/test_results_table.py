@@ -71,6 +71,7 @@ def test_a_changed_file_is_noticed(checkout: Path, name: str, change: Callable[[
     assert tool("--check", "--root", checkout) == 0
 
 
+@pytest.mark.slow
 def test_a_page_typed_by_hand_is_noticed(checkout: Path) -> None:
     page = checkout / "docs" / "results" / "coverage.md"
     page.write_text(page.read_text() + "| one more |\n")

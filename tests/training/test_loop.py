@@ -126,6 +126,7 @@ def test_param_groups_are_three() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_files_and_evaluations(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         run(tiny_recipe(tmp_path, epochs=7, val_interval=2, val_last=2, save_interval=3), callbacks=[StepSum()])

@@ -98,6 +98,7 @@ def test_stop_at_any_place_changes_nothing(tmp_path: Path, stop: StopAt) -> None
     assert_same_runs(tmp_path / "whole", tmp_path / "stopped")
 
 
+@pytest.mark.slow
 def test_stop_between_the_metrics_line_and_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(tiny_recipe(tmp_path / "whole"), net="dropout", callbacks=[StepSum()])
     real = checkpoint.save

@@ -114,6 +114,7 @@ def test_a_run_that_goes_on_keeps_the_count(tmp_path: Path) -> None:
     assert metrics_without_times(whole) == metrics_without_times(stopped)
 
 
+@pytest.mark.slow
 def test_a_run_that_a_loss_has_stopped_goes_on_with_skip(tmp_path: Path) -> None:
     settings = {"checkpoint_interval": 1}
     with pytest.raises(NonFiniteLoss):

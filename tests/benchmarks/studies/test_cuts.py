@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from base_model import build_model, full_widths
+from benchmarks.studies import cuts
 from benchmarks.studies.cuts import INNER, convolutions, cut, cut_by_torch_pruning, uniform_widths, widths_of
 from data import Data
 from tests.benchmarks.studies.helpers import inner_convolutions
@@ -97,7 +98,10 @@ def test_torch_pruning_cuts_inner_layers_alone_and_dead_channels_first(network: 
 
 
 @pytest.mark.slow
-def test_taylor_cuts_the_inner_layers_to_the_target(network: nn.Module, data: Data) -> None:
+def test_taylor_cuts_the_inner_layers_to_the_target(
+    network: nn.Module, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuts, "SCORED", (2, 8))
     network = network.float().train()
     narrow = cut("taylor", "src20", network, data, 0.6)
     assert 0.5 < count_macs(narrow, IMAGE) / count_macs(network, IMAGE) <= 0.6

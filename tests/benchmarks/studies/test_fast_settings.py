@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from benchmarks.studies import fast_settings, study
 from rr.exp_resrep import parse_arguments
 from tests.benchmarks.studies.helpers import NETWORK
 from training import to_plain
 
 
+@pytest.mark.slow
 def test_each_arm_of_the_settings_changes_one_of_them() -> None:
     lr = ("--lr", str(fast_settings.LR))
     before = [*NETWORK, *study.COMMON, *fast_settings.ARMS["before"].options, *lr]

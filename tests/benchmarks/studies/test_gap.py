@@ -32,6 +32,7 @@ CHANGED = {
 }
 
 
+@pytest.mark.slow
 def test_each_arm_changes_what_its_name_says() -> None:
     def settings(name: str) -> dict[str, object]:
         arm = gap.ARMS[name]

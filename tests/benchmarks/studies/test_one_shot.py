@@ -20,7 +20,7 @@ LABELS = list(torch.arange(12).remainder(10).split(6))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", all_long_but(WAYS, WAYS[0], "Taylor"))
+@pytest.mark.parametrize("way", all_long_but(WAYS, WAYS[0], "norm"))
 def test_a_cut_meets_the_target_in_the_layers_that_are_pruned(way: str) -> None:
     torch.manual_seed(0)
     model = build_model("src20").eval()

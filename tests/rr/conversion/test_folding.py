@@ -55,6 +55,7 @@ def test_a_bn_that_stands_alone_is_narrowed() -> None:
     assert slim[2].num_features == len(slim[2].running_mean) == slim[3].in_channels == report.widths[0] < 8
 
 
+@pytest.mark.slow
 def test_what_was_frozen_stays_so_and_nothing_else() -> None:
     """For training on: in each layer, BN that stands alone and parameter per channel, half of it dead."""
     torch.manual_seed(0)
@@ -71,6 +72,7 @@ def test_what_was_frozen_stays_so_and_nothing_else() -> None:
     }
 
 
+@pytest.mark.slow
 def test_flatten_with_several_pixels_per_channel(traced: Networks) -> None:
     """LeNet's second convolution leaves 4 x 4 pixels: a dead channel takes 16 columns of the linear layer."""
     plain, images, graph = traced["lenet5bn"]

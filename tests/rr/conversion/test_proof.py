@@ -69,6 +69,7 @@ def test_pruned_and_proven_whatever_the_forward_takes_and_gives(name: str) -> No
     assert difference_of(expected, found, rounded=True) < 1e-5
 
 
+@pytest.mark.slow
 def test_what_cannot_be_proven_is_said() -> None:
     with pytest.raises(ValueError, match="have NaN for random inputs and for the example inputs"):
         ResRepPruner(network(torch.log), -positive(), paper_config(flops_target=0.5))

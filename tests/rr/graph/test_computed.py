@@ -180,6 +180,7 @@ def test_they_are_pruned_and_become_plain_layers(kind: str, tmp_path: Path) -> N
     assert ChannelGraph(slim, images).num_units == alive.sum()
 
 
+@pytest.mark.slow
 def test_what_their_shape_hides_a_state_dict_says(tmp_path: Path) -> None:
     """A standardised convolution would standardise a plain one's weight once more, without a word."""
     model, images = build(KINDS["standardised"]), torch.randn(2, 3, 9, 7)

@@ -199,6 +199,7 @@ def test_what_a_padded_depthwise_layer_cuts_is_silenced_whatever_the_image_size(
     torch.testing.assert_close(slim(IMAGES), model(IMAGES), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_depthwise_layer_with_several_outputs_per_channel() -> None:
     torch.manual_seed(0)
     net = Net(
@@ -264,6 +265,7 @@ def test_numbers_added_to_dead_channels() -> None:
     assert convert(LiveModel(model, graph), IMAGES)[1].float64_difference <= 1e-12
 
 
+@pytest.mark.slow
 def test_constants_that_are_rounded_differently_from_place_to_place_are_one() -> None:
     """The last elements of a tensor miss the vector unit: Mish of one number isn't the same number everywhere."""
     numbers = torch.randn(100, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

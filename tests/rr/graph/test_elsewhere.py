@@ -147,6 +147,7 @@ def test_groups_that_go_in_another_way_elsewhere_stay() -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_network_of_one_size_is_proven_at_that_alone() -> None:
     model = generic(nn.Sequential(conv(3, 8), nn.ReLU(), conv(8, 8), nn.Flatten(1), nn.Linear(8 * 64, 3)))
     images = torch.randn(1, 3, 8, 8)

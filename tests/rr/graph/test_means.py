@@ -81,6 +81,7 @@ def test_in_mid_run_the_channels_stay() -> None:
     assert not silent_units(graph, model)[units].any()
 
 
+@pytest.mark.slow
 def test_a_mean_whose_module_can_not_be_told_keeps_the_channels() -> None:
     model = three(behind_b(lambda net, x: net.r(net.a(x))), r=WithoutEpsilon(8))
     graph = ChannelGraph(model, IMAGES)

@@ -215,6 +215,7 @@ def test_sizes_of_another_use_are_told_from_those_that_cut() -> None:
     check_unprunable(behind_b(lambda net, x: net.m(net.a(x))), {"m": two}, "a")
 
 
+@pytest.mark.slow
 def test_smaller_sizes_come_back_from_a_file(tmp_path: Path) -> None:
     def build() -> nn.Module:
         return mixed_net().eval()

@@ -98,6 +98,7 @@ def test_compactors_that_cannot_go_into_what_is_before_them_stay() -> None:
     assert pruner.convert() is not None
 
 
+@pytest.mark.slow
 def test_compactors_stay_while_a_masked_unit_does_that_only_they_keep_at_zero() -> None:
     """A sigmoid's constant keeps its channel, and so does the last one of a block that is to vanish."""
 

@@ -146,6 +146,7 @@ def test_only_what_is_masked_and_has_died_goes_and_in_multiples() -> None:
     assert compactor.mask.tolist() == [0] + [1] * 7
 
 
+@pytest.mark.slow
 def test_a_parameter_whose_gradient_node_is_held_is_narrowed_too() -> None:
     """DistributedDataParallel holds on to the node that adds up a parameter's gradient, and that knows the shape."""
     pruner = pruner_of(*FAMILIES["dense"])

@@ -273,6 +273,7 @@ def test_a_target_for_parameters() -> None:
     assert report.parameters_after <= 0.5 * report.parameters_before
 
 
+@pytest.mark.slow
 def test_the_tasks_own_loss_says_what_matters() -> None:
     """A loss that sees one class alone: nothing that only the others read is worth anything."""
 

@@ -261,6 +261,7 @@ def test_a_state_without_scores_loads() -> None:
     assert (pruner.candidate_scores() == pruner.candidate_norms()).all()
 
 
+@pytest.mark.slow
 def test_taken_out_units_are_below_all_others() -> None:
     pruner = taylor_tiny(narrow="rows", per_mac=True)
     observe(pruner)

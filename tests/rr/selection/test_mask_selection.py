@@ -95,6 +95,7 @@ def test_a_target_that_was_met_stays_met() -> None:
     assert int((~pruner.unmasked.alive).sum()) > masked + 1
 
 
+@pytest.mark.slow
 def test_an_unreachable_target_is_refused_before_training() -> None:
     model = generic(tiny())
     names = list(model.state_dict())

@@ -102,6 +102,7 @@ def test_the_target_is_met_by_the_last_step_of_the_schedule_in_a_loop() -> None:
     assert pruner.target_met
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_with_all_of_it_is_the_uninterrupted_one() -> None:
     settings = {"warmup_steps": 3, "mask_interval": 2, "tighten_steps": 20, "score": "taylor", "proximal": True}
     settings |= {"penalty": 0.0, "masked_penalty": 0.5, "compactor_momentum": 0.5}

@@ -37,7 +37,7 @@ def cut(how: str, arch: str, model: nn.Module, data: Data, target: float) -> nn.
     if how == "unpruned":
         return copy.deepcopy(model)
     if how == "taylor":
-        return cut_by_taylor(model, data, target)
+        return cut_by_taylor(copy.deepcopy(model).eval(), data, target)
     if how == "torch-pruning":
         return cut_by_torch_pruning(copy.deepcopy(model), data, target)
     sizes = {"num_classes": data.num_classes, "in_channels": data.in_channels, "image_size": data.image_size}
@@ -145,7 +145,7 @@ def group_pruner(model: nn.Module, data: Data, penalty: float) -> Any:
 
 
 def cut_by_taylor(model: nn.Module, data: Data, target: float) -> nn.Module:
-    """Cut at once by Torch-Pruning's Taylor scores of some training images; the model stays as it is.
+    """Cut at once by Torch-Pruning's Taylor scores of some training images; the model, in eval mode, stays as it is.
 
     Raises:
         InputError: if the package is missing.
@@ -155,17 +155,8 @@ def cut_by_taylor(model: nn.Module, data: Data, target: float) -> nn.Module:
 
     device = next(model.parameters()).device
     batches = list(islice(data.train_batches(0, batch_size=SCORED[1], seed=0, device=device), SCORED[0]))
-    was_training = model.training
-    try:
-        return cut_at_once(
-            "Taylor",
-            model.eval(),
-            [batch.images.float() for batch in batches],
-            [batch.labels for batch in batches],
-            target,
-        )
-    finally:
-        model.train(was_training)
+    images, labels = [batch.images.float() for batch in batches], [batch.labels for batch in batches]
+    return cut_at_once("Taylor", model, images, labels, target)
 
 
 def cut_by_torch_pruning(model: nn.Module, data: Data, target: float) -> nn.Module:
